@@ -1,0 +1,23 @@
+//! timecop tells a mail team how much their system can take, and how long their mail takes to arrive.
+//!
+//! # The map of the house
+//!
+//! The *pure half* has no sockets, threads, clocks or global randomness. It builds with `--no-default-features`, is
+//! fuzzed and simulated:
+//!
+//! - [`time`], [`phase`], [`outgoing`]: what everybody needs: an instant, a phase's name, bytes to be written;
+//! - [`wire`]: bytes and their meaning: codecs and the protocol machines;
+//! - [`message`]: what is sent: envelope addresses, and the template that writes one message after another;
+//! - [`load`]: when it is sent: closed loop and open loop, handing out one ticket a message;
+//!
+//! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
+//!
+//!
+//! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
+
+pub mod load;
+pub mod message;
+pub mod outgoing;
+pub mod phase;
+pub mod time;
+pub mod wire;

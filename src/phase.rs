@@ -1,0 +1,84 @@
+//! The phases of a message's life, as everybody names them: machines, measurements, faults and reports.
+
+use serde::Serialize;
+
+/// What was going on between generator and target when something was measured or went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Opening the TCP connection.
+    Connect,
+    /// From the open connection to the server's greeting (RFC 5321 §3.1).
+    Banner,
+    /// EHLO, or HELO where EHLO is refused (RFC 5321 §3.2).
+    Ehlo,
+    /// MAIL FROM (RFC 5321 §3.3).
+    Mail,
+    /// RCPT TO; one for each recipient.
+    Rcpt,
+    /// DATA, up to the 354.
+    Data,
+    /// The message itself, from its first octet to the reply to the end of data.
+    Final,
+    /// RSET after a transaction that did not reach its end.
+    Rset,
+    /// QUIT.
+    Quit,
+    /// An open session between two messages.
+    Idle,
+}
+
+impl Phase {
+    /// Every phase, in the order of a session.
+    pub const ALL: [Phase; 10] = [
+        Phase::Connect,
+        Phase::Banner,
+        Phase::Ehlo,
+        Phase::Mail,
+        Phase::Rcpt,
+        Phase::Data,
+        Phase::Final,
+        Phase::Rset,
+        Phase::Quit,
+        Phase::Idle,
+    ];
+
+    /// The phases whose durations are measured and reported.
+    pub const MEASURED: [Phase; 7] =
+        [Phase::Connect, Phase::Banner, Phase::Ehlo, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
+
+    /// The name in reports, options and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Phase::Connect => "connect",
+            Phase::Banner => "banner",
+            Phase::Ehlo => "ehlo",
+            Phase::Mail => "mail",
+            Phase::Rcpt => "rcpt",
+            Phase::Data => "data",
+            Phase::Final => "final",
+            Phase::Rset => "rset",
+            Phase::Quit => "quit",
+            Phase::Idle => "idle",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_serialised_name_is_the_name() {
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Time as the pure half sees it: a number that is handed in, never a clock that is read.
+
+use std::ops::{Add, AddAssign, Sub};
+use std::time::Duration;
+
+/// A point on a monotonic clock, in nanoseconds since an epoch that the owner of the clock chose.
+///
+/// The engine fills it from `CLOCK_MONOTONIC`, the simulation from a counter. All shards of a machine share one epoch,
+/// so instants of different shards may be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The epoch itself.
+    pub const ZERO: Instant = Instant(0);
+    /// Later than every instant that is ever reached: a deadline that never comes.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
+    /// The instant that lies `ns` nanoseconds after the epoch.
+    pub const fn from_ns(ns: u64) -> Instant {
+        Instant(ns)
+    }
+
+    /// Nanoseconds since the epoch.
+    pub const fn as_ns(self) -> u64 {
+        self.0
+    }
+
+    /// Nanoseconds from `earlier` to `self`; zero when `earlier` is the later one.
+    pub const fn ns_since(self, earlier: Instant) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+
+    /// Saturates at [`Instant::NEVER`].
+    fn add(self, span: Duration) -> Instant {
+        Instant(self.0.saturating_add(duration_ns(span)))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, span: Duration) {
+        *self = *self + span;
+    }
+}
+
+impl Sub<Instant> for Instant {
+    type Output = Duration;
+
+    /// Zero when `earlier` is the later one.
+    fn sub(self, earlier: Instant) -> Duration {
+        Duration::from_nanos(self.ns_since(earlier))
+    }
+}
+
+/// The whole of a duration in nanoseconds, saturating after 584 years.
+pub fn duration_ns(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A point in calendar time: nanoseconds since 1970-01-01 00:00:00 UTC. Only for what people and mail headers read;
+/// durations are never computed from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WallTime(u64);
+
+impl WallTime {
+    /// The point `ns` nanoseconds after the Unix epoch.
+    pub const fn from_unix_ns(ns: u64) -> WallTime {
+        WallTime(ns)
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    pub const fn as_unix_ns(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch.
+    pub const fn unix_seconds(self) -> u64 {
+        self.0 / 1_000_000_000
+    }
+}
+
+impl Add<Duration> for WallTime {
+    type Output = WallTime;
+
+    fn add(self, span: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(duration_ns(span)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_to_an_earlier_instant_is_zero() {
+        let (early, late) = (Instant::from_ns(5), Instant::from_ns(9));
+        assert_eq!(late.ns_since(early), 4);
+        assert_eq!(early.ns_since(late), 0);
+        assert_eq!(early - late, Duration::ZERO);
+    }
+
+    #[test]
+    fn never_stays_never() {
+        assert_eq!(Instant::NEVER + Duration::from_secs(1), Instant::NEVER);
+    }
+}

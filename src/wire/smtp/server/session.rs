@@ -1,0 +1,517 @@
+//! The session itself.
+
+use super::held::Held;
+use super::{Answer, Decision, Event, Policy, Question, Refusal, ServerConfig, SessionError};
+use crate::time::Instant;
+use crate::wire::line::{LineError, LineScanner};
+use crate::wire::smtp::command::{self, Command, Mail, Rcpt};
+use crate::wire::smtp::data::{DataDecoder, End};
+use std::time::Duration;
+
+/// Octets of a command line, CRLF not counted. RFC 5321 §4.5.3.1.4 asks for 512, extensions for some more.
+pub const LINE_BYTES_MAX: u32 = 2_048;
+
+/// Each octet of a message moves the deadline by a part of a second: a peer that stays below this rate uses up
+/// [`ServerConfig::data_timeout`], however evenly it sends.
+pub const DATA_BYTES_A_SECOND_MIN: u64 = 1_000;
+
+const OK: &[u8] = b"250 2.0.0 ok\r\n";
+const MAIL_OK: &[u8] = b"250 2.1.0 ok\r\n";
+const RCPT_OK: &[u8] = b"250 2.1.5 ok\r\n";
+const DATA_OK: &[u8] = b"354 go ahead, end with <CRLF>.<CRLF>\r\n";
+const MESSAGE_OK: &[u8] = b"250 2.6.0 accepted\r\n";
+const VRFY_OK: &[u8] = b"252 2.0.0 not verified, but mail for it is taken\r\n";
+const HELP_OK: &[u8] = b"214 2.0.0 EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT\r\n";
+const QUIT_OK: &[u8] = b"221 2.0.0 goodbye\r\n";
+const TIMED_OUT: &[u8] = b"421 4.4.2 timed out, closing\r\n";
+const TOO_MANY_ERRORS: &[u8] = b"421 4.7.0 too many errors, closing\r\n";
+const TOO_MANY_RECIPIENTS: &[u8] = b"452 4.5.3 too many recipients\r\n";
+const LINE_TOO_LONG: &[u8] = b"500 5.5.2 line too long\r\n";
+const LINE_FAULT: &[u8] = b"500 5.5.2 bare CR, bare LF or NUL in a command, closing\r\n";
+const REFUSED: &[u8] = b"503 5.5.1 no service here, expected QUIT\r\n";
+const NO_EHLO: &[u8] = b"503 5.5.1 expected EHLO or HELO first\r\n";
+const NESTED_MAIL: &[u8] = b"503 5.5.1 transaction open, expected RCPT, DATA or RSET\r\n";
+const NO_MAIL: &[u8] = b"503 5.5.1 expected MAIL first\r\n";
+const NEEDS_UTF8: &[u8] = b"553 5.6.7 recipient address beyond ASCII: expected SMTPUTF8 in MAIL\r\n";
+const DATA_FAULT: &[u8] = b"550 5.6.0 bare CR, bare LF or NUL in the message\r\n";
+const TOO_LARGE: &[u8] = b"552 5.3.4 message too large\r\n";
+const TOO_EARLY: &[u8] = b"554 5.5.0 octets before the reply that had to be awaited, closing\r\n";
+const NO_RECIPIENTS: &[u8] = b"554 5.5.1 no valid recipients\r\n";
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// It stays.
+    Continue,
+    /// It is closed after what is in `out` was written.
+    Close,
+    /// It is closed at once, and what is in `out` is forgotten.
+    Drop,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The greeting was queued; nothing has arrived.
+    Greeting,
+    /// The greeting was a refusal: only QUIT is of use (RFC 5321 §3.1).
+    Refused,
+    /// No EHLO or HELO yet.
+    Start,
+    /// Between transactions.
+    Ready,
+    /// MAIL was accepted.
+    Transaction,
+    /// 354 was queued: a message follows.
+    Data,
+    /// The connection closes when all held replies have gone out. Whatever arrives is ignored.
+    Closing,
+    /// The connection is to be dropped.
+    Dropped,
+}
+
+/// One SMTP session of a server. Small while idle: nothing on the heap until a line is torn apart, a reply is held or
+/// content is collected.
+#[derive(Debug)]
+pub struct Session {
+    scanner: LineScanner,
+    decoder: DataDecoder,
+    /// The beginning of the current message, if the policy wants it.
+    content: Vec<u8>,
+    /// Made when a reply is held for the first time.
+    held: Option<Box<Held>>,
+    /// When the peer has been silent for too long.
+    silence_deadline: Instant,
+    recipients: u32,
+    errors: u32,
+    state: State,
+    smtputf8: bool,
+    /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
+    /// of place through no fault of its own (RFC 2920 §3.1).
+    refused: bool,
+}
+
+/// The arguments of one call.
+struct Turn<'a, P> {
+    now: Instant,
+    config: &'a ServerConfig,
+    policy: &'a mut P,
+    out: &'a mut Vec<u8>,
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        Session::new()
+    }
+}
+
+impl Session {
+    /// A session whose connection is not accepted yet.
+    pub const fn new() -> Session {
+        Session {
+            scanner: LineScanner::new(LINE_BYTES_MAX),
+            decoder: DataDecoder::new(),
+            content: Vec::new(),
+            held: None,
+            silence_deadline: Instant::NEVER,
+            recipients: 0,
+            errors: 0,
+            state: State::Greeting,
+            smtputf8: false,
+            refused: false,
+        }
+    }
+
+    /// The connection is accepted: queues the greeting.
+    pub fn connected<P: Policy>(
+        &mut self,
+        now: Instant,
+        config: &ServerConfig,
+        policy: &mut P,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut turn = Turn { now, config, policy, out };
+        turn.policy.observe(Event::SessionOpened);
+        let decision = turn.policy.decide(now, Question::Connect);
+        if !self.answer(&mut turn, decision, config.greeting()) && self.state == State::Greeting {
+            self.state = State::Refused;
+        }
+        self.restart_silence(&turn);
+        self.flow()
+    }
+
+    /// Consumes all of `bytes` and appends the replies to `out`.
+    pub fn handle<P: Policy>(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        config: &ServerConfig,
+        policy: &mut P,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut turn = Turn { now, config, policy, out };
+        self.release(&mut turn);
+        if !bytes.is_empty() && matches!(self.state, State::Greeting | State::Data) && self.is_holding() {
+            // The peer cannot have seen the greeting or the 354: it is taken back.
+            if let Some(held) = &mut self.held {
+                held.retract_last();
+            }
+            self.too_early(&mut turn);
+        } else if self.state == State::Greeting && !bytes.is_empty() {
+            self.state = State::Start;
+        }
+        let mut rest = bytes;
+        let mut completed = false;
+        while !rest.is_empty() {
+            let (consumed, whole) = match self.state {
+                State::Closing | State::Dropped => break,
+                State::Data => self.take_data(&mut turn, rest),
+                _ => self.take_line(&mut turn, rest),
+            };
+            completed |= whole;
+            rest = &rest[consumed..];
+        }
+        if completed {
+            self.restart_silence(&turn);
+        }
+        self.flow()
+    }
+
+    /// The deadline has come: lets held replies go, or gives up a silent peer. Does nothing when called too early.
+    pub fn handle_timeout<P: Policy>(
+        &mut self,
+        now: Instant,
+        config: &ServerConfig,
+        policy: &mut P,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let mut turn = Turn { now, config, policy, out };
+        self.release(&mut turn);
+        if now >= self.silence_deadline && !matches!(self.state, State::Closing | State::Dropped) {
+            turn.policy.observe(Event::Error(SessionError::TimedOut));
+            self.close(&mut turn, TIMED_OUT);
+        }
+        self.flow()
+    }
+
+    /// The peer will send nothing more. A message that is cut off by it is an error. Says whether replies are still
+    /// held, which the peer may be waiting for.
+    pub fn end_of_stream<P: Policy>(&mut self, policy: &mut P) -> Flow {
+        if self.state == State::Data {
+            policy.observe(Event::Error(SessionError::CutOff));
+        }
+        if self.state != State::Dropped {
+            self.state = State::Closing;
+        }
+        self.flow()
+    }
+
+    /// When [`Session::handle_timeout`] is to be called: a held reply is due, or the peer has been silent for too long.
+    #[inline]
+    pub fn deadline(&self) -> Instant {
+        let due = self.held.as_ref().map_or(Instant::NEVER, |held| held.due());
+        match self.state {
+            State::Closing | State::Dropped => due,
+            _ => due.min(self.silence_deadline),
+        }
+    }
+
+    /// Whether a message is on its way.
+    pub fn is_receiving_data(&self) -> bool {
+        self.state == State::Data
+    }
+
+    fn flow(&self) -> Flow {
+        match self.state {
+            State::Dropped => Flow::Drop,
+            State::Closing if !self.is_holding() => Flow::Close,
+            _ => Flow::Continue,
+        }
+    }
+
+    // Lines.
+
+    /// Octets consumed, and whether a line came to its end.
+    #[inline]
+    fn take_line<P: Policy>(&mut self, turn: &mut Turn<'_, P>, input: &[u8]) -> (usize, bool) {
+        // The scanner lends out its line; it is put back when the line has been dealt with.
+        let mut scanner = std::mem::replace(&mut self.scanner, LineScanner::new(0));
+        let scan = scanner.scan(input);
+        let (consumed, whole) = (scan.consumed, scan.line.is_some());
+        if let Some(line) = scan.line {
+            turn.policy.observe(Event::Command);
+            match line.map(command::parse) {
+                Ok(Ok(command)) => self.command(turn, command, consumed < input.len()),
+                Ok(Err(error)) => self.error(turn, SessionError::Command, error.reply()),
+                Err(LineError::TooLong) => self.error(turn, SessionError::LineTooLong, LINE_TOO_LONG),
+                Err(LineError::BareCr | LineError::BareLf | LineError::Nul) => {
+                    turn.policy.observe(Event::Error(SessionError::LineFault));
+                    self.close(turn, LINE_FAULT);
+                }
+            }
+        }
+        self.scanner = scanner;
+        (consumed, whole)
+    }
+
+    /// `more_follows`: octets behind this command have arrived with it.
+    #[inline]
+    fn command<P: Policy>(&mut self, turn: &mut Turn<'_, P>, command: Command<'_>, more_follows: bool) {
+        if self.state == State::Refused && command != Command::Quit {
+            return self.error(turn, SessionError::Sequence, REFUSED);
+        }
+        match command {
+            Command::Mail(mail) => self.mail(turn, mail),
+            Command::Rcpt(rcpt) => self.rcpt(turn, rcpt),
+            Command::Data => self.data(turn, more_follows),
+            Command::Ehlo { name } => self.hello(turn, name, turn.config.ehlo()),
+            Command::Helo { name } => self.hello(turn, name, turn.config.helo()),
+            Command::Rset => {
+                self.end_transaction();
+                self.reply(turn, OK);
+            }
+            Command::Noop => self.reply(turn, OK),
+            Command::Vrfy => self.reply(turn, VRFY_OK),
+            Command::Help => self.reply(turn, HELP_OK),
+            Command::Quit => self.close(turn, QUIT_OK),
+        }
+    }
+
+    fn hello<P: Policy>(&mut self, turn: &mut Turn<'_, P>, name: &[u8], accepted: &[u8]) {
+        let decision = turn.policy.decide(turn.now, Question::Ehlo { name });
+        if self.answer(turn, decision, accepted) {
+            // Ends a transaction as RSET does (RFC 5321 §4.1.4).
+            self.end_transaction();
+            self.state = State::Ready;
+        }
+    }
+
+    fn mail<P: Policy>(&mut self, turn: &mut Turn<'_, P>, mail: Mail<'_>) {
+        match self.state {
+            State::Ready => {}
+            State::Transaction => return self.error(turn, SessionError::Sequence, NESTED_MAIL),
+            _ => return self.error(turn, SessionError::Sequence, NO_EHLO),
+        }
+        self.refused = true;
+        let size = mail.parameters.size;
+        if size.is_some_and(|size| size > turn.config.message_bytes_max) {
+            turn.policy.observe(Event::Error(SessionError::TooLarge));
+            return self.reply(turn, TOO_LARGE);
+        }
+        let decision = turn.policy.decide(turn.now, Question::Mail { reverse_path: mail.reverse_path, size });
+        if self.answer(turn, decision, MAIL_OK) {
+            self.state = State::Transaction;
+            self.refused = false;
+            self.smtputf8 = mail.parameters.smtputf8;
+            self.recipients = 0;
+        }
+    }
+
+    fn rcpt<P: Policy>(&mut self, turn: &mut Turn<'_, P>, rcpt: Rcpt<'_>) {
+        if self.state != State::Transaction {
+            return self.out_of_place(turn, NO_MAIL);
+        }
+        if rcpt.has_8bit && !self.smtputf8 {
+            return self.error(turn, SessionError::Command, NEEDS_UTF8);
+        }
+        if self.recipients >= turn.config.recipients_max {
+            self.refused = true;
+            return self.reply(turn, TOO_MANY_RECIPIENTS);
+        }
+        let decision = turn.policy.decide(turn.now, Question::Rcpt { forward_path: rcpt.forward_path });
+        if self.answer(turn, decision, RCPT_OK) {
+            self.recipients += 1;
+        } else {
+            self.refused = true;
+        }
+    }
+
+    fn data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, more_follows: bool) {
+        if more_follows {
+            // DATA ends a group of pipelined commands (RFC 2920 §3.1), whatever its reply. What follows it may be a
+            // message or commands: whichever we took it for, somebody could exploit.
+            return self.too_early(turn);
+        }
+        if self.state != State::Transaction {
+            return self.out_of_place(turn, NO_MAIL);
+        }
+        if self.recipients == 0 {
+            return self.out_of_place(turn, NO_RECIPIENTS);
+        }
+        let decision = turn.policy.decide(turn.now, Question::Data { recipients: self.recipients });
+        if self.answer(turn, decision, DATA_OK) {
+            self.state = State::Data;
+            self.decoder = DataDecoder::new();
+        }
+    }
+
+    // The message.
+
+    /// Octets consumed, and whether the message came to its end.
+    #[inline]
+    fn take_data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, input: &[u8]) -> (usize, bool) {
+        let wanted = turn.policy.content_bytes_wanted();
+        let decoded = if wanted == 0 {
+            self.decoder.decode(input, &mut |_| {})
+        } else {
+            let room = wanted.min(usize::try_from(turn.config.message_bytes_max).unwrap_or(usize::MAX));
+            let content = &mut self.content;
+            self.decoder.decode(input, &mut |slice| {
+                let length = slice.len().min(room.saturating_sub(content.len()));
+                content.extend_from_slice(&slice[..length]);
+            })
+        };
+        match decoded.end {
+            Some(end) => self.end_of_data(turn, end),
+            None => {
+                let credit = Duration::from_nanos(decoded.consumed as u64 * (1_000_000_000 / DATA_BYTES_A_SECOND_MIN));
+                self.silence_deadline = (self.silence_deadline + credit).min(turn.now + turn.config.data_timeout);
+            }
+        }
+        (decoded.consumed, decoded.end.is_some())
+    }
+
+    fn end_of_data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, end: End) {
+        let recipients = self.recipients;
+        let content = std::mem::take(&mut self.content);
+        self.end_transaction();
+        if end.fault.is_some() {
+            return self.error(turn, SessionError::DataFault, DATA_FAULT);
+        }
+        if end.bytes > turn.config.message_bytes_max {
+            turn.policy.observe(Event::Error(SessionError::TooLarge));
+            return self.reply(turn, TOO_LARGE);
+        }
+        let question = Question::Message { bytes: end.bytes, recipients, content: &content };
+        let decision = turn.policy.decide(turn.now, question);
+        if self.answer(turn, decision, MESSAGE_OK) {
+            turn.policy.observe(Event::Message { bytes: end.bytes, recipients, content });
+        }
+    }
+
+    fn end_transaction(&mut self) {
+        if matches!(self.state, State::Transaction | State::Data) {
+            self.state = State::Ready;
+        }
+        self.recipients = 0;
+        self.refused = false;
+        self.content.clear();
+    }
+
+    // Replies.
+
+    /// Carries out a decision; true if it is yes and its reply is under way.
+    #[inline]
+    fn answer<P: Policy>(&mut self, turn: &mut Turn<'_, P>, decision: Decision, accepted: &[u8]) -> bool {
+        match decision.answer {
+            Answer::Accept => {
+                self.reply_after(turn, decision.hold, accepted);
+                self.state != State::Dropped
+            }
+            Answer::Refuse(refusal) => {
+                self.refuse(turn, decision.hold, &refusal);
+                false
+            }
+            Answer::Drop => {
+                // As a server that breaks down over this command: what it said before is out.
+                self.close_after(turn, decision.hold, b"");
+                false
+            }
+        }
+    }
+
+    fn refuse<P: Policy>(&mut self, turn: &mut Turn<'_, P>, hold: Duration, refusal: &Refusal) {
+        match refusal.closes() {
+            true => self.close_after(turn, hold, refusal.line()),
+            false => self.reply_after(turn, hold, refusal.line()),
+        }
+    }
+
+    #[inline]
+    fn reply<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
+        self.reply_after(turn, Duration::ZERO, line);
+    }
+
+    #[inline]
+    fn reply_after<P: Policy>(&mut self, turn: &mut Turn<'_, P>, hold: Duration, line: &[u8]) {
+        let due = match hold.is_zero() && self.held.is_none() {
+            true => turn.policy.release(turn.now),
+            false => turn.policy.release(self.last_release(turn.now) + hold),
+        };
+        if due <= turn.now && !self.is_holding() {
+            turn.out.extend_from_slice(line);
+        } else if !self.held.get_or_insert_default().push(due, line) {
+            turn.policy.observe(Event::Error(SessionError::TooManyHeld));
+            self.state = State::Dropped;
+        }
+    }
+
+    /// A protocol error, for which the peer gets `line`, unless it has made too many.
+    #[cold]
+    fn error<P: Policy>(&mut self, turn: &mut Turn<'_, P>, error: SessionError, line: &[u8]) {
+        turn.policy.observe(Event::Error(error));
+        self.errors += 1;
+        if self.errors > turn.config.errors_max {
+            self.close(turn, TOO_MANY_ERRORS);
+        } else {
+            self.reply(turn, line);
+        }
+    }
+
+    /// RCPT or DATA where there is nothing for it: an error, unless what it belongs to was refused.
+    #[cold]
+    fn out_of_place<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
+        if self.refused {
+            self.reply(turn, line);
+        } else {
+            self.error(turn, SessionError::Sequence, line);
+        }
+    }
+
+    #[cold]
+    fn too_early<P: Policy>(&mut self, turn: &mut Turn<'_, P>) {
+        turn.policy.observe(Event::Error(SessionError::TooEarly));
+        self.close(turn, TOO_EARLY);
+    }
+
+    /// A last reply, after which the connection is closed.
+    fn close<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
+        self.close_after(turn, Duration::ZERO, line);
+    }
+
+    fn close_after<P: Policy>(&mut self, turn: &mut Turn<'_, P>, hold: Duration, line: &[u8]) {
+        self.reply_after(turn, hold, line);
+        if self.state != State::Dropped {
+            self.state = State::Closing;
+        }
+    }
+
+    // Time.
+
+    fn is_holding(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// When the last reply goes out: now, unless it is held.
+    fn last_release(&self, now: Instant) -> Instant {
+        self.held.as_ref().map_or(now, |held| held.last().max(now))
+    }
+
+    fn release<P: Policy>(&mut self, turn: &mut Turn<'_, P>) {
+        if let Some(held) = &mut self.held {
+            held.release(turn.now, turn.out);
+        }
+    }
+
+    /// The peer has done its part: its time begins anew when it has the last reply.
+    fn restart_silence<P>(&mut self, turn: &Turn<'_, P>) {
+        let span = match self.state {
+            State::Data => turn.config.data_timeout,
+            _ => turn.config.command_timeout,
+        };
+        self.silence_deadline = self.last_release(turn.now) + span;
+    }
+}
+
+#[cfg(test)]
+mod tests;
