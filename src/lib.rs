@@ -9,15 +9,21 @@
 //! - [`wire`]: bytes and their meaning: codecs and the protocol machines;
 //! - [`message`]: what is sent: envelope addresses, and the template that writes one message after another;
 //! - [`load`]: when it is sent: closed loop and open loop, handing out one ticket a message;
+//! - [`measure`]: what happened: histograms, outcomes, replies and errors, merged exactly; the report;
+//! - [`job`]: a hammer job, from what was asked for to what each shard does;
+//! - [`sink`]: what the SMTP server answers.
 //!
 //! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
 //!
 //!
 //! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
 
+pub mod job;
 pub mod load;
+pub mod measure;
 pub mod message;
 pub mod outgoing;
 pub mod phase;
+pub mod sink;
 pub mod time;
 pub mod wire;

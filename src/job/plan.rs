@@ -1,0 +1,178 @@
+//! A valid job, made ready: what all its shards share, and what each of them does.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::spec::{Content, JobSpec, Limit, LoadModel, SpecError};
+use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
+use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Template};
+use crate::time::{Instant, WallTime};
+use crate::wire::smtp::client::{ClientConfig, Timeouts};
+use crate::wire::smtp::data;
+
+/// How long the kernel may take to open a connection where the job sets no time limit.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long before an open loop's first message is due its connections are dialled, so that they are open by then.
+pub const OPEN_LOOP_LEAD: Duration = Duration::from_millis(500);
+/// What each connection adds to [`OPEN_LOOP_LEAD`].
+pub const OPEN_LOOP_LEAD_A_CONNECTION: Duration = Duration::from_micros(100);
+
+/// What the machine says of the run and the job cannot know.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// Now, on the shards' clock: connections are dialled from here on.
+    pub now: Instant,
+    /// Now, on the calendar.
+    pub wall: WallTime,
+    /// A fresh number, so that no two runs share a Message-ID.
+    pub run_id: u64,
+    /// This host's name, for EHLO and Message-ID.
+    pub host: String,
+}
+
+/// What all shards of a job share and none of them changes.
+#[derive(Debug)]
+pub struct Job {
+    /// Builds each message.
+    pub template: Template,
+    /// Envelope recipients.
+    pub recipients: Recipients,
+    /// Envelope sender.
+    pub from: ReversePath,
+    /// An address beyond ASCII is in use (RFC 6531).
+    pub needs_smtp_utf8: bool,
+    /// What EHLO says.
+    pub ehlo_name: Vec<u8>,
+    /// How sessions talk.
+    pub client: ClientConfig,
+    /// Time limit of the connect.
+    pub connect_timeout: Duration,
+    /// Messages after which a connection is closed and opened anew.
+    pub messages_per_connection: Option<NonZeroU64>,
+    /// Where elapsed time counts from: the first dial in closed loop, the schedule's origin in open loop.
+    pub start: Instant,
+    /// The calendar time of `start`.
+    pub wall_start: WallTime,
+    /// When a run by time ends.
+    pub end: Option<Instant>,
+    /// How long before `start` connections are dialled.
+    lead: Duration,
+    load: LoadModel,
+    limit: Limit,
+    seed: u64,
+}
+
+impl Job {
+    /// Builds what is built once. Says what had to be changed in a given message.
+    pub fn new(spec: &JobSpec, at: &Circumstances) -> Result<(Job, Conversion), SpecError> {
+        let (template, conversion) = template(spec, at)?;
+        let lead = match spec.load {
+            LoadModel::Closed => Duration::ZERO,
+            LoadModel::Open { .. } => OPEN_LOOP_LEAD + OPEN_LOOP_LEAD_A_CONNECTION * spec.connections,
+        };
+        let mut job = Job {
+            needs_smtp_utf8: needs_smtp_utf8(spec, &template),
+            template,
+            recipients: spec.recipients.clone(),
+            from: spec.from.clone(),
+            ehlo_name: at.host.clone().into_bytes(),
+            client: ClientConfig {
+                pipelining: spec.pipelining,
+                timeouts: spec.timeout.map_or(Timeouts::RFC_5321, Timeouts::uniform),
+            },
+            connect_timeout: spec.timeout.unwrap_or(CONNECT_TIMEOUT),
+            messages_per_connection: spec.messages_per_connection,
+            start: at.now,
+            wall_start: at.wall,
+            end: None,
+            lead,
+            load: spec.load,
+            limit: spec.limit,
+            seed: spec.seed,
+        };
+        job.begin(at.now, at.wall);
+        Ok((job, conversion))
+    }
+
+    /// Lets the job begin at another time than it was built at: its first connection is dialled at `now`.
+    pub fn begin(&mut self, now: Instant, wall: WallTime) {
+        (self.start, self.wall_start) = (now + self.lead, wall + self.lead);
+        self.end = match self.limit {
+            Limit::Messages(_) => None,
+            Limit::Duration(duration) => Some(self.start + duration),
+        };
+    }
+
+    /// Whether messages are due on a schedule.
+    #[inline]
+    pub fn is_open_loop(&self) -> bool {
+        matches!(self.load, LoadModel::Open { .. })
+    }
+
+    /// Splits the job over at most `shards` shards; no shard is left without a connection.
+    pub fn split(&self, connections: u32, shards: u32) -> Vec<Share> {
+        let shards = shards.min(connections).max(1);
+        let counter = Arc::new(match self.limit {
+            Limit::Messages(messages) => MessageCounter::bounded(messages, shards),
+            Limit::Duration(_) => MessageCounter::unbounded(),
+        });
+        let share = |shard| Share {
+            connections: connections / shards + u32::from(shard < connections % shards),
+            pacer: self.pacer(shard, shards, &counter),
+        };
+        (0..shards).map(share).collect()
+    }
+
+    fn pacer(&self, shard: u32, shards: u32, counter: &Arc<MessageCounter>) -> Pacer {
+        match self.load {
+            LoadModel::Closed => Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end)),
+            LoadModel::Open { rate, arrival } => {
+                let limit = match (self.limit, self.end) {
+                    (Limit::Messages(messages), _) => load::Limit::Messages(messages),
+                    (Limit::Duration(duration), end) => load::Limit::Until(end.unwrap_or(self.start + duration)),
+                };
+                let (start, seed) = (self.start, self.seed);
+                let spec =
+                    OpenLoopSpec { rate_per_s: rate.as_per_second(), arrival, limit, start, seed, shard, shards };
+                Pacer::Open(OpenLoop::new(spec).expect("the rate was validated and the shard is one of its shards"))
+            }
+        }
+    }
+}
+
+/// One shard's part of a job.
+#[derive(Debug)]
+pub struct Share {
+    /// Its connections.
+    pub connections: u32,
+    /// Its part of the messages.
+    pub pacer: Pacer,
+}
+
+fn needs_smtp_utf8(spec: &JobSpec, template: &Template) -> bool {
+    let addresses_are_ascii = spec.from.is_ascii() && spec.recipients.list().iter().all(|to| to.is_ascii());
+    !addresses_are_ascii || template.is_8bit_header()
+}
+
+fn template(spec: &JobSpec, at: &Circumstances) -> Result<(Template, Conversion), SpecError> {
+    let wrong = |field| move |error: MessageError| SpecError::of(field, error);
+    let host = at.host.clone();
+    match &spec.content {
+        Content::Generated(bytes) => {
+            let generated = GeneratedSpec {
+                bytes: *bytes,
+                from: spec.from.clone(),
+                recipients: spec.recipients.clone(),
+                seed: spec.seed,
+                run_id: at.run_id,
+                host,
+            };
+            Ok((Template::generated(generated).map_err(wrong("msg_size"))?, Conversion::default()))
+        }
+        Content::Given(file) => {
+            let (template, conversion) = Template::given(file, at.run_id, &host).map_err(wrong("body"))?;
+            Ok((template.map_content(data::stuff), conversion))
+        }
+    }
+}

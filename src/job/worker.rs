@@ -1,0 +1,631 @@
+//! One shard's share of a job: slots, each of which holds one connection to the target, driven without I/O.
+//!
+//! A message is *due* by the schedule (open loop), or as soon as a slot is free for it (closed loop). Work on it
+//! *starts* when its first octet goes out: MAIL on an open session, or the connection itself where the slot has none.
+//! It ends with the reply that decides it. No message is sent twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::link::{LinkError, Links};
+use super::plan::Job;
+use crate::load::{Pacer, Ticket};
+use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageTimes};
+use crate::message::DateCache;
+use crate::outgoing::Outgoing;
+use crate::phase::Phase;
+use crate::time::{Instant, WallTime};
+use crate::wire::smtp::client::{Client, Event, Output, RecipientTally, Write};
+use crate::wire::smtp::command::{self, Body, MailParameters};
+use crate::wire::smtp::reply::Class;
+
+/// How long messages in flight may take to end after the last one was dispatched, at the end of a run by time or after
+/// a stop.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long a slot waits before it connects again after a failure; doubles with each further one.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Missed messages that are counted in one turn: counting those of a Poisson schedule draws each of them.
+const MISSED_A_TURN_MAX: u64 = 100_000;
+/// The longest such wait.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Drives one shard's connections through a job. Every method mutates once and drains completely; the caller passes
+/// the connections' events in and flushes what was put into [`Links::outgoing`].
+#[derive(Debug)]
+pub struct Worker {
+    job: Arc<Job>,
+    pacer: Pacer,
+    slots: Vec<Slot>,
+    /// Open loop: slots whose session is ready for a message, the longest ready first, so that all stay in use.
+    idle: VecDeque<u32>,
+    ended: usize,
+    delta: Box<Delta>,
+    gauges: ConnectionCounts,
+    dates: DateCache,
+    stage: Stage,
+    /// What was missed is counted, or nothing can have been.
+    missed_counted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// No new message; what is in flight may end until then.
+    Draining(Instant),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LinkState {
+    /// Before the first connection, or between two: waits for its deadline.
+    Waiting,
+    Dialing,
+    Open,
+    /// This slot is done for good.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Slot {
+    client: Client,
+    link: LinkState,
+    ticket: Option<Ticket>,
+    /// When work on the ticket's message began; [`Instant::NEVER`] until its first octet has gone out.
+    started: Instant,
+    /// When the last write went out, or for the greeting when the connection was open; [`Instant::NEVER`] while a
+    /// connection waits in line to be dialled.
+    sent: Instant,
+    /// Messages begun on this connection.
+    served: u64,
+    /// Failures since the last message that was accepted.
+    failures: u32,
+    in_idle: bool,
+    /// The server has taken the session: its reply to EHLO was good.
+    in_session: bool,
+}
+
+impl Worker {
+    /// A worker with `connections` slots, whose messages the pacer hands out.
+    pub fn new(job: Arc<Job>, pacer: Pacer, connections: u32) -> Worker {
+        let slot = || Slot {
+            client: Client::new(),
+            link: LinkState::Waiting,
+            ticket: None,
+            started: Instant::NEVER,
+            sent: Instant::ZERO,
+            served: 0,
+            failures: 0,
+            in_idle: false,
+            in_session: false,
+        };
+        Worker {
+            job,
+            pacer,
+            slots: (0..connections).map(|_| slot()).collect(),
+            idle: VecDeque::with_capacity(connections as usize),
+            ended: 0,
+            delta: Box::default(),
+            gauges: ConnectionCounts::default(),
+            dates: DateCache::default(),
+            stage: Stage::Running,
+            missed_counted: true,
+        }
+    }
+
+    /// Number of slots.
+    pub fn connections(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// The job this is a share of.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// Opens all connections.
+    pub fn start(&mut self, now: Instant, links: &mut impl Links) {
+        for slot in 0..self.connections() {
+            self.dial(slot, now, links);
+        }
+    }
+
+    /// The slot's connection is open.
+    pub fn connected(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        let this = &mut self.slots[slot as usize];
+        debug_assert_eq!(this.link, LinkState::Dialing);
+        self.delta.phase(Phase::Connect, true, now.ns_since(this.sent));
+        this.link = LinkState::Open;
+        this.sent = now;
+        this.client.connected(now, &self.job.client);
+        self.delta.connections.opened += 1;
+        self.drain(slot, now, links);
+    }
+
+    /// The slot's connection could not be opened.
+    pub fn connect_failed(&mut self, slot: u32, now: Instant, error: LinkError, links: &mut impl Links) {
+        let this = &mut self.slots[slot as usize];
+        debug_assert_eq!(this.link, LinkState::Dialing);
+        this.failures += 1;
+        self.delta.phase(Phase::Connect, false, now.ns_since(this.sent));
+        self.delta.error(error.blame(), error.kind(), Phase::Connect, || error.to_string());
+        self.fail_for_want_of_connection(slot, now);
+        self.reconnect(slot, now, links);
+    }
+
+    /// Bytes came from the slot's peer.
+    #[inline]
+    pub fn received(&mut self, slot: u32, arrived: Instant, mut bytes: &[u8], links: &mut impl Links) {
+        while !bytes.is_empty() && self.slots[slot as usize].link == LinkState::Open {
+            let this = &mut self.slots[slot as usize];
+            let handled = this.client.handle(arrived, bytes, &self.job.client);
+            bytes = &bytes[handled.consumed..];
+            if let Some(reply) = handled.reply {
+                let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));
+                self.delta.reply(reply.phase, reply.code, enhanced, reply.text);
+                self.delta.phase(reply.phase, reply.class == Class::Positive, arrived.ns_since(this.sent));
+            }
+            self.drain(slot, arrived, links);
+        }
+    }
+
+    /// The slot's peer closed its side, or with an `error` the connection broke.
+    pub fn closed(&mut self, slot: u32, now: Instant, error: Option<LinkError>, links: &mut impl Links) {
+        let this = &mut self.slots[slot as usize];
+        if this.link != LinkState::Open {
+            return;
+        }
+        match error {
+            // A peer that is gone after QUIT owes us nothing.
+            Some(error) if this.client.phase() != Phase::Quit => self.break_off(slot, now, error, links),
+            _ => {
+                this.client.end_of_stream();
+                self.drain(slot, now, links);
+            }
+        }
+    }
+
+    /// The deadline that was last asked for has come.
+    pub fn timer(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        let this = &mut self.slots[slot as usize];
+        match this.link {
+            LinkState::Waiting => {
+                self.gauges.waiting -= 1;
+                self.dial(slot, now, links);
+            }
+            LinkState::Dialing => {
+                // The time limit counts from the dial itself, which may have had to wait in line.
+                let limit = this.sent.min(now) + self.job.connect_timeout;
+                if this.sent == Instant::NEVER || now < limit {
+                    return links.deadline(slot, limit);
+                }
+                links.close(slot);
+                self.connect_failed(slot, now, LinkError::TimedOut, links);
+            }
+            LinkState::Open => {
+                this.client.timed_out(now);
+                self.drain(slot, now, links);
+            }
+            LinkState::Ended => {}
+        }
+    }
+
+    /// Everything that was put out for the slot in this turn, a dial included, goes out at `sent`.
+    #[inline]
+    pub fn written(&mut self, slot: u32, sent: Instant, octets: usize) {
+        let this = &mut self.slots[slot as usize];
+        this.sent = sent;
+        this.client.written();
+        if this.ticket.is_some() && this.started == Instant::NEVER {
+            this.started = sent;
+        }
+        self.delta.bytes_sent += octets as u64;
+    }
+
+    /// What the passing of time brings: due messages, the end of the run, the end of the drain.
+    #[inline]
+    pub fn turn(&mut self, now: Instant, links: &mut impl Links) {
+        match self.stage {
+            Stage::Running => {
+                if self.pacer.next_due().is_some_and(|due| due <= now) {
+                    self.dispatch(now, links);
+                }
+                if self.job.end.is_some_and(|end| now >= end) {
+                    self.stop(now, links);
+                } else if self.job.is_open_loop() && !self.idle.is_empty() && self.pacer.is_exhausted(now) {
+                    self.release_idle(now, links);
+                }
+            }
+            Stage::Draining(until) if now >= until => self.cut(links),
+            Stage::Draining(_) => {}
+        }
+        if self.ended == self.slots.len() && !self.missed_counted {
+            let (missed, all) = self.pacer.count_missed(MISSED_A_TURN_MAX);
+            self.delta.messages.missed += missed;
+            self.missed_counted = all;
+        }
+    }
+
+    /// When [`Worker::turn`] must be called at the latest.
+    #[inline]
+    pub fn wake_at(&self) -> Instant {
+        match self.stage {
+            Stage::Running => {
+                let due = if self.idle.is_empty() { None } else { self.pacer.next_due() };
+                due.unwrap_or(Instant::NEVER).min(self.job.end.unwrap_or(Instant::NEVER))
+            }
+            Stage::Draining(_) if self.ended == self.slots.len() => Instant::ZERO,
+            Stage::Draining(until) => until,
+        }
+    }
+
+    /// No new message from now on; those in flight have [`DRAIN`] to end.
+    pub fn stop(&mut self, now: Instant, links: &mut impl Links) {
+        if self.stage != Stage::Running {
+            return;
+        }
+        self.pacer.stop(now);
+        self.missed_counted = false;
+        self.delta.stopped = now;
+        self.stage = Stage::Draining(now + DRAIN);
+        for slot in 0..self.connections() {
+            let this = &mut self.slots[slot as usize];
+            match this.link {
+                LinkState::Waiting => {
+                    self.gauges.waiting -= 1;
+                    self.end(slot);
+                }
+                LinkState::Dialing if this.ticket.is_none() => {
+                    links.close(slot);
+                    self.end(slot);
+                }
+                // A session that is not ready yet and has nothing to carry is not waited for.
+                LinkState::Open if this.ticket.is_none() && this.served == 0 && !this.in_idle => {
+                    links.close(slot);
+                    self.leave_session(slot);
+                    self.end(slot);
+                }
+                LinkState::Dialing | LinkState::Open | LinkState::Ended => {}
+            }
+        }
+        self.release_idle(now, links);
+    }
+
+    /// Whether every slot is done for good.
+    pub fn is_finished(&self) -> bool {
+        self.ended == self.slots.len() && self.missed_counted
+    }
+
+    /// Whether no new message will be sent, though some may be in flight.
+    pub fn is_draining(&self) -> bool {
+        self.stage != Stage::Running
+    }
+
+    /// Hands over what was measured since the last time and goes on with `spare`, which must be empty.
+    pub fn take_delta(&mut self, spare: Box<Delta>) -> Box<Delta> {
+        let mut delta = std::mem::replace(&mut self.delta, spare);
+        delta.connections = ConnectionCounts { opened: delta.connections.opened, ..self.gauges };
+        delta
+    }
+
+    /// What is being measured, for those who add to it.
+    pub fn delta_mut(&mut self) -> &mut Delta {
+        &mut self.delta
+    }
+
+    /// Gives due messages to idle sessions, the oldest to the one that has been idle longest.
+    #[inline]
+    fn dispatch(&mut self, now: Instant, links: &mut impl Links) {
+        while let Some(&slot) = self.idle.front() {
+            if !self.is_ready(slot) {
+                self.pop_idle();
+                continue;
+            }
+            let Some(ticket) = self.pacer.take(now) else { break };
+            self.pop_idle();
+            self.take(slot, ticket);
+            self.begin(slot, now);
+            self.drain(slot, now, links);
+        }
+    }
+
+    fn is_ready(&self, slot: u32) -> bool {
+        let this = &self.slots[slot as usize];
+        this.link == LinkState::Open && this.client.phase() == Phase::Idle
+    }
+
+    fn pop_idle(&mut self) -> Option<u32> {
+        let slot = self.idle.pop_front()?;
+        self.slots[slot as usize].in_idle = false;
+        Some(slot)
+    }
+
+    /// Ends the sessions that nothing is left for.
+    fn release_idle(&mut self, now: Instant, links: &mut impl Links) {
+        while let Some(slot) = self.pop_idle() {
+            if self.is_ready(slot) {
+                self.slots[slot as usize].client.quit(now, &self.job.client);
+                self.drain(slot, now, links);
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, slot: u32, ticket: Ticket) {
+        self.delta.messages.taken += 1;
+        let this = &mut self.slots[slot as usize];
+        this.ticket = Some(ticket);
+        this.started = Instant::NEVER;
+    }
+
+    #[inline]
+    fn begin(&mut self, slot: u32, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        this.served += 1;
+        self.delta.messages.sent += 1;
+        this.client.begin(now, self.job.recipients.per_message(), &self.job.client);
+    }
+
+    /// Does what the session asks for until it waits or is over.
+    #[inline]
+    fn drain(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        loop {
+            match self.slots[slot as usize].client.poll_output() {
+                Output::Write(write) => self.encode(slot, write, now, links.outgoing(slot)),
+                Output::Event(event) => self.event(slot, event, now),
+                Output::Wait(deadline) => return links.deadline(slot, deadline),
+                Output::Close => return self.hang_up(slot, now, links),
+            }
+        }
+    }
+
+    #[inline]
+    fn encode(&mut self, slot: u32, write: Write, now: Instant, out: &mut Outgoing) {
+        let job = &*self.job;
+        let this = &self.slots[slot as usize];
+        let sequence = this.ticket.map_or(0, |ticket| ticket.sequence);
+        match write {
+            Write::Ehlo => command::encode_ehlo(&mut out.bytes, &job.ehlo_name),
+            Write::Helo => command::encode_helo(&mut out.bytes, &job.ehlo_name),
+            Write::Mail => encode_mail(job, &this.client, sequence, out),
+            Write::Rcpt(index) => command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes()),
+            Write::Data => out.push(command::DATA),
+            Write::Group => {
+                self.delta.grouped = true;
+                encode_mail(job, &this.client, sequence, out);
+                for index in 0..job.recipients.per_message() {
+                    command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes());
+                }
+                out.push(command::DATA);
+            }
+            Write::Message => {
+                job.template.write(sequence, job.wall(now), &mut self.dates, out);
+                out.push(b".\r\n");
+            }
+            Write::EmptyMessage => out.push(b".\r\n"),
+            Write::Rset => out.push(command::RSET),
+            Write::Quit => out.push(command::QUIT),
+        }
+    }
+
+    #[inline]
+    fn event(&mut self, slot: u32, event: Event, now: Instant) {
+        match event {
+            Event::Ready => self.ready(slot, now),
+            Event::Done { class, recipients, .. } => self.done(slot, class, recipients, now),
+            Event::Refused { class, .. } => self.refused(slot, class, now),
+            Event::Failed { phase, error } => {
+                self.delta.error(Blame::Peer, error.kind(), phase, || error.to_string());
+                self.failed(slot, now);
+            }
+        }
+    }
+
+    /// The session is ready: go on with the message in hand, take the next one, or part.
+    #[inline]
+    fn ready(&mut self, slot: u32, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        if !this.in_session {
+            this.in_session = true;
+            self.gauges.held += 1;
+            self.gauges.held_max = self.gauges.held_max.max(self.gauges.held);
+        }
+        if this.ticket.is_some() {
+            return self.begin(slot, now);
+        }
+        let worn_out = self.job.messages_per_connection.is_some_and(|most| this.served >= most.get());
+        if worn_out || self.stage != Stage::Running {
+            this.client.quit(now, &self.job.client);
+        } else if self.job.is_open_loop() {
+            if !this.in_idle {
+                this.in_idle = true;
+                self.idle.push_back(slot);
+            }
+        } else if let Some(ticket) = self.pacer.take(now) {
+            self.take(slot, ticket);
+            self.begin(slot, now);
+        } else {
+            this.client.quit(now, &self.job.client);
+        }
+    }
+
+    #[inline]
+    fn done(&mut self, slot: u32, class: Class, recipients: RecipientTally, now: Instant) {
+        let counts = &mut self.delta.recipients;
+        counts.accepted += u64::from(recipients.accepted);
+        counts.deferred += u64::from(recipients.deferred);
+        counts.rejected += u64::from(recipients.rejected);
+        self.outcome(slot, Some(class), now);
+        let this = &mut self.slots[slot as usize];
+        if this.client.is_over() {
+            // By 421: the server wants to be left alone.
+            this.failures += 1;
+        } else {
+            this.failures = 0;
+        }
+    }
+
+    fn refused(&mut self, slot: u32, class: Class, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        this.failures += 1;
+        // A refusal after the session has served, between two messages, costs none.
+        if this.served == 0 {
+            self.take_for_want_of_connection(slot, now);
+        }
+        if self.slots[slot as usize].ticket.is_some() {
+            let recipients = u64::from(self.job.recipients.per_message());
+            match class {
+                Class::Permanent => self.delta.recipients.rejected += recipients,
+                _ => self.delta.recipients.deferred += recipients,
+            }
+            self.outcome(slot, Some(class), now);
+        }
+    }
+
+    fn failed(&mut self, slot: u32, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        this.failures += 1;
+        if this.ticket.is_some() {
+            self.outcome(slot, None, now);
+        } else if this.served == 0 {
+            self.fail_for_want_of_connection(slot, now);
+        }
+    }
+
+    /// A session could not be had: the message that the slot has in hand fails, or that was due longest.
+    fn fail_for_want_of_connection(&mut self, slot: u32, now: Instant) {
+        self.take_for_want_of_connection(slot, now);
+        if self.slots[slot as usize].ticket.is_some() {
+            self.outcome(slot, None, now);
+        }
+    }
+
+    /// A session could not be had. In closed loop the slot has the message in hand that is to pay for it; in open loop
+    /// it is the one that has been due longest, if any is.
+    fn take_for_want_of_connection(&mut self, slot: u32, now: Instant) {
+        let empty_handed = self.slots[slot as usize].ticket.is_none();
+        if empty_handed
+            && self.job.is_open_loop()
+            && let Some(ticket) = self.pacer.take(now)
+        {
+            self.take(slot, ticket);
+        }
+    }
+
+    /// The slot's message has its outcome; `None` stands for no answer.
+    #[inline]
+    fn outcome(&mut self, slot: u32, class: Option<Class>, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        let Some(ticket) = this.ticket.take() else {
+            debug_assert!(false, "an outcome without a message");
+            return;
+        };
+        let started = Some(this.started).filter(|started| *started != Instant::NEVER);
+        let counts = &mut self.delta.messages;
+        match class {
+            Some(Class::Positive) => {
+                counts.accepted += 1;
+                counts.accepted_in_drain += u64::from(self.stage != Stage::Running);
+            }
+            Some(Class::Transient) => counts.deferred += 1,
+            Some(Class::Permanent) => counts.rejected += 1,
+            None => counts.failed += 1,
+        }
+        self.delta.message(class == Some(Class::Positive), MessageTimes { due: ticket.due, started, ended: now });
+    }
+
+    fn break_off(&mut self, slot: u32, now: Instant, error: LinkError, links: &mut impl Links) {
+        let phase = self.slots[slot as usize].client.phase();
+        self.delta.error(error.blame(), error.kind(), phase, || error.to_string());
+        self.failed(slot, now);
+        self.hang_up(slot, now, links);
+    }
+
+    /// The session is over: close, then connect again where there is something left to do.
+    fn hang_up(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        links.close(slot);
+        self.leave_session(slot);
+        self.reconnect(slot, now, links);
+    }
+
+    fn leave_session(&mut self, slot: u32) {
+        if std::mem::take(&mut self.slots[slot as usize].in_session) {
+            self.gauges.held -= 1;
+        }
+    }
+
+    fn reconnect(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        debug_assert!(self.slots[slot as usize].ticket.is_none());
+        if self.stage != Stage::Running || self.pacer.is_exhausted(now) {
+            return self.end(slot);
+        }
+        let this = &mut self.slots[slot as usize];
+        if this.failures == 0 {
+            return self.dial(slot, now, links);
+        }
+        this.link = LinkState::Waiting;
+        self.gauges.waiting += 1;
+        self.gauges.waiting_max = self.gauges.waiting_max.max(self.gauges.waiting);
+        let doublings = (this.failures - 1).min(16);
+        links.deadline(slot, now + (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX));
+    }
+
+    /// Opens the slot's connection; in closed loop for a message, which is due from now on.
+    fn dial(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        if !self.job.is_open_loop() {
+            match self.pacer.take(now) {
+                Some(ticket) => self.take(slot, ticket),
+                None => return self.end(slot),
+            }
+        } else if self.pacer.is_exhausted(now) {
+            return self.end(slot);
+        }
+        let this = &mut self.slots[slot as usize];
+        this.client = Client::new();
+        this.link = LinkState::Dialing;
+        this.served = 0;
+        this.sent = Instant::NEVER;
+        links.dial(slot);
+        links.deadline(slot, now + self.job.connect_timeout);
+    }
+
+    fn end(&mut self, slot: u32) {
+        let this = &mut self.slots[slot as usize];
+        debug_assert!(this.link != LinkState::Ended && this.ticket.is_none());
+        this.link = LinkState::Ended;
+        self.ended += 1;
+    }
+
+    /// The drain time is over: what is still in flight is cut.
+    fn cut(&mut self, links: &mut impl Links) {
+        for slot in 0..self.connections() {
+            let this = &mut self.slots[slot as usize];
+            if this.link == LinkState::Ended {
+                continue;
+            }
+            if this.ticket.take().is_some() {
+                self.delta.messages.cut += 1;
+            }
+            links.close(slot);
+            self.leave_session(slot);
+            self.end(slot);
+        }
+    }
+}
+
+#[inline]
+fn encode_mail(job: &Job, client: &Client, sequence: u64, out: &mut Outgoing) {
+    let offered = client.capabilities();
+    let parameters = MailParameters {
+        size: offered.size.then(|| job.template.bytes(sequence)),
+        body: (offered.eight_bit_mime && job.template.is_8bit()).then_some(Body::EightBitMime),
+        smtputf8: offered.smtp_utf8 && job.needs_smtp_utf8,
+    };
+    command::encode_mail(&mut out.bytes, job.from.as_bytes(), &parameters);
+}
+
+impl Job {
+    /// The wall time at `now`, from the one that was read at the job's start.
+    fn wall(&self, now: Instant) -> WallTime {
+        self.wall_start + (now - self.start)
+    }
+}

@@ -1,0 +1,65 @@
+//! What arrived at a sink.
+
+use crate::wire::smtp::server::Event;
+use serde::Serialize;
+use std::ops::AddAssign;
+
+/// Counters of one shard, or of all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Connections that were accepted.
+    pub sessions: u64,
+    /// Messages that were accepted: each was consumed to its last octet before it was counted.
+    pub messages: u64,
+    /// Recipients of those messages.
+    pub recipients: u64,
+    /// Octets of those messages, without dot-stuffing and the ending dot.
+    pub bytes: u64,
+    /// Command lines, faulty ones included.
+    pub commands: u64,
+    /// What clients did wrong: protocol errors, time-outs, messages cut off. Injected faults and refused domains are
+    /// none.
+    pub errors: u64,
+}
+
+impl Counts {
+    /// Counts one event.
+    #[inline]
+    pub fn add(&mut self, event: &Event) {
+        match event {
+            Event::SessionOpened => self.sessions += 1,
+            Event::Command => self.commands += 1,
+            Event::Error(_) => self.errors += 1,
+            Event::Message { bytes, recipients, .. } => {
+                self.messages += 1;
+                self.recipients += u64::from(*recipients);
+                self.bytes += bytes;
+            }
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.sessions += other.sessions;
+        self.messages += other.messages;
+        self.recipients += other.recipients;
+        self.bytes += other.bytes;
+        self.commands += other.commands;
+        self.errors += other.errors;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_shards_add_up() {
+        let mut all = Counts::default();
+        all.add(&Event::SessionOpened);
+        all.add(&Event::Message { bytes: 7, recipients: 2, content: Vec::new() });
+        all += all;
+        assert_eq!(all, Counts { sessions: 2, messages: 2, recipients: 4, bytes: 14, commands: 0, errors: 0 });
+    }
+}

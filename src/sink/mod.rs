@@ -1,0 +1,14 @@
+//! The sink: an SMTP server that accepts what it is told to, keeps nothing, counts everything, and misbehaves on
+//! request, since a load generator has to be tested against faults.
+//!
+//! - [`policy`]: what the sink answers;
+//! - [`fault`]: delays, replies, drops and stalls, and how they are written on the command line;
+//! - [`counts`]: what arrived.
+
+pub mod counts;
+pub mod fault;
+pub mod policy;
+
+pub use counts::Counts;
+pub use fault::{FaultError, Faults, PhaseDelay, PhaseDrop, PhaseReply, Stall};
+pub use policy::{SinkPolicy, SinkSettings};
