@@ -1,0 +1,48 @@
+//! Cost of writing one message: what the generator adds to every message besides the protocol.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use timecop::message::{DateCache, GeneratedSpec, Mailbox, Recipients, ReversePath, Template};
+use timecop::outgoing::Outgoing;
+use timecop::time::WallTime;
+
+fn recipients(count: usize, per_message: u32) -> Recipients {
+    let mailbox = |i| Mailbox::parse(&format!("load{i}@example.com")).expect("the address is valid");
+    Recipients::new((0..count).map(mailbox).collect(), per_message).expect("the recipients are valid")
+}
+
+fn generated(bytes: u64, recipients: Recipients) -> Template {
+    let from = ReversePath::parse("sender@example.com").expect("the address is valid");
+    let spec = GeneratedSpec { bytes, from, recipients, seed: 1, run_id: 2, host: "localhost".into() };
+    Template::generated(spec).expect("the spec is valid")
+}
+
+fn write(criterion: &mut Criterion) {
+    let file = [&b"From: <a@example.com>\r\nSubject: x\r\n\r\n"[..], &b"given words\r\n".repeat(70)].concat();
+    let templates = [
+        ("generated 1 kB", generated(1_024, recipients(1, 1))),
+        ("generated 1 kB, 3 of 1,000 recipients", generated(1_024, recipients(1_000, 3))),
+        ("generated 8 kB, copied", generated(8_192, recipients(1, 1))),
+        ("generated 1 MB, shared", generated(1_000_000, recipients(1, 1))),
+        ("given 1 kB", Template::given(&file, 2, "localhost").expect("the file is valid").0),
+    ];
+    let wall = WallTime::from_unix_ns(1_700_000_000_000_000_000);
+    let (mut dates, mut out) = (DateCache::new(), Outgoing::new());
+    let mut group = criterion.benchmark_group("message write");
+    for (name, template) in &templates {
+        let mut sequence = 0;
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                out.clear();
+                sequence += 1;
+                template.write(black_box(sequence), wall, &mut dates, &mut out);
+                black_box(&out);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, write);
+criterion_main!(benches);

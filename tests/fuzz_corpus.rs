@@ -1,0 +1,30 @@
+//! Replays what the fuzz targets begin from and what they have found, on any compiler and without a fuzzer.
+
+use std::path::Path;
+
+#[path = "fuzz_properties/mod.rs"]
+mod fuzz_properties;
+
+fn replay(name: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("the folder can be read").path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 12, "{} has {} files", folder.display(), files.len());
+    for file in files {
+        println!("{}", file.display());
+        check(&std::fs::read(&file).expect("the file can be read"));
+    }
+}
+
+#[test]
+fn server_session() {
+    replay("server_session", fuzz_properties::server_session::check);
+}
+
+#[test]
+fn client_session() {
+    replay("client_session", fuzz_properties::client_session::check);
+}

@@ -1,0 +1,17 @@
+//! Real workers against real server sessions in virtual time, over a network that a seed makes up.
+//!
+//! - `network`: the world: connections, what delays, tears and breaks them, and the turns of the client's side;
+//! - `server`: the target, good or hostile;
+//! - `scenario`: from a seed to a run, and what must be true of every run;
+//! - `seeds`: many of them;
+//! - `sessions`: the tests by seeds;
+//! - `omission`: coordinated omission, against arithmetic;
+//! - `behaviours`: what a worker does, one thing at a time.
+
+mod behaviours;
+mod network;
+mod omission;
+mod scenario;
+mod seeds;
+mod server;
+mod sessions;

@@ -1,0 +1,209 @@
+//! The target: real sessions with a real sink policy, whose replies a hostile server garbles on their way out.
+
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64;
+use timecop::sink::{SinkPolicy, SinkSettings};
+use timecop::time::Instant;
+use timecop::wire::smtp::server::{Flow, ServerConfig, Session};
+
+/// What becomes of a connection, from the server's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    Stay,
+    Close,
+    Drop,
+}
+
+impl From<Flow> for Parting {
+    fn from(flow: Flow) -> Parting {
+        match flow {
+            Flow::Continue => Parting::Stay,
+            Flow::Close => Parting::Close,
+            Flow::Drop => Parting::Drop,
+        }
+    }
+}
+
+/// One accepted connection.
+pub struct Peer {
+    session: Session,
+    /// The server has not closed it.
+    pub is_open: bool,
+}
+
+impl Peer {
+    /// A connection that is about to be greeted.
+    pub fn new() -> Peer {
+        Peer { session: Session::new(), is_open: true }
+    }
+
+    /// When [`Server::timeout`] is due.
+    pub fn deadline(&self) -> Instant {
+        if self.is_open { self.session.deadline() } else { Instant::NEVER }
+    }
+}
+
+/// All sessions' common part.
+pub struct Server {
+    /// Counts what arrived.
+    pub policy: SinkPolicy,
+    /// Messages as they were accepted.
+    pub kept: Vec<Vec<u8>>,
+    /// Within this time from the accept a hostile server does something unasked.
+    pub mischief_ns: u64,
+    config: ServerConfig,
+    malice: f64,
+    random: Pcg64,
+}
+
+impl Server {
+    /// A server that garbles each reply with probability `malice`.
+    pub fn new(config: ServerConfig, settings: SinkSettings, start: Instant, malice: f64, seed: u64) -> Server {
+        Server {
+            policy: SinkPolicy::new(settings, start, seed),
+            kept: Vec::new(),
+            mischief_ns: 1_000_000_000,
+            config,
+            malice,
+            random: Pcg64::seed_from_u64(seed ^ 0x5eed),
+        }
+    }
+
+    /// Whether it does what no server should.
+    pub fn is_hostile(&self) -> bool {
+        self.malice > 0.0
+    }
+
+    /// See [`Session::connected`].
+    pub fn connected(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        let flow = peer.session.connected(now, &self.config, &mut self.policy, out);
+        self.follow(flow, out)
+    }
+
+    /// See [`Session::handle`].
+    pub fn received(&mut self, peer: &mut Peer, now: Instant, bytes: &[u8], out: &mut Vec<u8>) -> Parting {
+        let flow = peer.session.handle(now, bytes, &self.config, &mut self.policy, out);
+        self.follow(flow, out)
+    }
+
+    /// See [`Session::handle_timeout`].
+    pub fn timeout(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        let flow = peer.session.handle_timeout(now, &self.config, &mut self.policy, out);
+        self.follow(flow, out)
+    }
+
+    /// See [`Session::end_of_stream`].
+    pub fn end_of_stream(&mut self, peer: &mut Peer, _now: Instant, out: &mut Vec<u8>) -> Parting {
+        let flow = peer.session.end_of_stream(&mut self.policy);
+        self.follow(flow, out)
+    }
+
+    /// The connection broke.
+    pub fn broken(&mut self, peer: &mut Peer, _now: Instant, _out: &mut Vec<u8>) -> Parting {
+        let _ = peer.session.end_of_stream(&mut self.policy);
+        Parting::Drop
+    }
+
+    /// Something unasked, at any time.
+    pub fn mischief(&mut self, _peer: &mut Peer, _now: Instant, out: &mut Vec<u8>) -> Parting {
+        match self.random.random_range(0..10) {
+            0..4 => {
+                push_reply(&mut self.random, out);
+                Parting::Stay
+            }
+            4 => {
+                out.extend_from_slice(b"421 4.3.2 closing\r\n");
+                Parting::Close
+            }
+            5 => Parting::Close,
+            6 => Parting::Drop,
+            _ => Parting::Stay,
+        }
+    }
+
+    fn follow(&mut self, flow: Flow, out: &mut Vec<u8>) -> Parting {
+        self.kept.extend(self.policy.take_kept());
+        let parting = Parting::from(flow);
+        if self.is_hostile() && !out.is_empty() { self.garble(parting, out) } else { parting }
+    }
+
+    /// Does to each line of good replies what comes to a bad server's mind.
+    fn garble(&mut self, parting: Parting, out: &mut Vec<u8>) -> Parting {
+        let good = std::mem::take(out);
+        for line in good.split_inclusive(|octet| *octet == b'\n') {
+            if !self.random.random_bool(self.malice) {
+                out.extend_from_slice(line);
+                continue;
+            }
+            match self.random.random_range(0..12) {
+                // Another reply instead.
+                0..4 => push_reply(&mut self.random, out),
+                // One too many.
+                4 => {
+                    out.extend_from_slice(line);
+                    push_reply(&mut self.random, out);
+                }
+                // The same twice.
+                5 => out.extend_from_slice(&[line, line].concat()),
+                // None.
+                6 => {}
+                // Another code.
+                7 => {
+                    let code: u16 = self.random.random_range(190..610);
+                    out.extend_from_slice(format!("{code}").as_bytes());
+                    out.extend_from_slice(line.get(3..).unwrap_or_default());
+                }
+                // One octet wrong.
+                8 => {
+                    let mut line = line.to_vec();
+                    let at = self.random.random_range(0..line.len());
+                    line[at] = self.random.random();
+                    out.extend_from_slice(&line);
+                }
+                // In the middle of the line, an end.
+                9 => {
+                    let length = self.random.random_range(0..line.len());
+                    out.extend_from_slice(&line[..length]);
+                    return if self.random.random() { Parting::Close } else { Parting::Drop };
+                }
+                10 => {
+                    out.extend_from_slice(line);
+                    return Parting::Close;
+                }
+                _ => {
+                    out.extend_from_slice(b"421 4.3.2 closing\r\n");
+                    return Parting::Close;
+                }
+            }
+        }
+        parting
+    }
+}
+
+/// A reply that may be right by chance.
+pub fn push_reply(random: &mut impl rand::Rng, out: &mut Vec<u8>) {
+    const CODES: [&str; 24] = [
+        "250", "250", "250", "354", "354", "220", "221", "251", "252", "211", "299", "300", "399", "421", "450", "451",
+        "452", "499", "500", "503", "550", "554", "199", "600",
+    ];
+    let code = CODES[random.random_range(0..CODES.len())];
+    match random.random_range(0..12) {
+        0..5 => out.extend_from_slice(format!("{code} fine\r\n").as_bytes()),
+        5 => out.extend_from_slice(format!("{code}\r\n").as_bytes()),
+        6 => {
+            for _ in 0..random.random_range(1..200) {
+                out.extend_from_slice(format!("{code}-PIPELINING\r\n").as_bytes());
+            }
+            out.extend_from_slice(format!("{code} SIZE\r\n").as_bytes());
+        }
+        7 => {
+            let other = CODES[random.random_range(0..CODES.len())];
+            out.extend_from_slice(format!("{code}-one\r\n{other} two\r\n").as_bytes());
+        }
+        8 => out.extend_from_slice(format!("{code} 5.7.1 bare\n").as_bytes()),
+        9 => out
+            .extend_from_slice(&[code.as_bytes(), b" ", &vec![b'x'; random.random_range(0..5_000)], b"\r\n"].concat()),
+        10 => out.extend_from_slice(format!("{code}-never ended").as_bytes()),
+        _ => out.extend_from_slice(b"\r\n"),
+    }
+}
