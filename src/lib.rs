@@ -15,6 +15,7 @@
 //!
 //! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
 //!
+//! - [`shard`]: pinned threads, each with a ring of its own and one loop that mutates all of its state;
 //!
 //! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
 
@@ -27,3 +28,6 @@ pub mod phase;
 pub mod sink;
 pub mod time;
 pub mod wire;
+
+#[cfg(feature = "engine")]
+pub mod shard;

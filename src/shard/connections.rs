@@ -1,0 +1,376 @@
+//! A shard's connections: what the ring's file slots are used for, and what is to be written to each.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+use super::ring::{Buffers, Completion, Ring, Sent};
+use super::timers::Timers;
+use crate::job::link::LinkError;
+use crate::outgoing::Outgoing;
+use crate::time::Instant;
+
+/// Connections that are being opened at once; more wait in line, so that a listener's queue is not overrun.
+pub const DIALING_MAX: u32 = 256;
+
+/// Where a file slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Unused.
+    Free,
+    /// In line to be dialled.
+    Queued,
+    /// Being opened.
+    Dialing,
+    /// Open.
+    Open,
+    /// Waits for whatever is armed on it to end, and then for its close.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stage: Stage,
+    /// A receive is armed.
+    receiving: bool,
+    /// The close was submitted.
+    close_submitted: bool,
+    /// It is in the list of those that something is to be told about at the end of the turn.
+    touched: bool,
+    /// It closes once everything was written.
+    close_after_write: bool,
+    /// To be dialled when it is free again.
+    redial: Option<usize>,
+    target: usize,
+    out: Option<Outgoing>,
+}
+
+impl Connection {
+    const UNUSED: Connection = Connection {
+        stage: Stage::Free,
+        receiving: false,
+        close_submitted: false,
+        touched: false,
+        close_after_write: false,
+        redial: None,
+        target: 0,
+        out: None,
+    };
+}
+
+/// What the owner of a connection must hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing.
+    None,
+    /// It is open.
+    Connected,
+    /// It could not be opened, and is free again.
+    ConnectFailed(LinkError),
+    /// The peer closed its side, or the connection broke.
+    Closed(Option<LinkError>),
+    /// It is closed and nobody uses it.
+    Freed,
+}
+
+/// All connections of a shard, by file slot.
+pub struct Connections {
+    ring: Ring,
+    connections: Vec<Connection>,
+    /// Deadlines by file slot.
+    pub timers: Timers,
+    touched: Vec<u32>,
+    in_line: VecDeque<u32>,
+    dialing: u32,
+    /// Those that can be shut down in the next turn, when their last write is known to be out.
+    parting: Vec<u32>,
+    /// Times that the kernel found no receive buffer.
+    pub buffers_exhausted: u64,
+}
+
+impl Connections {
+    /// No connection yet; the ring has `files` file slots.
+    pub fn new(ring: Ring, files: u32) -> Connections {
+        Connections {
+            ring,
+            connections: (0..files).map(|_| Connection::UNUSED).collect(),
+            timers: Timers::new(files),
+            touched: Vec::new(),
+            in_line: VecDeque::new(),
+            dialing: 0,
+            parting: Vec::new(),
+            buffers_exhausted: 0,
+        }
+    }
+
+    /// The ring, to wait in it.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    /// The ring's receive buffers.
+    pub fn buffers(&self) -> Rc<Buffers> {
+        self.ring.buffers()
+    }
+
+    /// Whether something is left to be done before the ring is waited in.
+    pub fn is_pressed(&self) -> bool {
+        !self.parting.is_empty()
+    }
+
+    /// Whether bytes that arrive mean something to somebody.
+    #[inline]
+    pub fn is_open(&self, file: u32) -> bool {
+        let connection = &self.connections[file as usize];
+        connection.stage == Stage::Open && !connection.close_after_write
+    }
+
+    /// Whether the slot is unused.
+    pub fn is_free(&self, file: u32) -> bool {
+        self.connections[file as usize].stage == Stage::Free
+    }
+
+    /// Where bytes for the peer are put until the end of the turn.
+    #[inline]
+    pub fn outgoing(&mut self, file: u32) -> &mut Outgoing {
+        self.touch(file);
+        let connection = &mut self.connections[file as usize];
+        connection.out.get_or_insert_with(|| self.ring.outgoing())
+    }
+
+    #[inline]
+    fn touch(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(file);
+        }
+    }
+
+    /// Opens a connection as soon as the slot is free and it is its turn.
+    pub fn dial(&mut self, file: u32, target: usize) {
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Free {
+            connection.stage = Stage::Queued;
+            connection.target = target;
+            self.in_line.push_back(file);
+        } else {
+            debug_assert_eq!(connection.stage, Stage::Closing);
+            connection.redial = Some(target);
+        }
+    }
+
+    /// Takes the next connection out of the line and begins to open it. Hands back those that failed on the spot.
+    pub fn dial_next(&mut self) -> Option<(u32, Result<(), LinkError>)> {
+        while self.dialing < DIALING_MAX {
+            let file = self.in_line.pop_front()?;
+            let connection = &mut self.connections[file as usize];
+            if connection.stage != Stage::Queued {
+                continue;
+            }
+            let target = connection.target;
+            match self.ring.connect(file, target) {
+                Ok(()) => {
+                    connection.stage = Stage::Dialing;
+                    self.dialing += 1;
+                    self.touch(file);
+                    return Some((file, Ok(())));
+                }
+                Err(error) => {
+                    connection.stage = Stage::Free;
+                    return Some((file, Err(link_error(&error))));
+                }
+            }
+        }
+        None
+    }
+
+    /// The kernel has put an accepted connection into this slot.
+    pub fn accepted(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        debug_assert_eq!(connection.stage, Stage::Free);
+        *connection = Connection { stage: Stage::Open, receiving: true, ..Connection::UNUSED };
+        self.ring.receive(file);
+    }
+
+    /// Closes a connection, whatever it is doing; what was not yet sent is forgotten.
+    pub fn close(&mut self, file: u32) {
+        self.timers.set(file, Instant::NEVER);
+        let connection = &mut self.connections[file as usize];
+        connection.out = None;
+        match connection.stage {
+            Stage::Free => {}
+            Stage::Closing => connection.redial = None,
+            Stage::Queued => connection.stage = Stage::Free,
+            Stage::Dialing => {
+                connection.stage = Stage::Closing;
+                self.ring.cancel_connect(file);
+            }
+            Stage::Open => {
+                connection.stage = Stage::Closing;
+                if connection.receiving || self.ring.is_sending(file) {
+                    self.ring.cancel(file);
+                }
+                self.close_when_quiet(file);
+            }
+        }
+    }
+
+    /// Closes a connection once what was put out for it is written.
+    pub fn close_after_write(&mut self, file: u32) {
+        self.timers.set(file, Instant::NEVER);
+        self.connections[file as usize].close_after_write = true;
+        self.touch(file);
+    }
+
+    /// Submits the close of a closing connection on which nothing is armed any more.
+    fn close_when_quiet(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        let quiet = !connection.receiving && !self.ring.is_sending(file);
+        if connection.stage == Stage::Closing && quiet && !connection.close_submitted {
+            connection.close_submitted = true;
+            self.ring.close(file);
+        }
+    }
+
+    /// A connect has completed.
+    pub fn connect_completed(&mut self, completion: &Completion) -> Notice {
+        let file = completion.index;
+        self.dialing -= 1;
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Closing {
+            self.close_when_quiet(file);
+            return Notice::None;
+        }
+        debug_assert_eq!(connection.stage, Stage::Dialing);
+        if completion.result < 0 {
+            connection.stage = Stage::Closing;
+            self.close_when_quiet(file);
+            return Notice::ConnectFailed(errno_to_link_error(-completion.result));
+        }
+        connection.stage = Stage::Open;
+        connection.receiving = true;
+        self.ring.receive(file);
+        Notice::Connected
+    }
+
+    /// A receive has completed; its bytes, if any, were delivered.
+    #[inline]
+    pub fn receive_completed(&mut self, completion: &Completion) -> Notice {
+        if completion.more {
+            return Notice::None;
+        }
+        let file = completion.index;
+        let connection = &mut self.connections[file as usize];
+        connection.receiving = false;
+        let exhausted = completion.result == -libc::ENOBUFS;
+        self.buffers_exhausted += u64::from(exhausted);
+        match connection.stage {
+            Stage::Closing => {
+                self.close_when_quiet(file);
+                Notice::None
+            }
+            Stage::Open if completion.result > 0 || exhausted => {
+                connection.receiving = true;
+                self.ring.receive(file);
+                Notice::None
+            }
+            Stage::Open if completion.result == 0 => Notice::Closed(None),
+            Stage::Open => Notice::Closed(Some(errno_to_link_error(-completion.result))),
+            Stage::Free | Stage::Queued | Stage::Dialing => Notice::None,
+        }
+    }
+
+    /// A write has completed that was not taken at once.
+    pub fn send_completed(&mut self, completion: &Completion) -> Notice {
+        let file = completion.index;
+        let connection = &mut self.connections[file as usize];
+        let sent = self.ring.sent(file, completion.result, connection.stage == Stage::Open);
+        match (connection.stage, sent) {
+            (_, Sent::Partly) => Notice::None,
+            (Stage::Closing, _) => {
+                self.close_when_quiet(file);
+                Notice::None
+            }
+            (Stage::Open, Sent::Failed(errno)) => Notice::Closed(Some(errno_to_link_error(errno))),
+            (Stage::Open, Sent::Whole) => {
+                if connection.out.is_some() || connection.close_after_write {
+                    self.touch(file);
+                }
+                Notice::None
+            }
+            _ => Notice::None,
+        }
+    }
+
+    /// A close has completed: the slot is free, or dialled anew.
+    pub fn close_completed(&mut self, completion: &Completion) -> Notice {
+        let file = completion.index;
+        let connection = &mut self.connections[file as usize];
+        let redial = connection.redial.take();
+        let touched = connection.touched;
+        *connection = Connection { touched, ..Connection::UNUSED };
+        match redial {
+            None => Notice::Freed,
+            Some(target) => {
+                self.dial(file, target);
+                Notice::None
+            }
+        }
+    }
+
+    /// After the turn's completions were handled: the writes of the last turn are out, so their memory is used again
+    /// and connections that waited for them are closed.
+    pub fn settle(&mut self) {
+        self.ring.recycle();
+        while let Some(file) = self.parting.pop() {
+            if self.connections[file as usize].stage == Stage::Open && !self.ring.is_sending(file) {
+                self.close(file);
+            }
+        }
+    }
+
+    /// At the end of the turn: hands everything that was put out to the ring and says for which connection, and how
+    /// many octets.
+    #[inline]
+    pub fn flush(&mut self, mut leaving: impl FnMut(u32, usize)) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for file in touched.drain(..) {
+            let connection = &mut self.connections[file as usize];
+            connection.touched = false;
+            if connection.stage == Stage::Dialing {
+                leaving(file, 0);
+                continue;
+            }
+            if connection.stage != Stage::Open || self.ring.is_sending(file) {
+                continue;
+            }
+            if let Some(out) = connection.out.take().filter(|out| !out.is_empty()) {
+                leaving(file, out.len());
+                self.ring.send(file, out);
+            }
+            if connection.close_after_write && !self.ring.is_sending(file) {
+                self.parting.push(file);
+            }
+        }
+        self.touched = touched;
+    }
+}
+
+/// The kernel's error in the words of a job.
+fn link_error(error: &io::Error) -> LinkError {
+    errno_to_link_error(error.raw_os_error().unwrap_or(0))
+}
+
+fn errno_to_link_error(errno: i32) -> LinkError {
+    match errno {
+        libc::ECONNREFUSED => LinkError::Refused,
+        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED => LinkError::Reset,
+        libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => LinkError::Unreachable,
+        libc::ETIMEDOUT => LinkError::TimedOut,
+        libc::EADDRNOTAVAIL | libc::EADDRINUSE => LinkError::NoPorts,
+        libc::EMFILE | libc::ENFILE => LinkError::NoDescriptors,
+        libc::ENOMEM | libc::ENOBUFS => LinkError::NoMemory,
+        errno => LinkError::Other(errno),
+    }
+}

@@ -1,0 +1,113 @@
+//! How control speaks to a shard, and a shard to control.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::job::worker::Worker;
+use crate::measure::recorder::Delta;
+use crate::sink::Counts;
+
+/// Commands that may wait for a shard.
+const COMMANDS_MAX: usize = 64;
+
+/// What control tells a shard. Sender: control. Loss: none; control waits for room.
+#[derive(Debug)]
+pub enum Command {
+    /// Begin a share of a job.
+    Start {
+        /// The job's number.
+        job: u64,
+        /// The share.
+        worker: Box<Worker>,
+        /// Where its connections go.
+        target: SocketAddr,
+        /// Deltas that control has emptied.
+        spares: Receiver<Box<Delta>>,
+    },
+    /// No new messages for this job; drain.
+    Stop {
+        /// The job's number.
+        job: u64,
+    },
+    /// Close everything and end.
+    Shutdown,
+}
+
+/// What a shard tells control. Sender: a shard. Loss: none; see [`Delta`].
+#[derive(Debug)]
+pub enum Event {
+    /// The shard runs.
+    Ready,
+    /// What was measured of a job up to the end of a second of its time.
+    Measured {
+        /// The job's number.
+        job: u64,
+        /// The second, 1 for the first.
+        second: u64,
+        /// How far into the job it reaches.
+        elapsed: Duration,
+        /// What was measured.
+        delta: Box<Delta>,
+        /// The share has ended; nothing follows.
+        finished: bool,
+    },
+    /// What the shard's sink has taken, when the shard ends.
+    Sunk(Counts),
+    /// The shard has ended in good order.
+    Ended,
+    /// The shard cannot go on.
+    Failed(String),
+}
+
+/// Control's end of a shard's mailbox.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    commands: Sender<Command>,
+    bell: Arc<EventFd>,
+}
+
+/// The shard's end of its mailbox.
+#[derive(Debug)]
+pub struct Inbox {
+    commands: Receiver<Command>,
+    bell: Arc<EventFd>,
+}
+
+/// Makes a mailbox.
+pub fn mailbox() -> std::io::Result<(Mailbox, Inbox)> {
+    let (sender, receiver) = async_channel::bounded(COMMANDS_MAX);
+    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+    Ok((Mailbox { commands: sender, bell: Arc::clone(&bell) }, Inbox { commands: receiver, bell }))
+}
+
+impl Mailbox {
+    /// Gives the shard a command, waiting for room if `COMMANDS_MAX` are there that it has not yet taken; hands it
+    /// back when the shard is gone.
+    pub fn send(&self, command: Command) -> Result<(), Command> {
+        self.commands.send_blocking(command).map_err(|error| error.into_inner())?;
+        // A full counter would mean 2^64 unread rings of the bell, and the shard reads it whenever it rings.
+        let _ = self.bell.write(1);
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// What rings when there is a command.
+    pub fn bell(&self) -> &EventFd {
+        &self.bell
+    }
+
+    /// Silences the bell; to be called before the commands are taken.
+    pub fn silence(&self) {
+        let _ = self.bell.read();
+    }
+
+    /// The next command.
+    pub fn next(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+}

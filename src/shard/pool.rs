@@ -1,0 +1,175 @@
+//! Start and stop of shards: glommio places each on its CPU and runs it there.
+
+use async_channel::{Receiver, Sender};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use thiserror::Error;
+
+use super::clock::Clock;
+use super::connections::Connections;
+use super::mailbox::{Command, Event, Inbox, Mailbox, mailbox};
+use super::pump::{Pump, PumpParts};
+use super::ring::{Ring, RingConfig};
+use super::sink_service::{SinkService, SinkSpec};
+
+/// Memory for glommio's own I/O, of which a shard does none.
+const EXECUTOR_IO_BYTES: usize = 64 << 10;
+/// Measurements that may wait for control, for each shard.
+const EVENTS_PER_SHARD: usize = 4;
+
+/// What a ring that was refused for want of memory means.
+const NO_LOCKED_MEMORY: &str = "the kernel has no more locked memory for this user's rings, those of processes that \
+     have just ended included: try again, use fewer --shards, or raise the limit (timecop doctor says how)";
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub struct ShardSpec {
+    /// Where it runs.
+    pub cpu: usize,
+    /// Its ring.
+    pub ring: RingConfig,
+    /// What it serves, if anything.
+    pub sink: Option<SinkSpec>,
+}
+
+/// Why the shards did not start.
+#[derive(Debug, Error)]
+pub enum PoolError {
+    /// One of them could not.
+    #[error("shard {shard} on CPU {cpu} did not start: {reason}")]
+    Shard {
+        /// Which.
+        shard: usize,
+        /// Where it was to run.
+        cpu: usize,
+        /// As the kernel or the executor says it.
+        reason: String,
+    },
+}
+
+/// Running shards.
+#[derive(Debug)]
+pub struct Pool {
+    shards: Vec<Shard>,
+    events: Receiver<(usize, Event)>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Shard {
+    mailbox: Mailbox,
+    thread: ExecutorJoinHandle<()>,
+}
+
+impl Pool {
+    /// Starts one shard for each spec and waits until all of them run.
+    pub fn start(specs: Vec<ShardSpec>, clock: Clock) -> Result<Pool, PoolError> {
+        let cpus: Vec<usize> = specs.iter().map(|spec| spec.cpu).collect();
+        let (sender, events) = async_channel::bounded(EVENTS_PER_SHARD * specs.len().max(1));
+        let mut shards = Vec::with_capacity(specs.len());
+        for (number, spec) in specs.into_iter().enumerate() {
+            let failed = |reason: String| PoolError::Shard { shard: number, cpu: cpus[number], reason };
+            let (mailbox, inbox) = mailbox().map_err(|error| failed(error.to_string()))?;
+            let events = sender.clone();
+            let thread = LocalExecutorBuilder::new(Placement::Fixed(spec.cpu))
+                .name(&format!("timecop-shard-{number}"))
+                .io_memory(EXECUTOR_IO_BYTES)
+                .spawn(move || async move { run(number, spec, inbox, events, clock) })
+                .map_err(|error| failed(error.to_string()))?;
+            shards.push(Shard { mailbox, thread });
+        }
+        drop(sender);
+        let pool = Pool { shards, events, clock };
+        for _ in 0..pool.shards.len() {
+            match pool.events.recv_blocking() {
+                Ok((_, Event::Ready)) => {}
+                Ok((shard, Event::Failed(reason))) => {
+                    return Err(PoolError::Shard { shard, cpu: cpus[shard], reason });
+                }
+                Ok(_) | Err(_) => unreachable!("a shard's first word is that it is ready, or has failed"),
+            }
+        }
+        Ok(pool)
+    }
+
+    /// The clock that all shards share.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Number of shards.
+    pub fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Whether there is no shard.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// What the shards say, each word with its shard's number. Closed once all have ended.
+    pub fn events(&self) -> &Receiver<(usize, Event)> {
+        &self.events
+    }
+
+    /// Gives a shard a command. A shard that is gone has said so in its last event.
+    pub fn send(&self, shard: usize, command: Command) {
+        let _ = self.shards[shard].mailbox.send(command);
+    }
+
+    /// Tells all shards to end.
+    pub fn shut_down(&self) {
+        (0..self.len()).for_each(|shard| self.send(shard, Command::Shutdown));
+    }
+
+    /// Waits for the threads, after all their events were read.
+    pub fn join(self) {
+        drop(self.events);
+        for shard in self.shards {
+            // A shard that panicked has said so in its last event.
+            let _ = shard.thread.join();
+        }
+    }
+}
+
+/// The whole life of a shard, on its own thread.
+fn run(shard: usize, spec: ShardSpec, inbox: Inbox, events: Sender<(usize, Event)>, clock: Clock) {
+    let _last_word = LastWord { shard, events: events.clone() };
+    let fail = |error: std::io::Error| {
+        let _ = events.send_blocking((shard, Event::Failed(error.to_string())));
+    };
+    // Wake-ups may be late by the timer slack, 50 us by default.
+    let _ = nix::sys::prctl::set_timerslack(1);
+    let ring = match Ring::new(spec.ring) {
+        Ok(ring) => ring,
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+            let _ = events.send_blocking((shard, Event::Failed(NO_LOCKED_MEMORY.to_owned())));
+            return;
+        }
+        Err(error) => return fail(error),
+    };
+    let connections = Connections::new(ring, spec.ring.dialed_files + spec.ring.accepted_files);
+    let dialed_files = spec.ring.dialed_files;
+    let sink = spec.sink.map(|sink| SinkService::new(sink, dialed_files));
+    let events_of_pump = events.clone();
+    let mut pump =
+        Pump::new(PumpParts { clock, shard, inbox, events: events_of_pump, connections, dialed_files, sink });
+    let _ = events.send_blocking((shard, Event::Ready));
+    if let Err(error) = pump.run() {
+        fail(error);
+    }
+}
+
+/// Tells control when a shard's thread unwinds, so that nobody waits for it.
+struct LastWord {
+    shard: usize,
+    events: Sender<(usize, Event)>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "the shard panicked; this is a fault of timecop".to_owned();
+            let _ = self.events.send_blocking((self.shard, Event::Failed(reason)));
+        }
+    }
+}

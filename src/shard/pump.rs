@@ -1,0 +1,479 @@
+//! The one loop of a shard. It mutates all of the shard's state and is the only reader of its clock. A turn:
+//!
+//! 1. submit what the last turn gathered and take up what has arrived; if that is nothing, wait in the ring, with the
+//!    next deadline as time-out;
+//! 2. read the clock: everything that has completed arrived by now;
+//! 3. give bytes to the machines, expire deadlines, hand out due messages, gather what is to be written;
+//! 4. read the clock: everything gathered leaves from now on.
+//!
+//! What arrived may have done so at any time since the last turn's step 2, and what leaves does so before the next one.
+//! So each time that is measured errs by at most the length of a turn at either end, the kernel's share of the turn
+//! included, and that length is reported. Before it waits the loop reads the clock once more, so that idle time is no
+//! part of a turn's length.
+//!
+//! The loop blocks in its own ring. The executor's reactor does not run meanwhile: none of its timers, channels and
+//! streams may be used on a data shard.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender, TrySendError};
+
+use super::clock::{Clock, thread_cpu_ns};
+use super::connections::{Connections, Notice};
+use super::mailbox::{Command, Event, Inbox};
+use super::ring::{Buffers, Completion, Op};
+use super::sink_service::SinkService;
+use crate::job::link::Links;
+use crate::job::worker::Worker;
+use crate::measure::recorder::Delta;
+use crate::outgoing::Outgoing;
+use crate::time::Instant;
+
+/// The longest wait when nothing at all is due.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often a measurement is offered again that must not be lost and that control had no room for.
+const OFFER_AGAIN: Duration = Duration::from_millis(5);
+
+/// A shard at work.
+pub struct Pump {
+    clock: Clock,
+    /// Which shard this is.
+    shard: usize,
+    inbox: Inbox,
+    events: Sender<(usize, Event)>,
+    connections: Connections,
+    buffers: Rc<Buffers>,
+    jobs: Vec<RunningJob>,
+    /// For each dialled file slot, the job and its slot that it belongs to.
+    owners: Vec<Option<(u32, u32)>>,
+    free_files: Vec<u32>,
+    sink: Option<SinkService>,
+    cpu_ns: u64,
+    shutting_down: bool,
+}
+
+/// A share of a job on this shard.
+struct RunningJob {
+    job: u64,
+    worker: Box<Worker>,
+    target: usize,
+    /// The file slot of each of the worker's slots.
+    files: Vec<u32>,
+    spares: Receiver<Box<Delta>>,
+    /// An empty set that came back when control had no room for a full one.
+    spare: Option<Box<Delta>>,
+    /// Its draining was noticed.
+    draining: bool,
+    /// Whole seconds that were reported.
+    seconds: u64,
+    /// The last measurement, until control has taken it.
+    last: Option<Event>,
+    ended: bool,
+}
+
+/// A worker's view of the shard's connections.
+struct JobLinks<'a> {
+    connections: &'a mut Connections,
+    files: &'a [u32],
+    target: usize,
+}
+
+impl Links for JobLinks<'_> {
+    fn dial(&mut self, slot: u32) {
+        self.connections.dial(self.files[slot as usize], self.target);
+    }
+
+    #[inline]
+    fn outgoing(&mut self, slot: u32) -> &mut Outgoing {
+        self.connections.outgoing(self.files[slot as usize])
+    }
+
+    fn close(&mut self, slot: u32) {
+        self.connections.close(self.files[slot as usize]);
+    }
+
+    #[inline]
+    fn deadline(&mut self, slot: u32, at: Instant) {
+        self.connections.timers.set(self.files[slot as usize], at);
+    }
+}
+
+impl RunningJob {
+    /// The worker, and its view of the connections.
+    #[inline]
+    fn parts<'a>(&'a mut self, connections: &'a mut Connections) -> (&'a mut Worker, JobLinks<'a>) {
+        (&mut self.worker, JobLinks { connections, files: &self.files, target: self.target })
+    }
+
+    /// When the second that is being measured is over.
+    fn second_ends(&self) -> Instant {
+        self.worker.job().start + Duration::from_secs(self.seconds + 1)
+    }
+}
+
+/// What a pump is made of.
+pub struct PumpParts {
+    /// Shared by all shards.
+    pub clock: Clock,
+    /// Which shard this is.
+    pub shard: usize,
+    /// Where commands come from.
+    pub inbox: Inbox,
+    /// Where measurements go.
+    pub events: Sender<(usize, Event)>,
+    /// Over a fresh ring.
+    pub connections: Connections,
+    /// File slots for outgoing connections: those below this number.
+    pub dialed_files: u32,
+    /// What incoming connections are for.
+    pub sink: Option<SinkService>,
+}
+
+impl Pump {
+    /// A pump that has not turned yet.
+    pub fn new(parts: PumpParts) -> Pump {
+        let buffers = parts.connections.buffers();
+        Pump {
+            clock: parts.clock,
+            shard: parts.shard,
+            inbox: parts.inbox,
+            events: parts.events,
+            connections: parts.connections,
+            buffers,
+            jobs: Vec::new(),
+            owners: vec![None; parts.dialed_files as usize],
+            free_files: (0..parts.dialed_files).rev().collect(),
+            sink: parts.sink,
+            cpu_ns: thread_cpu_ns(),
+            shutting_down: false,
+        }
+    }
+
+    /// Turns until told to shut down. An error is one of the ring itself.
+    pub fn run(&mut self) -> std::io::Result<()> {
+        self.connections.ring().watch(self.inbox.bell());
+        if let Some(sink) = &mut self.sink {
+            sink.open(&mut self.connections);
+        }
+        let mut last = self.clock.now();
+        while !self.shutting_down {
+            let is_busy = self.connections.ring().submit()? > 0;
+            let mut arrived = self.clock.now();
+            self.record_turn(arrived.ns_since(last));
+            if !is_busy {
+                let wait = self.time_to_wait(arrived);
+                self.connections.ring().wait(wait)?;
+                arrived = self.clock.now();
+            }
+            last = arrived;
+            self.turn(arrived);
+            let sent = self.clock.now();
+            self.flush(sent);
+        }
+        if let Some(sink) = &self.sink {
+            self.tell(Event::Sunk(sink.counts()));
+        }
+        self.tell(Event::Ended);
+        Ok(())
+    }
+
+    /// What was measured in a turn may err by the turn's length.
+    fn record_turn(&mut self, ns: u64) {
+        for job in self.jobs.iter_mut().filter(|job| !job.ended) {
+            job.worker.delta_mut().effort.turns.record(ns);
+        }
+    }
+
+    /// Everything between the two readings of the clock.
+    fn turn(&mut self, arrived: Instant) {
+        for at in 0..self.connections.ring().gather(arrived) {
+            let completion = self.connections.ring().completion(at);
+            self.complete(completion);
+        }
+        self.connections.settle();
+        while let Some(file) = self.connections.timers.expired(arrived) {
+            self.expire(file, arrived);
+        }
+        for job in self.jobs.iter_mut().filter(|job| !job.ended) {
+            let (worker, mut links) = job.parts(&mut self.connections);
+            worker.turn(arrived, &mut links);
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.turn(arrived, &mut self.connections);
+        }
+        self.dial_those_in_line(arrived);
+        self.report(arrived);
+    }
+
+    /// How long the ring may be waited in. Nothing that is due by the clock is overslept.
+    fn time_to_wait(&self, now: Instant) -> Duration {
+        if self.connections.is_pressed() {
+            return Duration::ZERO;
+        }
+        let mut until = now + WAIT_MAX;
+        until = until.min(self.connections.timers.next());
+        for job in self.jobs.iter().filter(|job| !job.ended) {
+            let due = job.worker.wake_at().min(job.second_ends());
+            until = until.min(if job.last.is_some() { now + OFFER_AGAIN } else { due });
+        }
+        if let Some(sink) = &self.sink {
+            until = until.min(sink.wake_at());
+        }
+        until - now
+    }
+
+    #[inline]
+    fn complete(&mut self, completion: Completion) {
+        let arrived = completion.arrived;
+        match completion.op {
+            Op::Receive => self.receive(completion),
+            Op::Send => {
+                let notice = self.connections.send_completed(&completion);
+                self.notify(completion.index, notice, arrived);
+            }
+            Op::Connect => {
+                let notice = self.connections.connect_completed(&completion);
+                self.notify(completion.index, notice, arrived);
+            }
+            Op::Accept => {
+                if let Some(sink) = &mut self.sink {
+                    sink.accept_completed(&completion, &mut self.connections);
+                }
+            }
+            Op::Close => {
+                let notice = self.connections.close_completed(&completion);
+                self.notify(completion.index, notice, arrived);
+            }
+            Op::Wake => self.read_mail(arrived, completion.more),
+            Op::Ignored => {}
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, mut completion: Completion) {
+        let (file, arrived) = (completion.index, completion.arrived);
+        if let Some(buffer) = completion.take_buffer() {
+            if completion.result > 0 && self.connections.is_open(file) {
+                let bytes = self.buffers.filled(&buffer, completion.result as usize);
+                match self.owners.get(file as usize) {
+                    Some(Some((job, slot))) => {
+                        let (worker, mut links) = self.jobs[*job as usize].parts(&mut self.connections);
+                        worker.received(*slot, arrived, bytes, &mut links);
+                    }
+                    Some(None) => {}
+                    None => {
+                        if let Some(sink) = &mut self.sink {
+                            sink.received(file, arrived, bytes, &mut self.connections);
+                        }
+                    }
+                }
+            }
+            self.buffers.give_back(buffer);
+        }
+        let notice = self.connections.receive_completed(&completion);
+        self.notify(file, notice, arrived);
+    }
+
+    #[inline]
+    fn notify(&mut self, file: u32, notice: Notice, now: Instant) {
+        if notice == Notice::None {
+            return;
+        }
+        match self.owners.get(file as usize) {
+            Some(&Some((job, slot))) => {
+                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
+                match notice {
+                    Notice::None | Notice::Freed => {}
+                    Notice::Connected => worker.connected(slot, now, &mut links),
+                    Notice::ConnectFailed(error) => worker.connect_failed(slot, now, error, &mut links),
+                    Notice::Closed(error) => worker.closed(slot, now, error, &mut links),
+                }
+            }
+            Some(None) if notice == Notice::Freed => self.free_files.push(file),
+            Some(None) => {}
+            None => {
+                if let (Some(sink), Notice::Closed(_)) = (&mut self.sink, notice) {
+                    sink.closed(file, &mut self.connections);
+                }
+            }
+        }
+    }
+
+    fn expire(&mut self, file: u32, now: Instant) {
+        match self.owners.get(file as usize) {
+            Some(&Some((job, slot))) => {
+                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
+                worker.timer(slot, now, &mut links);
+            }
+            Some(None) => {}
+            None => {
+                if let Some(sink) = &mut self.sink {
+                    sink.expired(file, now, &mut self.connections);
+                }
+            }
+        }
+    }
+
+    fn dial_those_in_line(&mut self, now: Instant) {
+        while let Some((file, result)) = self.connections.dial_next() {
+            if let Err(error) = result {
+                self.notify(file, Notice::ConnectFailed(error), now);
+            }
+        }
+    }
+
+    fn flush(&mut self, sent: Instant) {
+        let Pump { connections, jobs, owners, .. } = self;
+        connections.flush(|file, octets| {
+            if let Some(Some((job, slot))) = owners.get(file as usize) {
+                jobs[*job as usize].worker.written(*slot, sent, octets);
+            }
+        });
+    }
+
+    fn read_mail(&mut self, now: Instant, still_watched: bool) {
+        self.inbox.silence();
+        if !still_watched {
+            self.connections.ring().watch(self.inbox.bell());
+        }
+        while let Some(command) = self.inbox.next() {
+            match command {
+                Command::Start { job, worker, target, spares } => self.start(job, worker, target, spares, now),
+                Command::Stop { job } => {
+                    if let Some(running) = self.jobs.iter_mut().find(|running| running.job == job) {
+                        let (worker, mut links) = running.parts(&mut self.connections);
+                        worker.stop(now, &mut links);
+                    }
+                }
+                Command::Shutdown => self.shutting_down = true,
+            }
+        }
+    }
+
+    fn start(&mut self, job: u64, worker: Box<Worker>, target: SocketAddr, spares: Receiver<Box<Delta>>, now: Instant) {
+        let wanted = worker.connections() as usize;
+        assert!(wanted <= self.free_files.len(), "control admits no more connections than a shard has file slots");
+        let files = self.free_files.split_off(self.free_files.len() - wanted);
+        // Slots are kept in place, so that the owners' numbers stay true while other jobs come and go.
+        let vacant = self.jobs.iter().position(|running| running.ended);
+        let index = vacant.unwrap_or(self.jobs.len());
+        for (slot, &file) in files.iter().enumerate() {
+            self.owners[file as usize] = Some((index as u32, slot as u32));
+        }
+        let target = self.connections.ring().target(target);
+        if self.jobs.iter().all(|running| running.ended) {
+            // What the thread has used so far was for no job.
+            self.cpu_ns = thread_cpu_ns();
+        }
+        let mut running = RunningJob {
+            job,
+            worker,
+            target,
+            files,
+            spares,
+            spare: None,
+            draining: false,
+            seconds: 0,
+            last: None,
+            ended: false,
+        };
+        let (worker, mut links) = running.parts(&mut self.connections);
+        worker.start(now, &mut links);
+        match vacant {
+            Some(index) => self.jobs[index] = running,
+            None => self.jobs.push(running),
+        }
+    }
+
+    /// Once a second of each job's time, and when it ends, what was measured goes to control.
+    fn report(&mut self, now: Instant) {
+        for index in 0..self.jobs.len() {
+            let running = &mut self.jobs[index];
+            if running.ended {
+                continue;
+            }
+            if !running.draining && running.worker.is_draining() {
+                self.charge_cpu(index);
+                self.jobs[index].draining = true;
+            }
+            if self.jobs[index].last.is_some() {
+                self.offer_last(index);
+                continue;
+            }
+            if now >= self.jobs[index].second_ends() {
+                self.report_second(index, now);
+            }
+            if self.jobs[index].worker.is_finished() {
+                let event = self.measured(index, now, true);
+                self.jobs[index].last = Some(event);
+                self.offer_last(index);
+            }
+        }
+    }
+
+    /// Charges the CPU time since the last charge, of which other jobs on the shard have had their part, to a job.
+    fn charge_cpu(&mut self, index: usize) {
+        let cpu_ns = thread_cpu_ns();
+        let used = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
+        let running = &mut self.jobs[index];
+        let effort = &mut running.worker.delta_mut().effort;
+        effort.cpu_ns += used;
+        effort.cpu_before_drain_ns += if running.draining { 0 } else { used };
+    }
+
+    fn report_second(&mut self, index: usize, now: Instant) {
+        let running = &mut self.jobs[index];
+        if running.spare.is_none() {
+            running.spare = running.spares.try_recv().ok();
+        }
+        if running.spare.is_none() || self.events.is_full() {
+            // Control is behind: this second is reported together with the next one.
+            running.worker.delta_mut().effort.deltas_held += 1;
+            running.seconds += 1;
+            return;
+        }
+        let event = self.measured(index, now, false);
+        if let Err(TrySendError::Full((_, Event::Measured { delta, .. }))) = self.events.try_send((self.shard, event)) {
+            // Another shard was quicker. What was taken out goes back in.
+            let running = &mut self.jobs[index];
+            running.spare = Some(running.worker.take_delta(delta));
+            running.worker.delta_mut().effort.deltas_held += 1;
+        }
+    }
+
+    fn measured(&mut self, index: usize, now: Instant, finished: bool) -> Event {
+        self.charge_cpu(index);
+        let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
+        let running = &mut self.jobs[index];
+        running.worker.delta_mut().effort.buffers_exhausted += exhausted;
+        let delta = running.worker.take_delta(running.spare.take().unwrap_or_default());
+        let elapsed = now - running.worker.job().start;
+        running.seconds += 1;
+        Event::Measured { job: running.job, second: running.seconds, elapsed, delta, finished }
+    }
+
+    /// Offers a job's last measurement; when control has taken it, the job is forgotten.
+    fn offer_last(&mut self, index: usize) {
+        let running = &mut self.jobs[index];
+        let Some(event) = running.last.take() else { return };
+        match self.events.try_send((self.shard, event)) {
+            Err(TrySendError::Full((_, event))) => running.last = Some(event),
+            Ok(()) | Err(TrySendError::Closed(_)) => {
+                running.ended = true;
+                for file in std::mem::take(&mut running.files) {
+                    self.owners[file as usize] = None;
+                    if self.connections.is_free(file) {
+                        self.free_files.push(file);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells control something that must arrive; only at the shard's end, where waiting hurts nobody.
+    fn tell(&self, event: Event) {
+        let _ = self.events.send_blocking((self.shard, event));
+    }
+}
