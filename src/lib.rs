@@ -16,6 +16,8 @@
 //! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
 //!
 //! - [`shard`]: pinned threads, each with a ring of its own and one loop that mutates all of its state;
+//! - [`control`]: starts and stops shards, follows jobs, merges what they measured;
+//! - [`cli`]: the command line.
 //!
 //! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
 
@@ -29,5 +31,9 @@ pub mod sink;
 pub mod time;
 pub mod wire;
 
+#[cfg(feature = "engine")]
+pub mod cli;
+#[cfg(feature = "engine")]
+pub mod control;
 #[cfg(feature = "engine")]
 pub mod shard;

@@ -1,0 +1,59 @@
+//! Where results go.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::StartError;
+
+/// Says something on standard error. Whoever has closed it does not want to know.
+pub(super) fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Where `--json` writes: opened before anything is started, so that no result is lost to a wrong path.
+pub(super) enum JsonOutput {
+    StandardOutput,
+    File(File, PathBuf),
+}
+
+impl JsonOutput {
+    /// The file, or standard output for `-`. What was in the file stays there until the result is written.
+    pub(super) fn open(path: &Path) -> Result<JsonOutput, StartError> {
+        if path == Path::new("-") {
+            return Ok(JsonOutput::StandardOutput);
+        }
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| {
+            StartError::new(format!(
+                "--json: expected a file that can be written, or -, got {}: {error}",
+                path.display()
+            ))
+        })?;
+        Ok(JsonOutput::File(file, path.to_owned()))
+    }
+
+    pub(super) fn is_standard_output(&self) -> bool {
+        matches!(self, JsonOutput::StandardOutput)
+    }
+
+    /// Writes the object on one line. What cannot be written to the file goes to standard output: it cost a run.
+    pub(super) fn write(self, object: &impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_string(object)?;
+        text.push('\n');
+        if let JsonOutput::File(mut file, path) = self {
+            let written = match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                true => file.set_len(0).and_then(|()| file.write_all(text.as_bytes())),
+                false => file.write_all(text.as_bytes()),
+            };
+            match written {
+                Ok(()) => return Ok(()),
+                Err(error) => complain(format_args!("error: --json: cannot write {}: {error}", path.display())),
+            }
+        }
+        io::stdout().write_all(text.as_bytes())
+    }
+}

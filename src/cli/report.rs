@@ -1,0 +1,181 @@
+//! The report that a person reads.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use indicatif::HumanCount;
+
+use crate::measure::histogram::Summary;
+use crate::measure::report::{Latency, Report, Times};
+use crate::phase::Phase;
+
+/// Prints a run's report to standard output.
+pub(super) fn print(report: &Report) -> std::io::Result<()> {
+    std::io::stdout().write_all(render(report).as_bytes())
+}
+
+/// A time in the unit that suits it.
+pub(super) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s <= 0.0 => "0".to_owned(),
+        s if s < 1e-3 => format!("{:.0} us", s * 1e6),
+        s if s < 1e-2 => format!("{:.2} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+fn render(report: &Report) -> String {
+    let mut text = String::new();
+    head(report, &mut text).expect("writing to a string does not fail");
+    latencies(report, &mut text).expect("writing to a string does not fail");
+    tail(report, &mut text).expect("writing to a string does not fail");
+    text
+}
+
+fn head(report: &Report, out: &mut String) -> std::fmt::Result {
+    let messages = &report.messages;
+    let count = |n: u64| HumanCount(n).to_string();
+    let connections = report.connections.asked;
+    let rate_asked = match report.spec["rate"].as_f64() {
+        Some(asked) => format!(" at {} a second", rate(asked)),
+        None => String::new(),
+    };
+    let address = report.spec["address"].as_str().filter(|address| !report.target.contains(address));
+    let address = address.map_or(String::new(), |address| format!(" ({address})"));
+    writeln!(out, "\n{}{address}", report.target)?;
+    writeln!(
+        out,
+        "{} loop{rate_asked}, {} connection{}, seed {}\n",
+        report.load_model,
+        count(connections),
+        if connections == 1 { "" } else { "s" },
+        report.seed
+    )?;
+    write!(
+        out,
+        "  rate         {} messages a second accepted, for {}",
+        rate(report.rate_per_s),
+        time(report.elapsed_s)
+    )?;
+    if report.drain_s >= 0.001 {
+        write!(out, ", then {} for what was in flight", time(report.drain_s))?;
+    }
+    writeln!(out)?;
+    write!(out, "  messages     {} asked: {} accepted", count(messages.asked), count(messages.accepted))?;
+    for (number, outcome) in [
+        (messages.deferred, "deferred"),
+        (messages.rejected, "rejected"),
+        (messages.failed, "failed"),
+        (messages.missed, "missed"),
+        (messages.cut, "cut"),
+    ] {
+        write!(out, ", {} {outcome}", count(number))?;
+    }
+    write!(out, "\n               (none is sent twice, whatever became of it)")?;
+    let recipients = &report.recipients;
+    writeln!(
+        out,
+        "\n  recipients   {} accepted, {} deferred, {} rejected",
+        count(recipients.accepted),
+        count(recipients.deferred),
+        count(recipients.rejected)
+    )?;
+    let held = &report.connections;
+    write!(out, "  connections  {} held at once, {} opened", count(held.held_max), count(held.opened))?;
+    if held.waiting_max > 0 {
+        write!(out, ", up to {} waiting to reconnect", count(held.waiting_max))?;
+    }
+    writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
+}
+
+fn per_second(report: &Report) -> f64 {
+    if report.elapsed_s > 0.0 { report.bytes_sent as f64 / report.elapsed_s } else { 0.0 }
+}
+
+fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Latency { accepted, other, phases_from_group } = &report.latency_s;
+    for (side, times) in [("accepted", accepted), ("not accepted", other)] {
+        let rows: Vec<(String, &Summary)> = rows(times).collect();
+        if !rows.is_empty() {
+            writeln!(
+                out,
+                "\n  {side:<12} {:>11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+                "count", "mean", "p50", "p90", "p99", "p99.9", "max"
+            )?;
+        }
+        for (name, s) in rows {
+            write!(out, "  {name:<12} {:>11}", HumanCount(s.count).to_string())?;
+            for value in [s.mean, s.p50, s.p90, s.p99, s.p99_9, s.max] {
+                write!(out, " {:>8}", time(value))?;
+            }
+            writeln!(out)?;
+        }
+    }
+    if *phases_from_group {
+        writeln!(out, "  (pipelined: mail, rcpt and data count from the write of their group)")?;
+    }
+    Ok(())
+}
+
+/// Everything of which there is at least one value.
+fn rows(times: &Times) -> impl Iterator<Item = (String, &Summary)> {
+    let whole = [("response", &times.response), ("service", &times.service), ("lateness", &times.lateness)];
+    let phases = Phase::MEASURED.into_iter().filter_map(|phase| Some((phase, times.phases.get(phase.name())?)));
+    let whole = whole.into_iter().map(|(name, summary)| (name.to_owned(), summary));
+    whole.chain(phases.map(|(phase, summary)| (format!("  {phase}"), summary))).filter(|(_, s)| s.count > 0)
+}
+
+fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
+    let mut failures = report.replies.iter().filter(|reply| reply.code >= 400).peekable();
+    if failures.peek().is_some() {
+        writeln!(out, "\n  replies")?;
+    }
+    for reply in failures {
+        let enhanced = reply.enhanced.as_deref().unwrap_or("-");
+        let count = HumanCount(reply.count).to_string();
+        writeln!(out, "  {count:>10} x {:<7} {} {enhanced:<7} {}", reply.phase.name(), reply.code, reply.example)?;
+    }
+    if !report.errors.is_empty() {
+        writeln!(out, "\n  errors")?;
+    }
+    for error in &report.errors {
+        let count = HumanCount(error.count).to_string();
+        writeln!(out, "  {count:>10} x {:<7} {:<11} {}", error.phase.name(), error.kind, error.example)?;
+    }
+    let generator = &report.generator;
+    writeln!(
+        out,
+        "\n  generator    {} shard{}, {:.0} % busy, {:.1} us of CPU a message; a time errs by up to one\n\
+         \x20              turn of its loop at either end: p50 {}, p99 {}, max {}",
+        generator.shards,
+        if generator.shards == 1 { "" } else { "s" },
+        generator.busy * 100.0,
+        generator.cpu_us_per_message,
+        time(generator.turn_us.p50 / 1e6),
+        time(generator.turn_us.p99 / 1e6),
+        time(generator.turn_us.max / 1e6)
+    )?;
+    for note in &report.notes {
+        writeln!(out, "  note         {note}")?;
+    }
+    if let Some(reason) = &report.aborted {
+        writeln!(out, "  given up     {reason}")?;
+    }
+    Ok(())
+}
+
+fn rate(per_second: f64) -> String {
+    if per_second >= 100.0 { HumanCount(per_second.round() as u64).to_string() } else { format!("{per_second:.2}") }
+}
+
+fn bytes(octets: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut unit = 0;
+    let mut value = octets;
+    while value >= 1_000.0 && unit + 1 < UNITS.len() {
+        value /= 1_000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{value:.0} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}

@@ -1,0 +1,112 @@
+//! `timecop sink`.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::args::SinkArguments;
+use super::output::{JsonOutput, complain};
+use super::{OK, StartError, check_machine, resources};
+use crate::control::sink::{SinkPlan, serve};
+use crate::control::{layout, signals};
+use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
+use crate::shard::machine::{self, Needs};
+use crate::shard::sink_service::SaveFolder;
+use crate::sink::{Counts, Faults, SinkSettings};
+use crate::wire::smtp::server::ServerConfig;
+
+/// Where a sink listens that is not told where.
+const LISTEN: &str = "127.0.0.1:2525";
+
+/// A shard with fewer file slots than this could not serve anybody.
+const FILES_MIN: u32 = 64;
+
+/// What the sink says when it ends.
+#[derive(Serialize)]
+struct Summary {
+    #[serde(flatten)]
+    counts: Counts,
+    elapsed_s: f64,
+}
+
+pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
+    let json = JsonOutput::open(&arguments.json)?;
+    let saves = arguments.save.is_some();
+    let plan = plan(arguments)?;
+    let shards = plan.cpus.len() as u32;
+    check_machine(&Needs {
+        shards,
+        files_per_shard: layout::server_ring(plan.descriptors).accepted_files.min(FILES_MIN),
+        same_target_connections: 0,
+        accepted_connections: 0,
+        is_loopback: plan.listen.iter().all(|address| address.ip().is_loopback()),
+    })?;
+    let stop = signals::stop_requests().map_err(StartError::new)?;
+    let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
+    if let Err(error) = json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }) {
+        complain(format_args!("error: cannot write the counts to standard output: {error}"));
+    }
+    Ok(OK)
+}
+
+fn announce(addresses: &[SocketAddr], saves: bool) {
+    if !saves {
+        complain("timecop sink: takes mail and keeps none of it; Ctrl-C ends it");
+    }
+    let mut out = std::io::stdout().lock();
+    for address in addresses {
+        // A reader who is gone does not keep the sink from serving.
+        let _ = writeln!(out, "listening on {address}");
+    }
+    let _ = out.flush();
+}
+
+fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
+    let may = resources::cpus(arguments.cpus.as_ref())?;
+    let mut usual = if arguments.cpus.is_some() { may.clone() } else { layout::halves(&may).server };
+    // By default no more shards than the machine has locked memory for.
+    usual.truncate((machine::shards_max() as usize).max(1));
+    let cpus = resources::shards(arguments.shards, usual, &may)?;
+    if !(1..=MESSAGE_BYTES_MAX).contains(&arguments.max_size) {
+        let got = arguments.max_size;
+        return Err(StartError::new(format!("--max-size: expected 1 to {MESSAGE_BYTES_MAX} octets, got {got}")));
+    }
+    let hostname = arguments.hostname.unwrap_or_else(resources::host_name);
+    if hostname.is_empty() || hostname.len() > 255 || !hostname.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Err(StartError::new(format!("--hostname: expected one word of printable ASCII, got {hostname:?}")));
+    }
+    for domain in &arguments.accept_domain {
+        if Mailbox::parse(&format!("a@{domain}")).is_err() {
+            let got = format!("--accept-domain: expected a domain such as example.com, got {domain:?}");
+            return Err(StartError::new(got));
+        }
+    }
+    let save = match arguments.save {
+        None => None,
+        Some(path) => {
+            let shown = path.display().to_string();
+            let folder = SaveFolder::open(path);
+            Some(folder.map_err(|error| StartError::new(format!("--save: cannot use {shown}: {error}")))?)
+        }
+    };
+    let faults = Faults::new(arguments.delay, arguments.reply, arguments.drop, arguments.stall);
+    let settings = SinkSettings {
+        accept_domains: arguments.accept_domain,
+        faults: faults.map_err(StartError::new)?,
+        keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
+    };
+    let listen = match arguments.listen.is_empty() {
+        true => vec![LISTEN.parse().expect("a constant address")],
+        false => arguments.listen,
+    };
+    Ok(SinkPlan {
+        listen,
+        server: ServerConfig::new(&hostname, arguments.max_size, !arguments.no_pipelining),
+        settings,
+        save,
+        cpus,
+        descriptors: resources::descriptors(),
+        seed: arguments.seed,
+    })
+}

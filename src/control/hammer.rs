@@ -1,0 +1,157 @@
+//! One hammer job, from its start to its report.
+
+use std::time::Duration;
+
+use async_channel::Receiver;
+use thiserror::Error;
+
+use super::layout;
+use super::running::{Progress, RunningJob, thousands};
+use super::sink::{self, SinkError, SinkPlan};
+use crate::job::plan::{Circumstances, Job};
+use crate::job::spec::{JobSpec, SpecError};
+use crate::measure::report::Report;
+use crate::shard::clock::{Clock, wall_now};
+use crate::shard::mailbox::Event;
+use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::sink::Counts;
+use crate::time::Instant;
+
+/// How often the progress is shown.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// The number of the only job.
+const JOB: u64 = 1;
+
+/// What is to be done, and on what.
+#[derive(Debug)]
+pub struct HammerPlan {
+    /// The job. Its target's address is not looked at when a sink is embedded.
+    pub spec: JobSpec,
+    /// The generator's CPUs, one shard each; no more are used than there are connections.
+    pub cpus: Vec<usize>,
+    /// A sink to be loaded, in place of the job's target.
+    pub embedded: Option<SinkPlan>,
+    /// This host's name, for EHLO and Message-ID.
+    pub host: String,
+    /// A fresh number, so that no two runs share a Message-ID.
+    pub run_id: u64,
+}
+
+/// Why there is no report.
+#[derive(Debug, Error)]
+pub enum HammerError {
+    /// The job cannot be.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The shards did not start.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The embedded sink did not start.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+/// Runs the job and returns its report. `stop` asks for a gentle end; `progress` is called a few times a second.
+pub fn run(
+    mut plan: HammerPlan,
+    stop: &Receiver<()>,
+    mut progress: impl FnMut(&Progress),
+) -> Result<Report, HammerError> {
+    let clock = Clock::start();
+    let embedded = plan.embedded.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
+    if let Some(sink) = &embedded {
+        plan.spec.target.address = sink.addresses[0];
+        plan.spec.target.name = format!("smtp://{} (embedded sink)", sink.addresses[0]);
+    }
+    // Whatever can be wrong with the job shows before a thread is started.
+    let built = Job::new(&plan.spec, &circumstances(&plan, clock))?;
+    let has_sink = embedded.is_some();
+    let shards = plan.cpus.len().min(plan.spec.connections as usize);
+    let ring = layout::generator_ring(plan.spec.connections.div_ceil(shards as u32));
+    let generators = plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
+    let servers = embedded.into_iter().flat_map(|sink| sink.specs);
+    let pool = Pool::start(generators.chain(servers).collect(), clock)?;
+    let mut job = RunningJob::start(JOB, &plan.spec, built, &pool, shards);
+    follow(&mut job, &pool, stop, &mut progress);
+    let mut report = job.report(clock.now());
+    pool.shut_down();
+    let sunk = sink::drain(&pool);
+    pool.join();
+    if let (true, Ok(sunk)) = (has_sink, sunk) {
+        report.notes.push(verdict_of_sink(&sunk, &report));
+    }
+    Ok(report)
+}
+
+fn circumstances(plan: &HammerPlan, clock: Clock) -> Circumstances {
+    Circumstances { now: clock.now(), wall: wall_now(), run_id: plan.run_id, host: plan.host.clone() }
+}
+
+fn verdict_of_sink(sunk: &Counts, report: &Report) -> String {
+    let verdict = match sunk.messages == report.messages.accepted {
+        true => "as many as",
+        false => "which are not as many as",
+    };
+    format!("the embedded sink counted {} messages, {verdict} were accepted", thousands(sunk.messages))
+}
+
+/// What control waits for.
+enum Woken {
+    Event(usize, Event),
+    AllShardsGone,
+    StopRequested,
+    TimeToLook,
+}
+
+/// Merges what comes until every shard's share has ended.
+fn follow(job: &mut RunningJob, pool: &Pool, stop: &Receiver<()>, progress: &mut impl FnMut(&Progress)) {
+    let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 << 10).make();
+    let Ok(executor) = executor else {
+        return job.abort(pool, "control has no executor: the machine has no room for another io_uring".into());
+    };
+    executor.run(async {
+        let mut next_look = pool.clock().now() + PROGRESS_EVERY;
+        while !job.is_finished() {
+            match wake(pool, stop, next_look).await {
+                Woken::Event(shard, Event::Measured { second, elapsed, delta, finished, .. }) => {
+                    job.take(shard, second, elapsed, delta, finished);
+                }
+                Woken::Event(shard, Event::Failed(reason)) => job.shard_failed(pool, shard, &reason),
+                Woken::Event(_, Event::Ready | Event::Sunk(_) | Event::Ended) => {}
+                Woken::AllShardsGone => return job.abort(pool, "all shards have ended before the job".into()),
+                Woken::StopRequested => {
+                    job.interrupt(pool);
+                    progress(&job.progress(pool.clock().now()));
+                }
+                Woken::TimeToLook => {
+                    let now = pool.clock().now();
+                    next_look = now + PROGRESS_EVERY;
+                    job.look(pool);
+                    progress(&job.progress(now));
+                }
+            }
+        }
+    });
+}
+
+async fn wake(pool: &Pool, stop: &Receiver<()>, next_look: Instant) -> Woken {
+    use futures_lite::future::or;
+    let event = async {
+        match pool.events().recv().await {
+            Ok((shard, event)) => Woken::Event(shard, event),
+            Err(_) => Woken::AllShardsGone,
+        }
+    };
+    let stop = async {
+        match stop.recv().await {
+            Ok(()) => Woken::StopRequested,
+            // No second request can come this way: the second signal ends the process.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let look = async {
+        glommio::timer::sleep(next_look - pool.clock().now()).await;
+        Woken::TimeToLook
+    };
+    or(event, or(stop, look)).await
+}

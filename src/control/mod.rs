@@ -1,0 +1,7 @@
+//! Control: starts and stops shards, follows jobs, and merges what the shards measured.
+
+pub mod hammer;
+pub mod layout;
+pub mod running;
+pub mod signals;
+pub mod sink;

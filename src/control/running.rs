@@ -1,0 +1,226 @@
+//! A job under way, as control sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Sender;
+
+use crate::job::plan::Job;
+use crate::job::spec::{JobSpec, Limit};
+use crate::job::worker::Worker;
+use crate::measure::recorder::{ConnectionCounts, Delta, MessageCounts};
+use crate::measure::report::{Asked, Report};
+use crate::measure::totals::{SeriesRow, Totals};
+use crate::message::Conversion;
+use crate::shard::clock::wall_now;
+use crate::shard::mailbox::Command;
+use crate::shard::pool::Pool;
+use crate::time::Instant;
+
+/// A run without a single connection by then is given up.
+pub const FIRST_CONNECTION_WITHIN: Duration = Duration::from_secs(10);
+/// A run that had sessions, lost all of them and opened no connection for so long is given up, too.
+pub const LOST_FOR: Duration = Duration::from_secs(60);
+
+/// How a run stands, for whoever watches it.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// By outcome, so far.
+    pub messages: MessageCounts,
+    /// Now.
+    pub connections: ConnectionCounts,
+    /// The last second that all shards have reported.
+    pub last: Option<SeriesRow>,
+    /// Draining after a stop.
+    pub stopping: bool,
+}
+
+/// One job on the first shards of a pool.
+#[derive(Debug)]
+pub struct RunningJob {
+    id: u64,
+    asked: Asked,
+    /// What was changed in a given message.
+    conversion: Conversion,
+    totals: Totals,
+    spares: Vec<Sender<Box<Delta>>>,
+    /// Shards whose share has not ended.
+    unfinished: usize,
+    /// How many connections had been opened when that last changed, or a session was last held; and when that was.
+    last_sign: (u64, Instant),
+    aborted: Option<String>,
+    stopping: bool,
+}
+
+impl RunningJob {
+    /// Splits a job over the first `shards` shards of the pool and starts it there, now.
+    pub fn start(
+        id: u64,
+        spec: &JobSpec,
+        (mut job, conversion): (Job, Conversion),
+        pool: &Pool,
+        shards: usize,
+    ) -> RunningJob {
+        let dialed = pool.clock().now();
+        job.begin(dialed, wall_now());
+        let job = Arc::new(job);
+        let shares = job.split(spec.connections, shards as u32);
+        let shards = shares.len();
+        let mut spares = Vec::with_capacity(shards);
+        for (shard, share) in shares.into_iter().enumerate() {
+            let worker = Box::new(Worker::new(Arc::clone(&job), share.pacer, share.connections));
+            let (sender, receiver) = async_channel::bounded(2);
+            // The second of the two sets that are swapped once a second.
+            let _ = sender.try_send(Box::default());
+            spares.push(sender);
+            let target = spec.target.address;
+            pool.send(shard, Command::Start { job: id, worker, target, spares: receiver });
+        }
+        let asked = Asked {
+            load_model: spec.load.name(),
+            target: spec.target.name.clone(),
+            spec: spec.describe(),
+            seed: spec.seed,
+            messages: match spec.limit {
+                Limit::Messages(messages) => Some(messages),
+                Limit::Duration(_) => None,
+            },
+            connections: u64::from(spec.connections),
+            shards,
+            dialed,
+            start: job.start,
+        };
+        RunningJob {
+            id,
+            asked,
+            conversion,
+            totals: Totals::new(shards),
+            spares,
+            unfinished: shards,
+            last_sign: (0, dialed),
+            aborted: None,
+            stopping: false,
+        }
+    }
+
+    /// Merges what a shard has measured and gives it its set back.
+    pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
+        self.totals.add(shard, second, elapsed, &delta);
+        if finished {
+            self.totals.shard_finished(shard);
+            self.unfinished -= 1;
+        } else {
+            delta.clear();
+            let _ = self.spares[shard].try_send(delta);
+        }
+    }
+
+    /// Gives the job up when no connection could be opened, at its beginning or after all were lost.
+    pub fn look(&mut self, pool: &Pool) {
+        let now = pool.clock().now();
+        let connections = self.totals.connections();
+        if connections.held > 0 || connections.opened > self.last_sign.0 {
+            self.last_sign = (connections.opened, now);
+        }
+        let (limit, what) = match connections.opened {
+            0 => (FIRST_CONNECTION_WITHIN, "no connection could be opened within"),
+            _ => (LOST_FOR, "all connections were lost and none could be opened for"),
+        };
+        if !self.stopping && now >= self.last_sign.1 + limit {
+            let reason = format!("{what} {} s: {}", limit.as_secs(), self.commonest_obstacle());
+            self.abort(pool, reason);
+        }
+    }
+
+    fn commonest_obstacle(&self) -> String {
+        match self.totals.merged.errors.iter().max_by_key(|error| error.count) {
+            Some(error) => format!("{} ({} times)", error.example, error.count),
+            None => "the target has not answered".to_owned(),
+        }
+    }
+
+    /// Gives the job up, for the first reason that is named.
+    pub fn abort(&mut self, pool: &Pool, reason: String) {
+        self.aborted.get_or_insert(reason);
+        self.stop(pool);
+    }
+
+    /// A shard is gone, and its share with it.
+    pub fn shard_failed(&mut self, pool: &Pool, shard: usize, reason: &str) {
+        self.abort(pool, format!("shard {shard} failed: {reason}"));
+        // The others drain; one that only served was no part of the job.
+        if shard < self.asked.shards {
+            self.totals.shard_finished(shard);
+            self.unfinished -= 1;
+        }
+    }
+
+    /// Somebody wants it to end before its time.
+    pub fn interrupt(&mut self, pool: &Pool) {
+        self.abort(pool, "it was stopped by a signal before its end".to_owned());
+    }
+
+    /// No new messages; those in flight may end.
+    fn stop(&mut self, pool: &Pool) {
+        if !self.stopping {
+            self.stopping = true;
+            (0..self.asked.shards).for_each(|shard| pool.send(shard, Command::Stop { job: self.id }));
+        }
+    }
+
+    /// Whether every share has ended.
+    pub fn is_finished(&self) -> bool {
+        self.unfinished == 0
+    }
+
+    /// How it stands.
+    pub fn progress(&self, now: Instant) -> Progress {
+        Progress {
+            elapsed: now - self.asked.start,
+            messages: self.totals.merged.messages,
+            connections: self.totals.connections(),
+            last: self.totals.rows().last().copied(),
+            stopping: self.stopping,
+        }
+    }
+
+    /// What came of it so far.
+    pub fn report(&self, now: Instant) -> Report {
+        let mut report = Report::new(&self.asked, &self.totals, now);
+        report.aborted.clone_from(&self.aborted);
+        let held = report.connections.held_max;
+        if held < self.asked.connections {
+            report.notes.push(format!("only {held} of {} connections were held at once", self.asked.connections));
+        }
+        let missed = report.messages.missed;
+        if missed > 0 {
+            report
+                .notes
+                .push(format!("{missed} messages never left; latencies are of those that did, so the truth is worse"));
+        }
+        if self.conversion.bare_lf_lines > 0 {
+            let lines = self.conversion.bare_lf_lines;
+            let lines = thousands(lines);
+            report.notes.push(format!("{lines} lines of the body ended in LF alone and were sent with CRLF"));
+        }
+        if self.conversion.final_crlf_added {
+            report.notes.push("the body's last line had no end and was sent with CRLF".to_owned());
+        }
+        report
+    }
+}
+
+/// A number with commas.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

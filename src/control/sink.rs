@@ -1,0 +1,130 @@
+//! A sink of its own, until it is told to end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use thiserror::Error;
+
+use super::layout;
+use crate::shard::clock::Clock;
+use crate::shard::listen::listen;
+use crate::shard::mailbox::Event;
+use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::sink_service::{SaveFolder, SinkSpec};
+use crate::sink::{Counts, SinkSettings};
+use crate::wire::smtp::server::ServerConfig;
+
+/// What a sink is to do.
+#[derive(Debug)]
+pub struct SinkPlan {
+    /// Where it listens; port 0 takes any free one.
+    pub listen: Vec<SocketAddr>,
+    /// Greeting, limits, capabilities.
+    pub server: ServerConfig,
+    /// What is taken and what goes wrong.
+    pub settings: SinkSettings,
+    /// Where each message is written, if anywhere.
+    pub save: Option<SaveFolder>,
+    /// One shard for each.
+    pub cpus: Vec<usize>,
+    /// The process's limit of descriptors.
+    pub descriptors: u64,
+    /// Repeats the rolls of the faults.
+    pub seed: u64,
+}
+
+/// Why a sink did not start, or did not go on.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why, as the kernel says it.
+        reason: std::io::Error,
+    },
+    /// A shard did not start.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A shard ended before it was told to.
+    #[error("a shard failed: {0}")]
+    Shard(String),
+}
+
+/// The parts of a sink that its shards are made of, and where it listens.
+pub(super) struct SinkShards {
+    pub(super) specs: Vec<ShardSpec>,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+/// Binds all addresses and prepares a shard for each CPU.
+pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkError> {
+    let mut of_shards: Vec<Vec<socket2::Socket>> = plan.cpus.iter().map(|_| Vec::new()).collect();
+    let mut addresses = Vec::with_capacity(plan.listen.len());
+    for address in plan.listen {
+        let (sockets, address) =
+            listen(address, plan.cpus.len()).map_err(|reason| SinkError::Listen { address, reason })?;
+        addresses.push(address);
+        of_shards.iter_mut().zip(sockets).for_each(|(listeners, socket)| listeners.push(socket));
+    }
+    let config = Arc::new(plan.server);
+    let save = plan.save.map(Arc::new);
+    let start = clock.now();
+    let specs = plan.cpus.iter().zip(of_shards).enumerate().map(|(shard, (&cpu, listeners))| ShardSpec {
+        cpu,
+        ring: layout::server_ring(plan.descriptors),
+        sink: Some(SinkSpec {
+            listeners,
+            config: Arc::clone(&config),
+            settings: plan.settings.clone(),
+            start,
+            seed: plan.seed.wrapping_add(shard as u64),
+            save: save.clone(),
+        }),
+    });
+    Ok(SinkShards { specs: specs.collect(), addresses })
+}
+
+/// Serves until a stop is requested. `listening` is called once all addresses are listened on.
+pub fn serve(
+    plan: SinkPlan,
+    stop: &Receiver<()>,
+    listening: impl FnOnce(&[SocketAddr]),
+) -> Result<(Counts, Duration), SinkError> {
+    let clock = Clock::start();
+    let SinkShards { specs, addresses } = prepare(plan, clock)?;
+    let pool = Pool::start(specs, clock)?;
+    listening(&addresses);
+    let started = clock.now();
+    let failure = futures_lite::future::block_on(futures_lite::future::or(
+        async {
+            let _ = stop.recv().await;
+            None
+        },
+        async { Some(pool.events().recv().await) },
+    ));
+    let elapsed = clock.now() - started;
+    pool.shut_down();
+    if let Some(Ok((_, Event::Failed(reason)))) = failure {
+        return Err(SinkError::Shard(reason));
+    }
+    let counts = drain(&pool)?;
+    pool.join();
+    Ok((counts, elapsed))
+}
+
+/// Reads the last words of shards that are ending: what their sinks have taken.
+pub(super) fn drain(pool: &Pool) -> Result<Counts, SinkError> {
+    let mut counts = Counts::default();
+    while let Ok((_, event)) = pool.events().recv_blocking() {
+        match event {
+            Event::Sunk(shard) => counts += shard,
+            Event::Failed(reason) => return Err(SinkError::Shard(reason)),
+            Event::Ready | Event::Ended | Event::Measured { .. } => {}
+        }
+    }
+    Ok(counts)
+}
