@@ -1,0 +1,73 @@
+//! How a run goes and ends: open loop, refused connections, interruption, start-up errors.
+
+use crate::support::{Aiosmtpd, Finished, Hammer, Port, Process, SmtpSink, poll, timecop};
+
+#[test]
+fn an_open_loop_offers_the_rate_that_was_asked_for_and_accounts_for_every_message() {
+    for arrival in ["constant", "poisson"] {
+        let server = Aiosmtpd::start(None);
+        let run =
+            Hammer::run(server.port(), &["--rate", "100", "-d", "2s", "-c", "8", "--arrival", arrival, "--seed", "3"]);
+        let asked = run.count("messages.asked"); // the support code has checked the sum
+        if arrival == "constant" {
+            assert!((199..=201).contains(&asked), "100 a second for 2 s: {}", run.shown());
+        } else {
+            assert!((100..=300).contains(&asked), "seven standard deviations around 200: {}", run.shown());
+        }
+        assert_eq!(server.stop()["messages"], run.count("messages.accepted"), "{}", run.shown());
+    }
+}
+
+#[test]
+fn refused_connections_are_failures_of_the_connect_phase_and_end_the_run() {
+    let nobody = Port::claim();
+    let run = Hammer::run(nobody.number(), &["-m", "100000", "-c", "4"]);
+    assert_eq!(run.exit, 1, "{}", run.shown());
+    assert_eq!(run.count("messages.accepted"), 0, "{}", run.shown());
+    assert!(run.errors("connect") > 0, "{}", run.shown());
+    assert_eq!(run.errors("connect"), run.errors_in_all(), "nothing else went wrong: {}", run.shown());
+    let aborted = run.report["aborted"].as_str().expect("the report says why it ended");
+    assert!(aborted.to_lowercase().contains("refused"), "the error is named: {}", run.shown());
+}
+
+#[test]
+fn an_interrupted_run_drains_and_reports_what_arrived() {
+    for options in
+        [&["-d", "10m", "-c", "5"][..], &["-d", "10m", "-c", "5", "--rate", "500"], &["-m", "100000000", "-c", "5"]]
+    {
+        let sink = SmtpSink::start(&[]);
+        let hammer = Hammer::start(sink.port(), options);
+        poll("a hundred messages", || (sink.messages() >= 100).then_some(()));
+        hammer.signal("INT");
+        let run = hammer.finish(); // the support code has checked the sum
+        assert!(run.count("messages.accepted") >= 100, "{}", run.shown());
+        assert_eq!(run.count("messages.accepted"), sink.messages(), "{options:?}: {}", run.shown());
+        assert_eq!(run.count("messages.cut"), 0, "what was in flight was waited for: {}", run.shown());
+        assert_eq!(run.errors_in_all(), 0, "{}", run.shown());
+    }
+}
+
+#[test]
+fn the_series_adds_up_to_the_totals() {
+    let sink = SmtpSink::start(&[]);
+    let run = Hammer::run(sink.port(), &["-d", "3s", "-c", "4", "--rate", "200"]);
+    let rows = run.report["series"].as_array().expect("the report has a series");
+    let sum = |column: &str| rows.iter().map(|row| row[column].as_u64().expect("a count")).sum::<u64>();
+    assert_eq!(sum("accepted"), run.count("messages.accepted"), "{rows:?}");
+    assert_eq!(sum("sent"), run.count("messages.sent"), "{rows:?}");
+    let times: Vec<f64> = rows.iter().map(|row| row["t_s"].as_f64().expect("a time")).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+}
+
+#[test]
+fn a_wrong_value_is_named_and_nothing_is_started() {
+    for (option, value) in
+        [("--messages", "many"), ("--connections", "0"), ("--arrival", "sometimes"), ("--to", "no address")]
+    {
+        let Finished { status, stdout, stderr } =
+            Process::run(timecop().args(["hammer", "smtp://127.0.0.1:9", "--json", "-", "--quiet", option, value]));
+        assert_eq!(status.code(), Some(2), "{option} {value}: {stderr}");
+        assert!(stderr.contains(option) && stderr.contains(value), "{option} {value} is named: {stderr}");
+        assert_eq!(stdout, "", "{option} {value}");
+    }
+}

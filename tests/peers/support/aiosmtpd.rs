@@ -1,0 +1,41 @@
+//! aiosmtpd, which looks at every message.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Port, Process, python, script};
+
+/// A running aiosmtpd.
+pub struct Aiosmtpd {
+    process: Process,
+    port: Port,
+}
+
+impl Aiosmtpd {
+    /// Starts it. With `expected`, every message must be this file behind fresh Date and Message-ID fields.
+    pub fn start(expected: Option<&Path>) -> Aiosmtpd {
+        let port = Port::claim();
+        let mut command = python();
+        command.arg(script("aiosmtpd_count.py")).arg(port.number().to_string()).args(expected);
+        let mut process = Process::start(&mut command);
+        process.wait_line("listening on ");
+        Aiosmtpd { process, port }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// Ends it and gives what arrived (the script says which fields there are). Fails when a message was faulty.
+    pub fn stop(self) -> Value {
+        self.process.signal("TERM");
+        let finished = self.process.finish();
+        assert!(finished.status.success(), "aiosmtpd failed: {}", finished.stderr);
+        let line = finished.stdout.lines().last().unwrap_or_default();
+        let report: Value = serde_json::from_str(line).expect("aiosmtpd's last line is its report");
+        assert_eq!(report["faults"], serde_json::json!([]), "faulty messages arrived");
+        report
+    }
+}

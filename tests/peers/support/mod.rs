@@ -1,0 +1,45 @@
+//! Starting, watching and ending the peers. Every guard ends its process when it is dropped, and shows the process's
+//! logs when the test is failing.
+
+mod aiosmtpd;
+mod hammer;
+mod port;
+mod postfix;
+mod process;
+mod scripted;
+mod sink;
+mod smtp_sink;
+
+pub use aiosmtpd::Aiosmtpd;
+pub use hammer::Hammer;
+pub use port::Port;
+pub use postfix::Postfix;
+pub use process::{Finished, Process, poll};
+pub use scripted::Scripted;
+pub use sink::{Sink, contents};
+pub use smtp_sink::SmtpSink;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The program under test. `TIMECOP_BINARY` puts another build in its place, say a release build.
+pub fn timecop() -> Command {
+    let binary = std::env::var_os("TIMECOP_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_timecop").into());
+    Command::new(binary)
+}
+
+/// The Python that has the peers' packages, as `tools/test` installs it.
+pub fn python() -> Command {
+    let python = repository().join("target/peers-venv/bin/python3");
+    assert!(python.exists(), "no {}: tools/test installs the peers", python.display());
+    Command::new(python)
+}
+
+/// A file of this folder.
+pub fn script(name: &str) -> PathBuf {
+    repository().join("tests/peers").join(name)
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
