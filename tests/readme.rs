@@ -1,0 +1,103 @@
+//! What the documentation shows works as shown: the README's commands run, and `docs/report.md` names every field.
+#![cfg(feature = "engine")]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const README: &str = include_str!("../README.md");
+const REPORT: &str = include_str!("../docs/report.md");
+
+/// The shell blocks behind a heading, one after the other.
+fn shell_blocks(heading: &str) -> Vec<&'static str> {
+    let section = &README[README.find(heading).unwrap_or_else(|| panic!("the README has no {heading:?}"))..];
+    let section = section.split("\n## ").next().unwrap();
+    section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// Runs a script in an empty folder, with `timecop` on its path.
+fn run(script: &str) -> (Output, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let binaries = Path::new(env!("CARGO_BIN_EXE_timecop")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    bash.args(["-euo", "pipefail", "-c", script]).current_dir(&folder).env("PATH", path);
+    (bash.output().unwrap(), folder)
+}
+
+/// The README's two terminals as one script, with a port that is free and a wait for the sink's word that it listens.
+fn one_terminal(blocks: &[&str]) -> String {
+    let [sink, hammer] = blocks else { panic!("expected the blocks of two terminals, got {blocks:?}") };
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script = format!(
+        "{} > sink.out &\n\
+         timeout 30 sh -c 'until grep -q listening sink.out; do :; done'\n\
+         {hammer}\n\
+         kill -TERM $!; wait $!; cat sink.out\n",
+        sink.trim_end()
+    );
+    script.replace("127.0.0.1:2525", &format!("127.0.0.1:{port}"))
+}
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let (output, folder) = run(&one_terminal(&shell_blocks("## Use")));
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    assert!(out.contains("20,000 asked: 20,000 accepted"), "{out}\n{error}");
+    let report = std::fs::read_to_string(folder.path().join("result.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["messages"]["accepted"], 1_000);
+    let counts: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert!(counts["messages"].as_u64().unwrap() >= 21_000, "{out}");
+}
+
+#[test]
+fn the_table_of_the_report_names_every_field() {
+    let binary = env!("CARGO_BIN_EXE_timecop");
+    let output = Command::new(binary).args(["hammer", "-m", "10", "--json", "-", "--quiet"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut fields = BTreeSet::new();
+    collect(&report, &mut fields);
+    // Phases and histograms are named by their pattern.
+    fields.retain(|field| !field.contains('.'));
+    let missing: Vec<_> = fields.iter().filter(|field| !REPORT.contains(&format!("`{field}`"))).collect();
+    assert!(missing.is_empty(), "docs/report.md does not name {missing:?}");
+}
+
+fn collect(value: &serde_json::Value, fields: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(object) => {
+            for (name, value) in object {
+                fields.insert(name.clone());
+                collect(value, fields);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, fields)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_place_is_left_to_be_filled_in() {
+    for text in [README, REPORT, include_str!("../ARCHITECTURE.md"), include_str!("../CHANGELOG.md")] {
+        assert!(!text.contains("<!--"), "{text}");
+    }
+}
+
+#[test]
+fn every_option_of_the_readme_exists() {
+    let binary = env!("CARGO_BIN_EXE_timecop");
+    let help = |command: &str| {
+        let output = Command::new(binary).args([command, "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let known = help("hammer") + &help("sink");
+    for word in README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")) {
+        if !["--release", "--path", "--", "--help", "---"].contains(&word) && !word.trim_matches('-').is_empty() {
+            assert!(known.contains(word), "the README speaks of {word}, which no command knows");
+        }
+    }
+}
