@@ -81,7 +81,10 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
     // By default no more shards than the machine has locked memory for.
     let most = (machine::shards_max() as usize).max(1);
     let (usual, most, embedded) = match &target {
-        None => (sides.generator, most.div_ceil(2), Some(embedded_sink(&sides.server[..sides.server.len().min(most)]))),
+        None => {
+            let servers = sides.server.len().min((most / 2).max(1));
+            (sides.generator, most.div_ceil(2), Some(embedded_sink(&sides.server[..servers])))
+        }
         Some(_) if arguments.cpus.is_some() => (may.clone(), usize::MAX, None),
         Some(target) if target.address.ip().is_loopback() => (sides.generator, most, None),
         Some(_) => (may[..(may.len() - 1).max(1)].to_vec(), most, None),

@@ -48,7 +48,7 @@ pub struct RunningJob {
     spares: Vec<Sender<Box<Delta>>>,
     /// Shards whose share has not ended.
     unfinished: usize,
-    /// How many connections had been opened when that last changed, or a session was last held; and when that was.
+    /// How many connections had been opened when that last changed, or one was last open; and when that was.
     last_sign: (u64, Instant),
     aborted: Option<String>,
     stopping: bool,
@@ -91,6 +91,7 @@ impl RunningJob {
             shards,
             dialed,
             start: job.start,
+            end: job.end,
         };
         RunningJob {
             id,
@@ -121,7 +122,7 @@ impl RunningJob {
     pub fn look(&mut self, pool: &Pool) {
         let now = pool.clock().now();
         let connections = self.totals.connections();
-        if connections.held > 0 || connections.opened > self.last_sign.0 {
+        if connections.open > 0 || connections.opened > self.last_sign.0 {
             self.last_sign = (connections.opened, now);
         }
         let (limit, what) = match connections.opened {
@@ -151,7 +152,7 @@ impl RunningJob {
     pub fn shard_failed(&mut self, pool: &Pool, shard: usize, reason: &str) {
         self.abort(pool, format!("shard {shard} failed: {reason}"));
         // The others drain; one that only served was no part of the job.
-        if shard < self.asked.shards {
+        if shard < self.asked.shards && !self.totals.has_finished(shard) {
             self.totals.shard_finished(shard);
             self.unfinished -= 1;
         }

@@ -46,6 +46,8 @@ pub struct Worker {
     stage: Stage,
     /// What was missed is counted, or nothing can have been.
     missed_counted: bool,
+    /// Connections without a message were ended, since none is left for them.
+    parted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +111,7 @@ impl Worker {
             dates: DateCache::default(),
             stage: Stage::Running,
             missed_counted: true,
+            parted: false,
         }
     }
 
@@ -138,6 +141,7 @@ impl Worker {
         this.sent = now;
         this.client.connected(now, &self.job.client);
         self.delta.connections.opened += 1;
+        self.gauges.open += 1;
         self.drain(slot, now, links);
     }
 
@@ -231,8 +235,8 @@ impl Worker {
                 }
                 if self.job.end.is_some_and(|end| now >= end) {
                     self.stop(now, links);
-                } else if self.job.is_open_loop() && !self.idle.is_empty() && self.pacer.is_exhausted(now) {
-                    self.release_idle(now, links);
+                } else if self.job.is_open_loop() && self.pacer.is_exhausted(now) {
+                    self.part_with_unneeded(now, links);
                 }
             }
             Stage::Draining(until) if now >= until => self.cut(links),
@@ -267,6 +271,15 @@ impl Worker {
         self.missed_counted = false;
         self.delta.stopped = now;
         self.stage = Stage::Draining(now + DRAIN);
+        self.part_with_unneeded(now, links);
+    }
+
+    /// No message is left to be dispatched: what has none in hand is not waited for.
+    fn part_with_unneeded(&mut self, now: Instant, links: &mut impl Links) {
+        self.release_idle(now, links);
+        if std::mem::replace(&mut self.parted, true) {
+            return;
+        }
         for slot in 0..self.connections() {
             let this = &mut self.slots[slot as usize];
             match this.link {
@@ -278,21 +291,24 @@ impl Worker {
                     links.close(slot);
                     self.end(slot);
                 }
-                // A session that is not ready yet and has nothing to carry is not waited for.
-                LinkState::Open if this.ticket.is_none() && this.served == 0 && !this.in_idle => {
+                LinkState::Open if this.ticket.is_none() && !this.in_session => {
                     links.close(slot);
-                    self.leave_session(slot);
+                    self.leave_connection(slot);
                     self.end(slot);
                 }
                 LinkState::Dialing | LinkState::Open | LinkState::Ended => {}
             }
         }
-        self.release_idle(now, links);
     }
 
     /// Whether every slot is done for good.
     pub fn is_finished(&self) -> bool {
         self.ended == self.slots.len() && self.missed_counted
+    }
+
+    /// Whether every slot is done for good, though what was missed may still have to be counted.
+    pub fn is_over(&self) -> bool {
+        self.ended == self.slots.len()
     }
 
     /// Whether no new message will be sent, though some may be in flight.
@@ -543,11 +559,13 @@ impl Worker {
     /// The session is over: close, then connect again where there is something left to do.
     fn hang_up(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
         links.close(slot);
-        self.leave_session(slot);
+        self.leave_connection(slot);
         self.reconnect(slot, now, links);
     }
 
-    fn leave_session(&mut self, slot: u32) {
+    /// Takes a connection that is being closed out of the gauges.
+    fn leave_connection(&mut self, slot: u32) {
+        self.gauges.open -= u64::from(self.slots[slot as usize].link == LinkState::Open);
         if std::mem::take(&mut self.slots[slot as usize].in_session) {
             self.gauges.held -= 1;
         }
@@ -606,7 +624,7 @@ impl Worker {
                 self.delta.messages.cut += 1;
             }
             links.close(slot);
-            self.leave_session(slot);
+            self.leave_connection(slot);
             self.end(slot);
         }
     }

@@ -72,6 +72,8 @@ pub struct RecipientCounts {
 pub struct ConnectionCounts {
     /// Opened since the last delta.
     pub opened: u64,
+    /// Open now, session or not.
+    pub open: u64,
     /// Sessions now: connections on which the server's reply to EHLO was good.
     pub held: u64,
     /// Most sessions at once, since the job began.

@@ -36,6 +36,8 @@ pub struct Asked {
     pub dialed: Instant,
     /// When the job began: elapsed time counts from here.
     pub start: Instant,
+    /// When a run by time is to end.
+    pub end: Option<Instant>,
 }
 
 /// The object of `--json`.
@@ -216,6 +218,8 @@ impl Report {
         let merged = &totals.merged;
         let dispatch_end = match totals.is_finished() {
             _ if merged.stopped > asked.start => merged.stopped,
+            // The last message of an open loop may be over, and all connections closed, before the run's time is.
+            true if asked.end.is_some() => asked.end.unwrap_or(now),
             true if merged.last_outcome > asked.start => merged.last_outcome,
             _ => now,
         };
@@ -342,6 +346,7 @@ mod tests {
             shards: 1,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            end: None,
         }
     }
 
@@ -383,6 +388,14 @@ mod tests {
         let start = asked(None).start;
         let report = Report::new(&asked(None), &totals(1_000, 0, start + SECOND * 5, start + SECOND), Instant::NEVER);
         assert_eq!((report.elapsed_s, report.drain_s, report.rate_per_s), (5.0, 0.0, 200.0));
+    }
+
+    #[test]
+    fn a_run_by_time_lasts_its_time_though_its_last_message_was_over_before() {
+        let start = asked(None).start;
+        let asked = Asked { end: Some(start + SECOND * 4), ..asked(None) };
+        let report = Report::new(&asked, &totals(1_000, 0, Instant::ZERO, start + SECOND), Instant::NEVER);
+        assert_eq!((report.elapsed_s, report.drain_s, report.rate_per_s), (4.0, 0.0, 250.0));
     }
 
     #[test]

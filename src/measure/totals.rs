@@ -107,6 +107,11 @@ impl Totals {
         }
     }
 
+    /// Whether a shard has ended its share.
+    pub fn has_finished(&self, shard: usize) -> bool {
+        self.shards[shard].second == u64::MAX
+    }
+
     /// Whether every shard has ended its share.
     pub fn is_finished(&self) -> bool {
         self.shards.iter().all(|shard| shard.second == u64::MAX)
@@ -122,6 +127,7 @@ impl Totals {
     pub fn connections(&self) -> ConnectionCounts {
         let mut sum = ConnectionCounts { opened: self.merged.connections.opened, ..ConnectionCounts::default() };
         for ShardState { connections, .. } in &self.shards {
+            sum.open += connections.open;
             sum.held += connections.held;
             sum.held_max += connections.held_max;
             sum.waiting += connections.waiting;

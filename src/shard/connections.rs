@@ -275,6 +275,11 @@ impl Connections {
                 self.ring.receive(file);
                 Notice::None
             }
+            // Its owner has already parted with it.
+            Stage::Open if completion.result < 0 && connection.close_after_write => {
+                self.close(file);
+                Notice::None
+            }
             Stage::Open if completion.result == 0 => Notice::Closed(None),
             Stage::Open => Notice::Closed(Some(errno_to_link_error(-completion.result))),
             Stage::Free | Stage::Queued | Stage::Dialing => Notice::None,
@@ -290,6 +295,10 @@ impl Connections {
             (_, Sent::Partly) => Notice::None,
             (Stage::Closing, _) => {
                 self.close_when_quiet(file);
+                Notice::None
+            }
+            (Stage::Open, Sent::Failed(_)) if connection.close_after_write => {
+                self.close(file);
                 Notice::None
             }
             (Stage::Open, Sent::Failed(errno)) => Notice::Closed(Some(errno_to_link_error(errno))),

@@ -181,7 +181,7 @@ impl Pump {
 
     /// What was measured in a turn may err by the turn's length.
     fn record_turn(&mut self, ns: u64) {
-        for job in self.jobs.iter_mut().filter(|job| !job.ended) {
+        for job in self.jobs.iter_mut().filter(|job| !job.ended && !job.worker.is_over()) {
             job.worker.delta_mut().effort.turns.record(ns);
         }
     }
