@@ -500,3 +500,21 @@ fn due_messages_go_to_the_connection_that_has_been_idle_longest() {
     let written = play.end_turn();
     assert!(written[0].is_empty() && written[1].starts_with("MAIL"), "{written:?}");
 }
+
+#[test]
+fn an_open_loop_ends_though_a_connection_that_nothing_needs_was_never_greeted() {
+    let mut play = Play::new(|raw| {
+        (raw.messages, raw.rate, raw.arrival) = (Some(1), Some(10.0), Some(Arrival::Constant));
+        raw.connections = Some(2);
+    });
+    play.connect(0);
+    play.connect(1);
+    play.say("220 hi\r\n");
+    play.say("250 hi\r\n");
+    play.now = play.worker.job().start;
+    assert!(play.end_turn()[0].starts_with("MAIL"));
+    assert_eq!(play.closed(), vec![1], "the one that still waits for its greeting");
+    let connections = play.delta().connections;
+    assert_eq!((connections.open, connections.held), (1, 1));
+    assert!(!play.worker.is_finished());
+}
