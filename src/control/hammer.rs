@@ -71,7 +71,8 @@ pub fn run(
     let generators = plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
     let servers = embedded.into_iter().flat_map(|sink| sink.specs);
     let pool = Pool::start(generators.chain(servers).collect(), clock)?;
-    let mut job = RunningJob::start(JOB, &plan.spec, built, &pool, shards);
+    let own: Vec<usize> = (0..shards).collect();
+    let mut job = RunningJob::start(JOB, &plan.spec, built, &pool, &own);
     follow(&mut job, &pool, stop, &mut progress);
     let mut report = job.report(clock.now());
     pool.shut_down();

@@ -1,5 +1,6 @@
 //! A job under way, as control sees it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +38,15 @@ pub struct Progress {
     pub stopping: bool,
 }
 
-/// One job on the first shards of a pool.
+/// Jobs at the same time that a report names; more are not counted.
+const OTHERS_MAX: usize = 100;
+
+/// One job on some shards of a pool.
 #[derive(Debug)]
 pub struct RunningJob {
     id: u64,
+    /// The shards of the pool that have a share, in the order of the shares.
+    shards: Vec<usize>,
     asked: Asked,
     /// What was changed in a given message.
     conversion: Conversion,
@@ -52,24 +58,26 @@ pub struct RunningJob {
     last_sign: (u64, Instant),
     aborted: Option<String>,
     stopping: bool,
+    /// Jobs that ran at the same time.
+    others: BTreeSet<u64>,
 }
 
 impl RunningJob {
-    /// Splits a job over the first `shards` shards of the pool and starts it there, now.
+    /// Splits a job over these shards of the pool, no more than it has connections, and starts it there, now.
     pub fn start(
         id: u64,
         spec: &JobSpec,
         (mut job, conversion): (Job, Conversion),
         pool: &Pool,
-        shards: usize,
+        shards: &[usize],
     ) -> RunningJob {
         let dialed = pool.clock().now();
         job.begin(dialed, wall_now());
         let job = Arc::new(job);
-        let shares = job.split(spec.connections, shards as u32);
-        let shards = shares.len();
-        let mut spares = Vec::with_capacity(shards);
-        for (shard, share) in shares.into_iter().enumerate() {
+        let shares = job.split(spec.connections, shards.len() as u32);
+        let shards = shards[..shares.len()].to_vec();
+        let mut spares = Vec::with_capacity(shards.len());
+        for (&shard, share) in shards.iter().zip(shares) {
             let worker = Box::new(Worker::new(Arc::clone(&job), share.pacer, share.connections));
             let (sender, receiver) = async_channel::bounded(2);
             // The second of the two sets that are swapped once a second.
@@ -88,7 +96,7 @@ impl RunningJob {
                 Limit::Duration(_) => None,
             },
             connections: u64::from(spec.connections),
-            shards,
+            shards: shards.len(),
             dialed,
             start: job.start,
             end: job.end,
@@ -97,24 +105,44 @@ impl RunningJob {
             id,
             asked,
             conversion,
-            totals: Totals::new(shards),
+            totals: Totals::new(shards.len()),
             spares,
-            unfinished: shards,
+            unfinished: shards.len(),
+            shards,
             last_sign: (0, dialed),
             aborted: None,
             stopping: false,
+            others: BTreeSet::new(),
         }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Another job runs at the same time.
+    pub fn beside(&mut self, other: u64) {
+        if self.others.len() < OTHERS_MAX {
+            self.others.insert(other);
+        }
+    }
+
+    /// Which of the shares a shard of the pool has.
+    fn share_of(&self, shard: usize) -> Option<usize> {
+        self.shards.iter().position(|&own| own == shard)
     }
 
     /// Merges what a shard has measured and gives it its set back.
     pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
-        self.totals.add(shard, second, elapsed, &delta);
+        let Some(share) = self.share_of(shard) else { return };
+        self.totals.add(share, second, elapsed, &delta);
         if finished {
-            self.totals.shard_finished(shard);
+            self.totals.shard_finished(share);
             self.unfinished -= 1;
         } else {
             delta.clear();
-            let _ = self.spares[shard].try_send(delta);
+            let _ = self.spares[share].try_send(delta);
         }
     }
 
@@ -152,8 +180,8 @@ impl RunningJob {
     pub fn shard_failed(&mut self, pool: &Pool, shard: usize, reason: &str) {
         self.abort(pool, format!("shard {shard} failed: {reason}"));
         // The others drain; one that only served was no part of the job.
-        if shard < self.asked.shards && !self.totals.has_finished(shard) {
-            self.totals.shard_finished(shard);
+        if let Some(share) = self.share_of(shard).filter(|&share| !self.totals.has_finished(share)) {
+            self.totals.shard_finished(share);
             self.unfinished -= 1;
         }
     }
@@ -164,10 +192,10 @@ impl RunningJob {
     }
 
     /// No new messages; those in flight may end.
-    fn stop(&mut self, pool: &Pool) {
+    pub fn stop(&mut self, pool: &Pool) {
         if !self.stopping {
             self.stopping = true;
-            (0..self.asked.shards).for_each(|shard| pool.send(shard, Command::Stop { job: self.id }));
+            self.shards.iter().for_each(|&shard| pool.send(shard, Command::Stop { job: self.id }));
         }
     }
 

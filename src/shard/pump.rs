@@ -14,6 +14,7 @@
 //! The loop blocks in its own ring. The executor's reactor does not run meanwhile: none of its timers, channels and
 //! streams may be used on a data shard.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub struct Pump {
     /// For each dialled file slot, the job and its slot that it belongs to.
     owners: Vec<Option<(u32, u32)>>,
     free_files: Vec<u32>,
+    waiting: VecDeque<WaitingStart>,
     sink: Option<SinkService>,
     cpu_ns: u64,
     shutting_down: bool,
@@ -71,6 +73,16 @@ struct RunningJob {
     /// The last measurement, until control has taken it.
     last: Option<Event>,
     ended: bool,
+}
+
+/// A share of a job that waits for file slots.
+struct WaitingStart {
+    job: u64,
+    worker: Box<Worker>,
+    target: SocketAddr,
+    spares: Receiver<Box<Delta>>,
+    /// It was stopped before it began.
+    stopped: bool,
 }
 
 /// A worker's view of the shard's connections.
@@ -145,6 +157,7 @@ impl Pump {
             jobs: Vec::new(),
             owners: vec![None; parts.dialed_files as usize],
             free_files: (0..parts.dialed_files).rev().collect(),
+            waiting: VecDeque::new(),
             sink: parts.sink,
             cpu_ns: thread_cpu_ns(),
             shutting_down: false,
@@ -202,6 +215,9 @@ impl Pump {
         }
         if let Some(sink) = &mut self.sink {
             sink.turn(arrived, &mut self.connections);
+        }
+        if !self.waiting.is_empty() {
+            self.start_waiting(arrived);
         }
         self.dial_those_in_line(arrived);
         self.report(arrived);
@@ -340,9 +356,16 @@ impl Pump {
         }
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Start { job, worker, target, spares } => self.start(job, worker, target, spares, now),
+                Command::Start { job, worker, target, spares } => {
+                    self.waiting.push_back(WaitingStart { job, worker, target, spares, stopped: false });
+                    self.start_waiting(now);
+                }
                 Command::Stop { job } => {
-                    if let Some(running) = self.jobs.iter_mut().find(|running| running.job == job) {
+                    if let Some(start) = self.waiting.iter_mut().find(|start| start.job == job) {
+                        start.stopped = true;
+                    } else if let Some(running) =
+                        self.jobs.iter_mut().find(|running| running.job == job && !running.ended)
+                    {
                         let (worker, mut links) = running.parts(&mut self.connections);
                         worker.stop(now, &mut links);
                     }
@@ -352,17 +375,37 @@ impl Pump {
         }
     }
 
-    fn start(&mut self, job: u64, worker: Box<Worker>, target: SocketAddr, spares: Receiver<Box<Delta>>, now: Instant) {
-        let wanted = worker.connections() as usize;
-        assert!(wanted <= self.free_files.len(), "control admits no more connections than a shard has file slots");
-        let files = self.free_files.split_off(self.free_files.len() - wanted);
+    /// Begins the shares for which there are file slots now. Those of jobs that have ended become free when their
+    /// connections are closed, which takes the kernel a moment.
+    fn start_waiting(&mut self, now: Instant) {
+        while let Some(start) = self.waiting.front() {
+            let wanted = start.worker.connections() as usize;
+            assert!(wanted <= self.owners.len(), "control admits no more connections than a shard has file slots");
+            if wanted > self.free_files.len() {
+                return;
+            }
+            if let Some(start) = self.waiting.pop_front() {
+                self.start(start, now);
+            }
+        }
+    }
+
+    fn start(&mut self, start: WaitingStart, now: Instant) {
+        let WaitingStart { job, worker, target, spares, stopped } = start;
+        let files = self.free_files.split_off(self.free_files.len() - worker.connections() as usize);
         // Slots are kept in place, so that the owners' numbers stay true while other jobs come and go.
         let vacant = self.jobs.iter().position(|running| running.ended);
         let index = vacant.unwrap_or(self.jobs.len());
         for (slot, &file) in files.iter().enumerate() {
             self.owners[file as usize] = Some((index as u32, slot as u32));
         }
-        let target = self.connections.ring().target(target);
+        let target = match vacant.map(|index| self.jobs[index].target) {
+            Some(known) => {
+                self.connections.ring().retarget(known, target);
+                known
+            }
+            None => self.connections.ring().target(target),
+        };
         if self.jobs.iter().all(|running| running.ended) {
             // What the thread has used so far was for no job.
             self.cpu_ns = thread_cpu_ns();
@@ -381,6 +424,9 @@ impl Pump {
         };
         let (worker, mut links) = running.parts(&mut self.connections);
         worker.start(now, &mut links);
+        if stopped {
+            worker.stop(now, &mut links);
+        }
         match vacant {
             Some(index) => self.jobs[index] = running,
             None => self.jobs.push(running),

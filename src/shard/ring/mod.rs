@@ -254,14 +254,16 @@ impl Ring {
         }
     }
 
-    /// Makes an address known that connections will be opened to. Known addresses live as long as the ring.
+    /// Makes an address known that connections will be opened to. Its number stays valid as long as the ring lives.
     pub fn target(&mut self, address: SocketAddr) -> usize {
-        let address = SockAddr::from(address);
-        let known = self.targets.iter().position(|target| **target == address);
-        known.unwrap_or_else(|| {
-            self.targets.push(Box::new(address));
-            self.targets.len() - 1
-        })
+        self.targets.push(Box::new(SockAddr::from(address)));
+        self.targets.len() - 1
+    }
+
+    /// Puts another address in the place of one to which no connection will be opened any more.
+    pub fn retarget(&mut self, target: usize, address: SocketAddr) {
+        // The box stays: the kernel may not yet have read the address of a connect that was cancelled.
+        *self.targets[target] = SockAddr::from(address);
     }
 
     /// Opens a connection to a known target in an empty file slot; completes as [`Op::Connect`].
