@@ -1,0 +1,344 @@
+//! The client's side of an SMTP session as a machine without I/O (RFC 5321, with PIPELINING of RFC 2920).
+//!
+//! Feed it with [`Client::handle`] and its siblings, then drain [`Client::poll_output`] until it says
+//! [`Output::Wait`] or [`Output::Close`]. It says *what* is to be written; the driver, who knows the message, turns
+//! that into bytes and calls [`Client::written`] when they leave. Pipelining stays inside one transaction: MAIL, every
+//! RCPT and DATA go out as one group, and the next MAIL waits for the reply to the message.
+
+mod session;
+mod transaction;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use self::session::{Dialogue, State};
+use super::reply::{Capabilities, Class, EnhancedCode, ReplyError, ReplyLine};
+use crate::phase::Phase;
+use crate::time::Instant;
+use crate::wire::line::{LineError, LineScanner};
+
+/// Longest reply line that is read, in octets without its CRLF. RFC 5321 §4.5.3.1.5 allows 512.
+pub const REPLY_LINE_BYTES_MAX: u32 = 2_048;
+/// Most lines that one reply may have.
+pub const REPLY_LINES_MAX: u32 = 128;
+
+/// Longest wait for the reply to QUIT, for which RFC 5321 names none: a run is not kept from its end for it.
+pub const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the client waits for each reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the greeting, from the open connection.
+    pub banner: Duration,
+    /// For EHLO and HELO.
+    pub ehlo: Duration,
+    /// For MAIL.
+    pub mail: Duration,
+    /// For each RCPT.
+    pub rcpt: Duration,
+    /// For the 354.
+    pub data: Duration,
+    /// From the first octet of the message to its reply.
+    pub message: Duration,
+    /// For RSET.
+    pub rset: Duration,
+    /// For QUIT, on which nothing depends any more.
+    pub quit: Duration,
+}
+
+impl Timeouts {
+    /// The least that RFC 5321 §4.5.3.2 asks of a client.
+    pub const RFC_5321: Timeouts = Timeouts {
+        banner: Duration::from_secs(300),
+        ehlo: Duration::from_secs(300),
+        mail: Duration::from_secs(300),
+        rcpt: Duration::from_secs(300),
+        data: Duration::from_secs(120),
+        message: Duration::from_secs(600),
+        rset: Duration::from_secs(300),
+        quit: QUIT_TIMEOUT,
+    };
+
+    /// The same limit for every reply.
+    pub const fn uniform(limit: Duration) -> Timeouts {
+        let quit = if limit.as_nanos() < QUIT_TIMEOUT.as_nanos() { limit } else { QUIT_TIMEOUT };
+        Timeouts {
+            banner: limit,
+            ehlo: limit,
+            mail: limit,
+            rcpt: limit,
+            data: limit,
+            message: limit,
+            rset: limit,
+            quit,
+        }
+    }
+}
+
+/// How all sessions of a job talk.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientConfig {
+    /// Use PIPELINING where the server offers it.
+    pub pipelining: bool,
+    /// Limits of every reply.
+    pub timeouts: Timeouts,
+}
+
+/// What the driver is to write now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// EHLO.
+    Ehlo,
+    /// HELO, after EHLO was refused.
+    Helo,
+    /// MAIL alone.
+    Mail,
+    /// RCPT for the recipient with this index.
+    Rcpt(u32),
+    /// DATA alone.
+    Data,
+    /// MAIL, all RCPT and DATA in one go.
+    Group,
+    /// The dot-stuffed message and the terminating dot.
+    Message,
+    /// The terminating dot alone: the server said 354 though it accepted no recipient (RFC 2920 §3.1).
+    EmptyMessage,
+    /// RSET.
+    Rset,
+    /// QUIT.
+    Quit,
+}
+
+/// How many recipients of one transaction met which fate. The three add up to the transaction's recipients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RecipientTally {
+    /// Accepted, by RCPT and by the reply to the message.
+    pub accepted: u32,
+    /// Answered 4xx, themselves or through their message.
+    pub deferred: u32,
+    /// Answered 5xx, themselves or through their message.
+    pub rejected: u32,
+}
+
+impl RecipientTally {
+    fn add(&mut self, class: Class, count: u32) {
+        match class {
+            Class::Positive => self.accepted += count,
+            Class::Transient => self.deferred += count,
+            Class::Permanent => self.rejected += count,
+        }
+    }
+}
+
+/// What happened, as far as the driver must act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The session takes the next [`Client::begin`] or [`Client::quit`].
+    Ready,
+    /// The transaction has its outcome.
+    Done {
+        /// Accepted, deferred or rejected.
+        class: Class,
+        /// The phase whose reply decided.
+        phase: Phase,
+        /// The fate of each recipient.
+        recipients: RecipientTally,
+    },
+    /// The server does not want the session: a 4xx or 5xx to the greeting, EHLO, RSET or out of turn.
+    Refused {
+        /// [`Class::Transient`] or [`Class::Permanent`].
+        class: Class,
+        /// Where it said so.
+        phase: Phase,
+    },
+    /// The session broke.
+    Failed {
+        /// Where it broke.
+        phase: Phase,
+        /// How.
+        error: ClientError,
+    },
+}
+
+/// What broke a session. All of these are the peer's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ClientError {
+    /// The peer closed the connection where a reply was due, or between two messages.
+    #[error("the server closed the connection")]
+    Closed,
+    /// No reply within the time limit.
+    #[error("no reply within the time limit")]
+    TimedOut,
+    /// A reply line that is none.
+    #[error("malformed reply: {0}")]
+    Reply(ReplyError),
+    /// A reply line that is not one line of text ended by CRLF.
+    #[error("malformed reply: {0}")]
+    Line(LineError),
+    /// A reply of several lines whose codes differ.
+    #[error("the lines of one reply have different codes")]
+    MixedCodes,
+    /// More than [`REPLY_LINES_MAX`] lines.
+    #[error("a reply of more than {REPLY_LINES_MAX} lines")]
+    TooManyLines,
+    /// A positive code that means nothing here.
+    #[error("unexpected reply code {0}")]
+    UnexpectedCode(u16),
+    /// A reply that nothing had asked for, or that came before its command had left.
+    #[error("a reply without a command, code {0}")]
+    Unsolicited(u16),
+}
+
+impl ClientError {
+    /// A short name from a closed set, for reports and metrics.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            ClientError::Closed => "closed",
+            ClientError::TimedOut => "timeout",
+            _ => "protocol",
+        }
+    }
+}
+
+/// What [`Client::poll_output`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Write this.
+    Write(Write),
+    /// Take note of this.
+    Event(Event),
+    /// Nothing to do before input comes or this instant has passed.
+    Wait(Instant),
+    /// Close the connection; nothing follows.
+    Close,
+}
+
+/// A complete reply, for whoever counts and times replies. The text is that of the first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply<'a> {
+    /// What it answers.
+    pub phase: Phase,
+    /// 200 to 599.
+    pub code: u16,
+    /// The code's class.
+    pub class: Class,
+    /// The enhanced status code, if there was one.
+    pub enhanced: Option<EnhancedCode>,
+    /// The text of the first line, behind the codes.
+    pub text: &'a [u8],
+}
+
+/// What one call of [`Client::handle`] did.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Handled<'a> {
+    /// Octets eaten: call again with the rest, after draining the outputs.
+    pub consumed: usize,
+    /// The reply that was completed by them.
+    pub reply: Option<Reply<'a>>,
+}
+
+/// One client session.
+#[derive(Debug)]
+pub struct Client {
+    scanner: LineScanner,
+    dialogue: Dialogue,
+}
+
+impl Client {
+    /// A session whose connection is being opened.
+    pub fn new() -> Client {
+        Client { scanner: LineScanner::new(REPLY_LINE_BYTES_MAX), dialogue: Dialogue::new() }
+    }
+
+    /// The connection is open; the greeting is awaited.
+    pub fn connected(&mut self, now: Instant, config: &ClientConfig) {
+        debug_assert_eq!(self.dialogue.state, State::Connecting);
+        self.dialogue.await_reply(State::Greeting, now + config.timeouts.banner);
+    }
+
+    /// Takes at most one reply line from `bytes`.
+    #[inline]
+    pub fn handle<'a>(&'a mut self, now: Instant, bytes: &'a [u8], config: &ClientConfig) -> Handled<'a> {
+        if self.dialogue.is_over() {
+            return Handled { consumed: bytes.len(), reply: None };
+        }
+        let scan = self.scanner.scan(bytes);
+        let reply = match scan.line {
+            None => None,
+            Some(Err(error)) => {
+                self.dialogue.fail(ClientError::Line(error));
+                None
+            }
+            Some(Ok(line)) => match ReplyLine::parse(line) {
+                Ok(line) => self.dialogue.line(now, line, config),
+                Err(error) => {
+                    self.dialogue.fail(ClientError::Reply(error));
+                    None
+                }
+            },
+        };
+        Handled { consumed: scan.consumed, reply }
+    }
+
+    /// The peer closed its side, or the connection broke.
+    pub fn end_of_stream(&mut self) {
+        self.dialogue.end_of_stream();
+    }
+
+    /// The instant of the last [`Output::Wait`] has come.
+    pub fn timed_out(&mut self, now: Instant) {
+        if !self.dialogue.is_over() && now >= self.dialogue.deadline {
+            match self.dialogue.state {
+                State::Quit => self.dialogue.close(),
+                _ => self.dialogue.fail(ClientError::TimedOut),
+            }
+        }
+    }
+
+    /// Begins a transaction with so many recipients; only after [`Event::Ready`].
+    #[inline]
+    pub fn begin(&mut self, now: Instant, recipients: u32, config: &ClientConfig) {
+        self.dialogue.begin(now, recipients, config);
+    }
+
+    /// The last [`Output::Write`] is on its way: from now on a reply can be one to it.
+    #[inline]
+    pub fn written(&mut self) {
+        self.dialogue.unsent = false;
+    }
+
+    /// Ends the session in good order; only after [`Event::Ready`].
+    pub fn quit(&mut self, now: Instant, config: &ClientConfig) {
+        debug_assert_eq!(self.dialogue.state, State::Ready);
+        self.dialogue.write = Some(Write::Quit);
+        self.dialogue.await_reply(State::Quit, now + config.timeouts.quit);
+    }
+
+    /// The next thing to do.
+    #[inline]
+    pub fn poll_output(&mut self) -> Output {
+        self.dialogue.poll_output()
+    }
+
+    /// Whether nothing but [`Output::Close`] is left to come.
+    pub fn is_over(&self) -> bool {
+        self.dialogue.is_over()
+    }
+
+    /// What the server offered; all off before its reply to EHLO.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.dialogue.capabilities
+    }
+
+    /// What the session is waiting for.
+    pub fn phase(&self) -> Phase {
+        self.dialogue.state.phase()
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Client::new()
+    }
+}

@@ -1,0 +1,205 @@
+//! The session around the transactions: greeting, EHLO, and what a reply means by the state that waits for it.
+
+use super::transaction::Transaction;
+use super::{ClientConfig, ClientError, Event, Output, REPLY_LINES_MAX, Reply, Write};
+use crate::phase::Phase;
+use crate::time::Instant;
+use crate::wire::smtp::reply::{Capabilities, Class, ReplyLine};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Connecting,
+    Greeting,
+    Ehlo,
+    Helo,
+    Ready,
+    Mail,
+    Rcpt,
+    Data,
+    Message,
+    Rset,
+    Quit,
+    Over,
+}
+
+impl State {
+    pub(super) const fn phase(self) -> Phase {
+        match self {
+            State::Connecting => Phase::Connect,
+            State::Greeting => Phase::Banner,
+            State::Ehlo | State::Helo => Phase::Ehlo,
+            State::Ready | State::Over => Phase::Idle,
+            State::Mail => Phase::Mail,
+            State::Rcpt => Phase::Rcpt,
+            State::Data => Phase::Data,
+            State::Message => Phase::Final,
+            State::Rset => Phase::Rset,
+            State::Quit => Phase::Quit,
+        }
+    }
+}
+
+/// The session without the scanner, so that a reply's text may be borrowed from the one while the other changes.
+#[derive(Debug)]
+pub(super) struct Dialogue {
+    pub(super) state: State,
+    pub(super) transaction: Transaction,
+    pub(super) capabilities: Capabilities,
+    pub(super) deadline: Instant,
+    pub(super) event: Option<Event>,
+    pub(super) write: Option<Write>,
+    /// What was asked to be written last has not left yet. Nothing but it awaits a reply.
+    pub(super) unsent: bool,
+    /// [`Event::Ready`] is due behind the other outputs.
+    pub(super) ready: bool,
+    lines: u32,
+    code: u16,
+    /// Text of the first line of a reply of several lines, kept only for 4xx and 5xx.
+    first_text: Vec<u8>,
+}
+
+impl Dialogue {
+    pub(super) fn new() -> Dialogue {
+        Dialogue {
+            state: State::Connecting,
+            transaction: Transaction::default(),
+            capabilities: Capabilities::default(),
+            deadline: Instant::NEVER,
+            event: None,
+            write: None,
+            unsent: false,
+            ready: false,
+            lines: 0,
+            code: 0,
+            first_text: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    #[inline]
+    pub(super) fn poll_output(&mut self) -> Output {
+        if let Some(event) = self.event.take() {
+            return Output::Event(event);
+        }
+        if let Some(write) = self.write.take() {
+            self.unsent = true;
+            return Output::Write(write);
+        }
+        if self.ready {
+            self.ready = false;
+            return Output::Event(Event::Ready);
+        }
+        if self.is_over() { Output::Close } else { Output::Wait(self.deadline) }
+    }
+
+    #[inline]
+    pub(super) fn await_reply(&mut self, state: State, deadline: Instant) {
+        self.state = state;
+        self.deadline = deadline;
+    }
+
+    pub(super) fn become_ready(&mut self) {
+        self.ready = true;
+        self.await_reply(State::Ready, Instant::NEVER);
+    }
+
+    pub(super) fn close(&mut self) {
+        self.state = State::Over;
+        self.write = None;
+        self.ready = false;
+    }
+
+    pub(super) fn fail(&mut self, error: ClientError) {
+        self.event = Some(Event::Failed { phase: self.state.phase(), error });
+        self.close();
+    }
+
+    fn refuse(&mut self, class: Class) {
+        self.event = Some(Event::Refused { class, phase: self.state.phase() });
+        self.close();
+    }
+
+    pub(super) fn end_of_stream(&mut self) {
+        match self.state {
+            State::Over => {}
+            State::Quit => self.close(),
+            _ => self.fail(ClientError::Closed),
+        }
+    }
+
+    #[inline]
+    pub(super) fn line<'a>(
+        &'a mut self,
+        now: Instant,
+        line: ReplyLine<'a>,
+        config: &ClientConfig,
+    ) -> Option<Reply<'a>> {
+        if self.lines > 0 && line.code != self.code {
+            self.fail(ClientError::MixedCodes);
+            return None;
+        }
+        self.lines += 1;
+        self.code = line.code;
+        if self.state == State::Ehlo && self.lines > 1 {
+            self.capabilities.note(line.text);
+        }
+        if !line.last {
+            self.continuation(line);
+            return None;
+        }
+        if self.unsent && self.state != State::Quit {
+            // As if the session were still waiting for something to do, which is all that the peer can know.
+            self.state = State::Ready;
+        }
+        let phase = self.state.phase();
+        let lines = std::mem::take(&mut self.lines);
+        self.reply(now, line.code, line.class(), config);
+        let first = if lines > 1 && line.code >= 400 { ReplyLine { text: &self.first_text, ..line } } else { line };
+        let (enhanced, text) = first.enhanced();
+        Some(Reply { phase, code: first.code, class: first.class(), enhanced, text })
+    }
+
+    #[cold]
+    fn continuation(&mut self, line: ReplyLine<'_>) {
+        if self.lines >= REPLY_LINES_MAX {
+            self.fail(ClientError::TooManyLines);
+        } else if self.lines == 1 && line.code >= 400 {
+            self.first_text.clear();
+            self.first_text.extend_from_slice(line.text);
+        }
+    }
+
+    /// The reply to what the state waits for is complete.
+    #[inline]
+    fn reply(&mut self, now: Instant, code: u16, class: Class, config: &ClientConfig) {
+        match self.state {
+            State::Mail => self.mail_replied(now, code, class, config),
+            State::Rcpt => self.rcpt_replied(now, code, class, config),
+            State::Data => self.data_replied(now, code, class, config),
+            State::Message => self.message_replied(code, class),
+            _ => self.session_replied(now, code, class, config),
+        }
+    }
+
+    fn session_replied(&mut self, now: Instant, code: u16, class: Class, config: &ClientConfig) {
+        match (self.state, class) {
+            (State::Greeting, Class::Positive) if code == 220 => {
+                self.write = Some(Write::Ehlo);
+                self.await_reply(State::Ehlo, now + config.timeouts.ehlo);
+            }
+            (State::Ehlo, Class::Permanent) => {
+                self.capabilities = Capabilities::default();
+                self.write = Some(Write::Helo);
+                self.await_reply(State::Helo, now + config.timeouts.ehlo);
+            }
+            (State::Ehlo | State::Helo | State::Rset, Class::Positive) if code == 250 => self.become_ready(),
+            (State::Quit, _) => self.close(),
+            (State::Ready, Class::Positive) => self.fail(ClientError::Unsolicited(code)),
+            (_, Class::Positive) => self.fail(ClientError::UnexpectedCode(code)),
+            (_, class) => self.refuse(class),
+        }
+    }
+}
