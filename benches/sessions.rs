@@ -11,12 +11,12 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use timecop::job::link::Links;
 use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{JobSpec, RawSpec, Target};
+use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
 use timecop::job::worker::Worker;
 use timecop::outgoing::Outgoing;
 use timecop::sink::{SinkPolicy, SinkSettings};
 use timecop::time::{Instant, WallTime};
-use timecop::wire::smtp::client::{Client, ClientConfig, Output, Timeouts};
+use timecop::wire::smtp::client::{Client, ClientConfig, Output, Timeouts, TlsStart};
 use timecop::wire::smtp::server::{ServerConfig, Session};
 
 const HELLO: &[u8] = b"220 sink.example ESMTP\r\n250-sink.example\r\n250-PIPELINING\r\n250 HELP\r\n";
@@ -37,6 +37,7 @@ fn feed(client: &mut Client, mut bytes: &[u8], config: &ClientConfig) {
                     client.written();
                 }
                 Output::Event(event) => drop(black_box(event)),
+                Output::StartTls => unreachable!("the session is a plain one"),
             }
         }
     }
@@ -46,7 +47,7 @@ fn client(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("client machine, per message");
     let now = Instant::from_ns(1);
     for (name, pipelining) in [("dialogue", false), ("pipelined", true)] {
-        let config = ClientConfig { pipelining, timeouts: Timeouts::RFC_5321 };
+        let config = ClientConfig { tls: TlsStart::Never, pipelining, timeouts: Timeouts::RFC_5321 };
         let mut client = Client::new();
         client.connected(now, &config);
         feed(&mut client, HELLO, &config);
@@ -110,6 +111,8 @@ impl Links for Wire {
         &mut self.out
     }
 
+    fn start_tls(&mut self, _slot: u32) {}
+
     fn close(&mut self, _slot: u32) {}
 
     fn deadline(&mut self, _slot: u32, at: Instant) {
@@ -121,7 +124,12 @@ fn turn(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a turn without the kernel, worker and session, per message of 1 kB");
     for (name, pipelining) in [("dialogue", false), ("pipelined", true)] {
         let raw = RawSpec { duration: Some(Duration::from_secs(86_400)), ..RawSpec::default() };
-        let target = Target { name: "smtp://memory".into(), address: ([127, 0, 0, 1], 25).into() };
+        let target = Target {
+            name: "smtp://memory".into(),
+            host: "127.0.0.1".into(),
+            address: ([127, 0, 0, 1], 25).into(),
+            connection: ConnectionType::Plain,
+        };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let mut now = Instant::from_ns(1);
         let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };

@@ -9,10 +9,14 @@ use serde::Serialize;
 pub enum Phase {
     /// Opening the TCP connection.
     Connect,
+    /// The TLS handshake: behind the connect, or behind STARTTLS.
+    Tls,
     /// From the open connection to the server's greeting (RFC 5321 §3.1).
     Banner,
-    /// EHLO, or HELO where EHLO is refused (RFC 5321 §3.2).
+    /// EHLO, or HELO where EHLO is refused (RFC 5321 §3.2); once more behind STARTTLS.
     Ehlo,
+    /// STARTTLS, up to the 220 (RFC 3207 §4).
+    StartTls,
     /// MAIL FROM (RFC 5321 §3.3).
     Mail,
     /// RCPT TO; one for each recipient.
@@ -31,10 +35,12 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of a session.
-    pub const ALL: [Phase; 10] = [
+    pub const ALL: [Phase; 12] = [
         Phase::Connect,
+        Phase::Tls,
         Phase::Banner,
         Phase::Ehlo,
+        Phase::StartTls,
         Phase::Mail,
         Phase::Rcpt,
         Phase::Data,
@@ -45,15 +51,26 @@ impl Phase {
     ];
 
     /// The phases whose durations are measured and reported.
-    pub const MEASURED: [Phase; 7] =
-        [Phase::Connect, Phase::Banner, Phase::Ehlo, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
+    pub const MEASURED: [Phase; 9] = [
+        Phase::Connect,
+        Phase::Tls,
+        Phase::Banner,
+        Phase::Ehlo,
+        Phase::StartTls,
+        Phase::Mail,
+        Phase::Rcpt,
+        Phase::Data,
+        Phase::Final,
+    ];
 
     /// The name in reports, options and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Phase::Connect => "connect",
+            Phase::Tls => "tls",
             Phase::Banner => "banner",
             Phase::Ehlo => "ehlo",
+            Phase::StartTls => "starttls",
             Phase::Mail => "mail",
             Phase::Rcpt => "rcpt",
             Phase::Data => "data",

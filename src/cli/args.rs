@@ -1,11 +1,11 @@
 //! The arguments as they are written.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::control::sink::Listen;
 use crate::load::{Arrival, RATE_PER_S_MAX};
 use crate::shard::placement;
 use crate::sink::{PhaseDelay, PhaseDrop, PhaseReply, Stall};
@@ -47,6 +47,10 @@ Examples:
       5,000 messages a second for a minute, whatever the server does (open loop, Poisson arrivals)
   timecop hammer smtp://127.0.0.1:2525 -m 1000 --messages-per-connection 1 --json - --quiet
       a connection a message, the result as one JSON object on standard output
+  timecop hammer smtps://mail.example.com -m 100 --ca-file ca.pem
+      TLS from the first byte, for a server whose certificate this issuer has signed
+  timecop hammer smtp+starttls://127.0.0.1:2525 -d 10s -c 50 --skip-verify
+      STARTTLS, for a sink with a certificate of its own making
 
 Exit code: 0 all messages were accepted; 1 some were not, or the run was given up; 2 it could not start;
 130 a second interrupt ended it at once.";
@@ -54,7 +58,7 @@ Exit code: 0 all messages were accepted; 1 some were not, or the run was given u
 #[derive(Debug, Args)]
 #[command(after_help = HAMMER_EXAMPLES, allow_negative_numbers = true)]
 pub(super) struct HammerArguments {
-    /// The server, as smtp://HOST[:PORT]; without it a sink on loopback is started and loaded
+    /// The server, as smtp://HOST[:PORT], smtps:// (TLS) or smtp+starttls://; without it a sink on loopback is started and loaded
     #[arg(value_name = "TARGET")]
     pub(super) target: Option<String>,
     /// Number of messages
@@ -97,6 +101,21 @@ pub(super) struct HammerArguments {
     /// Time limit of each reply and of the connect; 0s for those of RFC 5321 [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Message")]
     pub(super) timeout: Option<Duration>,
+    /// Issuers of certificates (PEM) that are trusted, in place of the system's
+    #[arg(long, value_name = "FILE.pem", help_heading = "TLS")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Believe any certificate, whoever shows it; the report says so
+    #[arg(long, help_heading = "TLS")]
+    pub(super) skip_verify: bool,
+    /// A full TLS handshake for every connection
+    #[arg(long, help_heading = "TLS")]
+    pub(super) no_resumption: bool,
+    /// The certificate (PEM) to show to a server that asks for one
+    #[arg(long, value_name = "FILE.pem", requires = "client_key", help_heading = "TLS")]
+    pub(super) client_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE.pem", requires = "client_cert", help_heading = "TLS")]
+    pub(super) client_key: Option<PathBuf>,
     /// Repeats sizes, recipients, arrivals and content of an earlier run [default: a fresh one, which is reported]
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>, help_heading = "Run")]
     pub(super) seed: Option<u64>,
@@ -123,22 +142,34 @@ Examples:
       accept messages after 10 ms on average, and defer one recipient in twenty
   timecop sink --listen 127.0.0.1:2525 --save /tmp/mail
       write each message to a file, to look at it
+  timecop sink --listen smtps://127.0.0.1:4465 --tls-cert cert.pem --tls-key key.pem
+      TLS from the first byte, with this certificate
 
-PHASE is one of banner, ehlo, mail, rcpt, data, final (the reply to the message).
+PHASE is one of banner, ehlo, starttls, mail, rcpt, data, final (the reply to the message).
 Exit code: 0 it was told to end; 2 it could not start.";
 
 #[derive(Debug, Args)]
 #[command(after_help = SINK_EXAMPLES, allow_negative_numbers = true)]
 pub(super) struct SinkArguments {
-    /// Where to listen; repeat it for more; port 0 takes a free one [default: 127.0.0.1:2525]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address)]
-    pub(super) listen: Vec<SocketAddr>,
+    /// Where to listen, in the clear with STARTTLS on offer, or with TLS from the first byte as smtps://ADDR:PORT; repeat
+    /// it for more; port 0 takes a free one [default: 127.0.0.1:2525]
+    #[arg(long, value_name = "[smtps://]ADDR:PORT", value_parser = listen)]
+    pub(super) listen: Vec<Listen>,
     /// Name in the greeting [default: this host's name]
     #[arg(long, value_name = "NAME")]
     pub(super) hostname: Option<String>,
     /// Largest message that is taken, in octets
     #[arg(long, value_name = "BYTES", value_parser = whole_number::<u64>, default_value_t = 50 << 20)]
     pub(super) max_size: u64,
+    /// The certificate (PEM), and those that lead to its issuer [default: a fresh one that nobody has signed but itself]
+    #[arg(long, value_name = "FILE.pem", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Do not offer STARTTLS
+    #[arg(long)]
+    pub(super) no_starttls: bool,
     /// Take mail for this domain, and none for domains not named; repeat it for more [default: all domains]
     #[arg(long, value_name = "DOMAIN")]
     pub(super) accept_domain: Vec<String>,
@@ -228,7 +259,13 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("expected an IP address and a port, such as 127.0.0.1:2525 or [::1]:2525, got {text:?}"))
+fn listen(text: &str) -> Result<Listen, String> {
+    let (implicit_tls, address) = match text.strip_prefix("smtps://") {
+        Some(address) => (true, address),
+        None => (false, text.strip_prefix("smtp://").unwrap_or(text)),
+    };
+    let address = address.trim_end_matches('/').parse().map_err(|_| {
+        format!("expected an IP address and a port, such as 127.0.0.1:2525, [::1]:2525 or smtps://127.0.0.1:4465, got {text:?}")
+    })?;
+    Ok(Listen { address, implicit_tls })
 }

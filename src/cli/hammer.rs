@@ -3,18 +3,21 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::{HammerArguments, PipeliningArgument};
 use super::output::{JsonOutput, complain};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, progress, report, resources, target};
+use super::{
+    NOT_ALL_ACCEPTED, OK, StartError, check_machine, progress, read_pem, report, resources, target, with_option,
+};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
 use crate::control::signals;
 use crate::control::sink::SinkPlan;
-use crate::job::spec::{CONNECTIONS_OPEN_LOOP, JobSpec, RawSpec, SpecError, Target};
+use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
 use crate::message::MESSAGE_BYTES_MAX;
 use crate::shard::machine::{self, Needs};
+use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsOptions};
 use crate::wire::smtp::server::ServerConfig;
 
 /// How long a run lasts that names neither a time nor a number of messages.
@@ -95,10 +98,16 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
     // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
     let fresh_seed = seed >> 33;
     let is_embedded = target.is_none();
-    let target = target.unwrap_or_else(|| Target { name: "embedded sink".into(), address: loopback(0) });
+    let target = target.unwrap_or_else(|| Target {
+        name: "embedded sink".into(),
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        address: loopback(0),
+        connection: ConnectionType::Plain,
+    });
+    let tls = tls(&arguments, &target)?;
     let raw = raw_spec(arguments, is_embedded)?;
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
-    Ok(HammerPlan { spec, cpus, embedded, host: resources::host_name(), run_id: rand::random() })
+    Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
 }
 
 fn raw_spec(arguments: HammerArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
@@ -121,8 +130,39 @@ fn raw_spec(arguments: HammerArguments, is_embedded: bool) -> Result<RawSpec, St
         messages_per_connection: arguments.messages_per_connection,
         pipelining: Some(arguments.pipelining == PipeliningArgument::Auto),
         timeout: arguments.timeout,
+        skip_verify: arguments.skip_verify.then_some(true),
+        resumption: arguments.no_resumption.then_some(false),
         seed: arguments.seed,
     })
+}
+
+/// The TLS of a target that is secured, from its files.
+fn tls(arguments: &HammerArguments, target: &Target) -> Result<Option<ClientTls>, StartError> {
+    if target.connection == ConnectionType::Plain {
+        let files = [("--ca-file", &arguments.ca_file), ("--client-cert", &arguments.client_cert)];
+        return match files.into_iter().find(|(_, file)| file.is_some()) {
+            Some((option, _)) => Err(StartError::new(format!(
+                "{option}: expected a target with TLS (smtps:// or smtp+starttls://), got one without"
+            ))),
+            None => Ok(None),
+        };
+    }
+    let read = |option, path: &Option<PathBuf>| path.as_deref().map(|path| read_pem(option, path)).transpose();
+    let identity = match (&arguments.client_cert, &arguments.client_key) {
+        (Some(certificate), Some(key)) => Some(ClientIdentity {
+            certificates_pem: read_pem("--client-cert", certificate)?,
+            key_pem: read_pem("--client-key", key)?,
+        }),
+        _ => None,
+    };
+    let options = ClientTlsOptions {
+        ca_pem: read("--ca-file", &arguments.ca_file)?,
+        skip_verify: arguments.skip_verify,
+        resumption: !arguments.no_resumption,
+        identity,
+    };
+    let tls = ClientTls::new(&target.host, &options).map_err(|error| StartError::new(with_option(&error)))?;
+    Ok(Some(tls))
 }
 
 fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {
@@ -140,7 +180,8 @@ fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {
 
 fn embedded_sink(cpus: &[usize]) -> SinkPlan {
     SinkPlan {
-        listen: vec![loopback(0)],
+        listen: vec![loopback(0).into()],
+        tls: None,
         server: ServerConfig::new("sink.timecop.invalid", MESSAGE_BYTES_MAX, true),
         settings: Default::default(),
         save: None,
@@ -152,22 +193,4 @@ fn embedded_sink(cpus: &[usize]) -> SinkPlan {
 
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), port))
-}
-
-/// An error of the job in the words of the command line.
-fn with_option(error: &SpecError) -> String {
-    let option = match error.field {
-        "recipients" => "--to".to_owned(),
-        field => format!("--{}", field.replace('_', "-")),
-    };
-    // The job's fields are spelt in backquotes where an error names another one.
-    let mut words = String::with_capacity(error.problem.len());
-    for (index, part) in error.problem.split('`').enumerate() {
-        let is_field = index % 2 == 1 && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        match is_field {
-            true => words += &format!("--{}", part.replace('_', "-")),
-            false => words += part,
-        }
-    }
-    format!("{option}: {words}")
 }

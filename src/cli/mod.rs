@@ -13,10 +13,14 @@ mod resources;
 mod sink;
 mod target;
 
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::job::spec::SpecError;
 use crate::shard::machine::{self, Needs};
 
 /// Everything was accepted, or done.
@@ -55,6 +59,42 @@ impl StartError {
     fn new(text: impl std::fmt::Display) -> StartError {
         StartError(text.to_string())
     }
+}
+
+/// Octets of a file with certificates or a key that are read at most.
+const PEM_BYTES_MAX: u64 = 4 << 20;
+
+/// Reads a file of certificates, or a key, that an option names.
+fn read_pem(option: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+    let wrong =
+        |got: String| StartError::new(format!("{option}: expected a file in PEM, got {}: {got}", path.display()));
+    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut pem = Vec::new();
+    file.take(PEM_BYTES_MAX + 1).read_to_end(&mut pem).map_err(|error| wrong(error.to_string()))?;
+    match pem.len() as u64 > PEM_BYTES_MAX {
+        true => Err(wrong(format!("more than {PEM_BYTES_MAX} octets"))),
+        false => Ok(pem),
+    }
+}
+
+/// An error of the job in the words of the command line.
+fn with_option(error: &SpecError) -> String {
+    let option = match error.field {
+        "recipients" => "--to".to_owned(),
+        "resumption" => "--no-resumption".to_owned(),
+        "target" => "TARGET".to_owned(),
+        field => format!("--{}", field.replace('_', "-")),
+    };
+    // The job's fields are spelt in backquotes where an error names another one.
+    let mut words = String::with_capacity(error.problem.len());
+    for (index, part) in error.problem.split('`').enumerate() {
+        let is_field = index % 2 == 1 && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        match is_field {
+            true => words += &format!("--{}", part.replace('_', "-")),
+            false => words += part,
+        }
+    }
+    format!("{option}: {words}")
 }
 
 /// The checks without which nothing would run, before anything is started.

@@ -86,6 +86,11 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     if held.waiting_max > 0 {
         write!(out, ", up to {} waiting to reconnect", count(held.waiting_max))?;
     }
+    if let Some(tls) = &report.tls {
+        write!(out, "\n  tls          {} full, {} resumed", count(tls.full), count(tls.resumed))?;
+        let kinds: Vec<String> = tls.kinds.iter().map(|kind| format!("{} {}", kind.version, kind.cipher)).collect();
+        write!(out, " ({})", kinds.join(", "))?;
+    }
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }
 

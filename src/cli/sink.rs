@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
-use super::{OK, StartError, check_machine, resources};
-use crate::control::sink::{SinkPlan, serve};
+use super::{OK, StartError, check_machine, read_pem, resources, with_option};
+use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
 use crate::shard::machine::{self, Needs};
 use crate::shard::sink_service::SaveFolder;
+use crate::shard::tls::ServerTls;
 use crate::sink::{Counts, Faults, SinkSettings};
 use crate::wire::smtp::server::ServerConfig;
 
@@ -40,7 +41,7 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
         files_per_shard: layout::server_ring(plan.descriptors).accepted_files.min(FILES_MIN),
         same_target_connections: 0,
         accepted_connections: 0,
-        is_loopback: plan.listen.iter().all(|address| address.ip().is_loopback()),
+        is_loopback: plan.listen.iter().all(|listen| listen.address.ip().is_loopback()),
     })?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
     let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     Ok(OK)
 }
 
-fn announce(addresses: &[SocketAddr], saves: bool) {
+fn announce(addresses: &[Listen], saves: bool) {
     if !saves {
         complain("timecop sink: takes mail and keeps none of it; Ctrl-C ends it");
     }
@@ -96,13 +97,28 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
         faults: faults.map_err(StartError::new)?,
         keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
     };
-    let listen = match arguments.listen.is_empty() {
-        true => vec![LISTEN.parse().expect("a constant address")],
+    let listen: Vec<Listen> = match arguments.listen.is_empty() {
+        true => vec![LISTEN.parse::<SocketAddr>().expect("a constant address").into()],
         false => arguments.listen,
     };
+    let needs_tls = !arguments.no_starttls || listen.iter().any(|listen| listen.implicit_tls);
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(_), Some(_)) if !needs_tls => {
+            let got = "--tls-cert: expected an address with smtps:// or STARTTLS to use it for, got neither";
+            return Err(StartError::new(got));
+        }
+        (Some(certificate), Some(key)) => {
+            let certificate = read_pem("--tls-cert", certificate)?;
+            Some(ServerTls::from_pem(&certificate, &read_pem("--tls-key", key)?))
+        }
+        _ => needs_tls.then(|| ServerTls::self_signed(&hostname)),
+    };
+    let tls = tls.transpose().map_err(|error| StartError::new(with_option(&error)))?;
+    let server = ServerConfig::new(&hostname, arguments.max_size, !arguments.no_pipelining);
     Ok(SinkPlan {
         listen,
-        server: ServerConfig::new(&hostname, arguments.max_size, !arguments.no_pipelining),
+        tls,
+        server: if arguments.no_starttls { server } else { server.offering_starttls() },
         settings,
         save,
         cpus,

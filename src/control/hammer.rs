@@ -14,6 +14,7 @@ use crate::measure::report::Report;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::tls::ClientTls;
 use crate::sink::Counts;
 use crate::time::Instant;
 
@@ -29,6 +30,8 @@ pub struct HammerPlan {
     pub spec: JobSpec,
     /// The generator's CPUs, one shard each; no more are used than there are connections.
     pub cpus: Vec<usize>,
+    /// The TLS of its connections: needed where the target is secured.
+    pub tls: Option<ClientTls>,
     /// A sink to be loaded, in place of the job's target.
     pub embedded: Option<SinkPlan>,
     /// This host's name, for EHLO and Message-ID.
@@ -60,8 +63,9 @@ pub fn run(
     let clock = Clock::start();
     let embedded = plan.embedded.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
     if let Some(sink) = &embedded {
-        plan.spec.target.address = sink.addresses[0];
-        plan.spec.target.name = format!("smtp://{} (embedded sink)", sink.addresses[0]);
+        let address = sink.addresses[0].address;
+        plan.spec.target.address = address;
+        plan.spec.target.name = format!("smtp://{address} (embedded sink)");
     }
     // Whatever can be wrong with the job shows before a thread is started.
     let built = Job::new(&plan.spec, &circumstances(&plan, clock))?;
@@ -72,7 +76,7 @@ pub fn run(
     let servers = embedded.into_iter().flat_map(|sink| sink.specs);
     let pool = Pool::start(generators.chain(servers).collect(), clock)?;
     let own: Vec<usize> = (0..shards).collect();
-    let mut job = RunningJob::start(JOB, &plan.spec, built, &pool, &own);
+    let mut job = RunningJob::start(JOB, &plan.spec, built, plan.tls.as_ref(), &pool, &own);
     follow(&mut job, &pool, stop, &mut progress);
     let mut report = job.report(clock.now());
     pool.shut_down();

@@ -16,6 +16,7 @@ use crate::message::Conversion;
 use crate::shard::clock::wall_now;
 use crate::shard::mailbox::Command;
 use crate::shard::pool::Pool;
+use crate::shard::tls::ClientTls;
 use crate::time::Instant;
 
 /// A run without a single connection by then is given up.
@@ -38,6 +39,10 @@ pub struct Progress {
     pub stopping: bool,
 }
 
+/// What a report must not keep back.
+const SKIP_VERIFY_NOTE: &str = "THE SERVER'S CERTIFICATE WAS NOT VERIFIED (skip_verify): whoever stood between could \
+     read and answer everything";
+
 /// Jobs at the same time that a report names; more are not counted.
 const OTHERS_MAX: usize = 100;
 
@@ -48,6 +53,8 @@ pub struct RunningJob {
     /// The shards of the pool that have a share, in the order of the shares.
     shards: Vec<usize>,
     asked: Asked,
+    /// The target's certificate is believed unseen.
+    skip_verify: bool,
     /// What was changed in a given message.
     conversion: Conversion,
     totals: Totals,
@@ -68,6 +75,7 @@ impl RunningJob {
         id: u64,
         spec: &JobSpec,
         (mut job, conversion): (Job, Conversion),
+        tls: Option<&ClientTls>,
         pool: &Pool,
         shards: &[usize],
     ) -> RunningJob {
@@ -84,7 +92,8 @@ impl RunningJob {
             let _ = sender.try_send(Box::default());
             spares.push(sender);
             let target = spec.target.address;
-            pool.send(shard, Command::Start { job: id, worker, target, spares: receiver });
+            let tls = tls.map(|tls| tls.for_shard(share.connections));
+            pool.send(shard, Command::Start { job: id, worker, target, tls, spares: receiver });
         }
         let asked = Asked {
             load_model: spec.load.name(),
@@ -104,6 +113,7 @@ impl RunningJob {
         RunningJob {
             id,
             asked,
+            skip_verify: spec.skip_verify,
             conversion,
             totals: Totals::new(shards.len()),
             spares,
@@ -219,6 +229,9 @@ impl RunningJob {
     pub fn report(&self, now: Instant) -> Report {
         let mut report = Report::new(&self.asked, &self.totals, now);
         report.aborted.clone_from(&self.aborted);
+        if self.skip_verify {
+            report.notes.push(SKIP_VERIFY_NOTE.to_owned());
+        }
         let held = report.connections.held_max;
         if held < self.asked.connections {
             report.notes.push(format!("only {held} of {} connections were held at once", self.asked.connections));

@@ -12,15 +12,40 @@ use crate::shard::clock::Clock;
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
-use crate::shard::sink_service::{SaveFolder, SinkSpec};
+use crate::shard::sink_service::{ListenerSpec, SaveFolder, SinkSpec};
+use crate::shard::tls::ServerTls;
 use crate::sink::{Counts, SinkSettings};
 use crate::wire::smtp::server::ServerConfig;
+
+/// One address that a sink listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Port 0 takes any free one.
+    pub address: SocketAddr,
+    /// Connections begin with TLS (RFC 8314 §3).
+    pub implicit_tls: bool,
+}
+
+impl From<SocketAddr> for Listen {
+    /// In the clear, at least to begin with.
+    fn from(address: SocketAddr) -> Listen {
+        Listen { address, implicit_tls: false }
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.implicit_tls { "smtps://" } else { "" }, self.address)
+    }
+}
 
 /// What a sink is to do.
 #[derive(Debug)]
 pub struct SinkPlan {
-    /// Where it listens; port 0 takes any free one.
-    pub listen: Vec<SocketAddr>,
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+    /// Its TLS: needed where an address begins with it, or `server` offers STARTTLS.
+    pub tls: Option<ServerTls>,
     /// Greeting, limits, capabilities.
     pub server: ServerConfig,
     /// What is taken and what goes wrong.
@@ -57,18 +82,19 @@ pub enum SinkError {
 /// The parts of a sink that its shards are made of, and where it listens.
 pub(super) struct SinkShards {
     pub(super) specs: Vec<ShardSpec>,
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<Listen>,
 }
 
 /// Binds all addresses and prepares a shard for each CPU.
 pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkError> {
-    let mut of_shards: Vec<Vec<socket2::Socket>> = plan.cpus.iter().map(|_| Vec::new()).collect();
+    let mut of_shards: Vec<Vec<ListenerSpec>> = plan.cpus.iter().map(|_| Vec::new()).collect();
     let mut addresses = Vec::with_capacity(plan.listen.len());
-    for address in plan.listen {
+    for Listen { address, implicit_tls } in plan.listen {
         let (sockets, address) =
             listen(address, plan.cpus.len()).map_err(|reason| SinkError::Listen { address, reason })?;
-        addresses.push(address);
-        of_shards.iter_mut().zip(sockets).for_each(|(listeners, socket)| listeners.push(socket));
+        addresses.push(Listen { address, implicit_tls });
+        let listeners = sockets.into_iter().map(|socket| ListenerSpec { socket, implicit_tls });
+        of_shards.iter_mut().zip(listeners).for_each(|(of_shard, listener)| of_shard.push(listener));
     }
     let config = Arc::new(plan.server);
     let save = plan.save.map(Arc::new);
@@ -79,6 +105,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
         sink: Some(SinkSpec {
             listeners,
             config: Arc::clone(&config),
+            tls: plan.tls.clone(),
             settings: plan.settings.clone(),
             start,
             seed: plan.seed.wrapping_add(shard as u64),
@@ -92,7 +119,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
 pub fn serve(
     plan: SinkPlan,
     stop: &Receiver<()>,
-    listening: impl FnOnce(&[SocketAddr]),
+    listening: impl FnOnce(&[Listen]),
 ) -> Result<(Counts, Duration), SinkError> {
     let clock = Clock::start();
     let SinkShards { specs, addresses } = prepare(plan, clock)?;

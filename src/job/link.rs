@@ -15,11 +15,35 @@ pub trait Links {
     /// [`super::worker::Worker::written`] tells.
     fn outgoing(&mut self, slot: u32) -> &mut Outgoing;
 
+    /// Begins TLS on the slot's connection. Answered by [`super::worker::Worker::tls_ready`] or
+    /// [`super::worker::Worker::tls_failed`].
+    fn start_tls(&mut self, slot: u32);
+
     /// Closes the slot's connection, open or still opening. Nothing is heard of it afterwards.
     fn close(&mut self, slot: u32);
 
     /// Asks for [`super::worker::Worker::timer`] at `at`; replaces what was asked for before.
     fn deadline(&mut self, slot: u32, at: Instant);
+}
+
+/// What a TLS handshake has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsSession {
+    /// The protocol's name, from a closed set.
+    pub version: &'static str,
+    /// The cipher suite's name, from a closed set.
+    pub cipher: &'static str,
+    /// It resumed an earlier session.
+    pub resumed: bool,
+}
+
+/// Why TLS did not come about, or broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFailure {
+    /// A short name from a closed set: `certificate`, `handshake`, or `tls` behind the handshake.
+    pub kind: &'static str,
+    /// In words.
+    pub reason: String,
 }
 
 /// Why a connection could not be opened or broke.

@@ -4,11 +4,11 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::spec::{Content, JobSpec, Limit, LoadModel, SpecError};
+use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Template};
 use crate::time::{Instant, WallTime};
-use crate::wire::smtp::client::{ClientConfig, Timeouts};
+use crate::wire::smtp::client::{ClientConfig, Timeouts, TlsStart};
 use crate::wire::smtp::data;
 
 /// How long the kernel may take to open a connection where the job sets no time limit.
@@ -78,6 +78,11 @@ impl Job {
             from: spec.from.clone(),
             ehlo_name: at.host.clone().into_bytes(),
             client: ClientConfig {
+                tls: match spec.target.connection {
+                    ConnectionType::Plain => TlsStart::Never,
+                    ConnectionType::Tls => TlsStart::AtOnce,
+                    ConnectionType::StartTls => TlsStart::StartTls,
+                },
                 pipelining: spec.pipelining,
                 timeouts: spec.timeout.map_or(Timeouts::RFC_5321, Timeouts::uniform),
             },

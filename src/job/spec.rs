@@ -61,6 +61,10 @@ pub struct RawSpec {
     pub pipelining: Option<bool>,
     /// Time limit of every reply and of the connect.
     pub timeout: Option<Duration>,
+    /// Whether the certificate of a target with TLS is believed unseen.
+    pub skip_verify: Option<bool>,
+    /// Whether TLS sessions are resumed.
+    pub resumption: Option<bool>,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: Option<u64>,
 }
@@ -76,13 +80,40 @@ pub struct SpecError {
 }
 
 impl SpecError {
-    fn new(field: &'static str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> SpecError {
+    /// An error that says what was expected and what came.
+    pub(crate) fn new(field: &'static str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> SpecError {
         SpecError { field, problem: format!("expected {expected}, got {got}") }
     }
 
     /// An error of the value itself, which says all there is to say.
-    pub(super) fn of(field: &'static str, error: impl std::fmt::Display) -> SpecError {
+    pub(crate) fn of(field: &'static str, error: impl std::fmt::Display) -> SpecError {
         SpecError { field, problem: error.to_string() }
+    }
+}
+
+/// How a connection to an SMTP server is secured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConnectionType {
+    /// Not at all.
+    #[default]
+    Plain,
+    /// TLS from the first byte (RFC 8314 §3).
+    Tls,
+    /// TLS after STARTTLS (RFC 3207).
+    StartTls,
+}
+
+impl ConnectionType {
+    /// All of them.
+    pub const ALL: [ConnectionType; 3] = [ConnectionType::Plain, ConnectionType::Tls, ConnectionType::StartTls];
+
+    /// The name in requests and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ConnectionType::Plain => "plain",
+            ConnectionType::Tls => "tls",
+            ConnectionType::StartTls => "starttls",
+        }
     }
 }
 
@@ -91,8 +122,12 @@ impl SpecError {
 pub struct Target {
     /// As reports name it.
     pub name: String,
+    /// The host as it was asked for, without brackets: the name that a certificate must be valid for.
+    pub host: String,
     /// Resolved once, before the start.
     pub address: SocketAddr,
+    /// How connections to it are secured.
+    pub connection: ConnectionType,
 }
 
 /// When a job ends by itself.
@@ -161,6 +196,10 @@ pub struct JobSpec {
     pub pipelining: bool,
     /// Time limit of every reply and of the connect; `None` for those of RFC 5321 §4.5.3.2.
     pub timeout: Option<Duration>,
+    /// Whether the target's certificate is believed unseen.
+    pub skip_verify: bool,
+    /// Whether TLS sessions are resumed.
+    pub resumption: bool,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: u64,
 }
@@ -182,6 +221,7 @@ impl JobSpec {
                 SpecError::new("messages_per_connection", "at least 1 (leave it out to keep connections)", most)
             })?),
         };
+        with_tls_only(&raw, target.connection)?;
         Ok(JobSpec {
             target,
             limit: limit(&raw)?,
@@ -192,6 +232,8 @@ impl JobSpec {
             messages_per_connection,
             pipelining: raw.pipelining.unwrap_or(true),
             timeout: timeout(&raw)?,
+            skip_verify: raw.skip_verify.unwrap_or(false),
+            resumption: raw.resumption.unwrap_or(true),
             seed: raw.seed.unwrap_or(seed),
             content: content(raw)?,
         })
@@ -217,8 +259,10 @@ impl JobSpec {
             Content::Generated(bytes) => (Some(*bytes), None),
             Content::Given(body) => (None, Some(body.len())),
         };
+        let tls = |flag: bool| (self.target.connection != ConnectionType::Plain).then_some(flag);
         json!({
             "type": "smtp",
+            "connection_type": self.target.connection.name(),
             "address": self.target.address.to_string(),
             "messages": messages,
             "duration_s": duration_s,
@@ -232,8 +276,21 @@ impl JobSpec {
             "recipients_per_message": self.recipients.per_message(),
             "messages_per_connection": self.messages_per_connection,
             "pipelining": if self.pipelining { "auto" } else { "off" },
+            "skip_verify": tls(self.skip_verify),
+            "resumption": tls(self.resumption),
             "timeout_s": self.timeout.map(|t| t.as_secs_f64()),
         })
+    }
+}
+
+/// What means something under TLS alone is not passed over in silence without it.
+fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecError> {
+    let said = [("skip_verify", raw.skip_verify.is_some()), ("resumption", raw.resumption.is_some())];
+    match said.into_iter().find(|(_, said)| *said) {
+        Some((field, _)) if connection == ConnectionType::Plain => {
+            Err(SpecError::new(field, "a target with TLS (smtps:// or smtp+starttls://)", "one without"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -309,11 +366,16 @@ fn pretty(duration: Duration) -> String {
 mod tests {
     use super::*;
 
+    fn target(address: SocketAddr) -> Target {
+        let connection = ConnectionType::Plain;
+        Target { name: "smtp://127.0.0.1:2525".into(), host: "127.0.0.1".into(), address, connection }
+    }
+
     fn spec(change: impl FnOnce(&mut RawSpec)) -> Result<JobSpec, SpecError> {
         let mut raw = RawSpec { messages: Some(10), ..RawSpec::default() };
         change(&mut raw);
         let address = "127.0.0.1:2525".parse().unwrap();
-        JobSpec::new(raw, Target { name: "smtp://127.0.0.1:2525".into(), address }, 7)
+        JobSpec::new(raw, target(address), 7)
     }
 
     #[test]
@@ -335,7 +397,7 @@ mod tests {
     #[test]
     fn every_wrong_value_names_its_field() {
         type Change = fn(&mut RawSpec);
-        let wrong: [(&str, Change); 18] = [
+        let wrong: [(&str, Change); 20] = [
             ("messages", |raw| raw.messages = Some(0)),
             ("messages", |raw| raw.messages = Some(MESSAGES_MAX + 1)),
             ("messages", |raw| raw.messages = None),
@@ -353,6 +415,8 @@ mod tests {
             ("recipients", |raw| raw.recipients = vec!["nobody".into()]),
             ("recipients_per_message", |raw| raw.recipients_per_message = Some(0)),
             ("messages_per_connection", |raw| raw.messages_per_connection = Some(0)),
+            ("skip_verify", |raw| raw.skip_verify = Some(true)),
+            ("resumption", |raw| raw.resumption = Some(false)),
             ("timeout", |raw| raw.timeout = Some(TIMEOUT_MAX * 2)),
         ];
         for (field, change) in wrong {

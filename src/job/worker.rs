@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{LinkError, Links};
+use super::link::{LinkError, Links, TlsFailure, TlsSession};
 use super::plan::Job;
 use crate::load::{Pacer, Ticket};
 use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageTimes};
@@ -77,6 +77,8 @@ struct Slot {
     /// When the last write went out, or for the greeting when the connection was open; [`Instant::NEVER`] while a
     /// connection waits in line to be dialled.
     sent: Instant,
+    /// When the TLS handshake was begun.
+    tls_begun: Instant,
     /// Messages begun on this connection.
     served: u64,
     /// Failures since the last message that was accepted.
@@ -95,6 +97,7 @@ impl Worker {
             ticket: None,
             started: Instant::NEVER,
             sent: Instant::ZERO,
+            tls_begun: Instant::NEVER,
             served: 0,
             failures: 0,
             in_idle: false,
@@ -154,6 +157,34 @@ impl Worker {
         self.delta.error(error.blame(), error.kind(), Phase::Connect, || error.to_string());
         self.fail_for_want_of_connection(slot, now);
         self.reconnect(slot, now, links);
+    }
+
+    /// The slot's TLS handshake has come to its good end.
+    pub fn tls_ready(&mut self, slot: u32, now: Instant, session: TlsSession, links: &mut impl Links) {
+        let this = &mut self.slots[slot as usize];
+        if this.link != LinkState::Open {
+            return;
+        }
+        self.delta.phase(Phase::Tls, true, now.ns_since(this.tls_begun));
+        self.delta.tls(session.version, session.cipher, session.resumed, 1);
+        this.sent = now;
+        this.client.tls_ready(now, &self.job.client);
+        self.drain(slot, now, links);
+    }
+
+    /// The slot's TLS handshake failed, or its TLS broke.
+    pub fn tls_failed(&mut self, slot: u32, now: Instant, failure: &TlsFailure, links: &mut impl Links) {
+        let this = &self.slots[slot as usize];
+        if this.link != LinkState::Open {
+            return;
+        }
+        let phase = this.client.phase();
+        if phase == Phase::Tls {
+            self.delta.phase(phase, false, now.ns_since(this.tls_begun));
+        }
+        self.delta.error(Blame::Peer, failure.kind, phase, || failure.reason.clone());
+        self.failed(slot, now);
+        self.hang_up(slot, now, links);
     }
 
     /// Bytes came from the slot's peer.
@@ -388,6 +419,10 @@ impl Worker {
             match self.slots[slot as usize].client.poll_output() {
                 Output::Write(write) => self.encode(slot, write, now, links.outgoing(slot)),
                 Output::Event(event) => self.event(slot, event, now),
+                Output::StartTls => {
+                    self.slots[slot as usize].tls_begun = now;
+                    links.start_tls(slot);
+                }
                 Output::Wait(deadline) => return links.deadline(slot, deadline),
                 Output::Close => return self.hang_up(slot, now, links),
             }
@@ -404,6 +439,7 @@ impl Worker {
             Write::Helo => command::encode_helo(&mut out.bytes, &job.ehlo_name),
             Write::Mail => encode_mail(job, &this.client, sequence, out),
             Write::Rcpt(index) => command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes()),
+            Write::StartTls => out.push(command::STARTTLS),
             Write::Data => out.push(command::DATA),
             Write::Group => {
                 self.delta.grouped = true;

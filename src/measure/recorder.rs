@@ -162,6 +162,19 @@ pub struct ErrorKind {
     pub example: String,
 }
 
+/// TLS handshakes that agree in version and cipher suite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TlsKind {
+    /// The protocol's name.
+    pub version: &'static str,
+    /// The cipher suite's name.
+    pub cipher: &'static str,
+    /// How many were full.
+    pub full: u64,
+    /// How many resumed an earlier session.
+    pub resumed: u64,
+}
+
 /// The shard's own effort.
 #[derive(Clone, Debug)]
 pub struct Effort {
@@ -188,7 +201,7 @@ pub struct Delta {
     pub messages: MessageCounts,
     /// Recipients by outcome.
     pub recipients: RecipientCounts,
-    /// Octets written to the target, commands included.
+    /// Octets of SMTP written to the target, commands included; what TLS adds is not counted.
     pub bytes_sent: u64,
     /// Connections; the gauges are those of the moment the delta was sent.
     pub connections: ConnectionCounts,
@@ -200,6 +213,8 @@ pub struct Delta {
     pub replies: [Vec<ReplyKind>; Phase::ALL.len()],
     /// Errors.
     pub errors: Vec<ErrorKind>,
+    /// TLS handshakes that came to a good end. Versions and cipher suites come from closed sets.
+    pub tls: Vec<TlsKind>,
     /// What it cost.
     pub effort: Effort,
     /// When the last message had its outcome.
@@ -222,6 +237,7 @@ impl Delta {
             other: Latencies::new(),
             replies: [const { Vec::new() }; Phase::ALL.len()],
             errors: Vec::new(),
+            tls: Vec::new(),
             effort: Effort {
                 cpu_ns: 0,
                 cpu_before_drain_ns: 0,
@@ -244,6 +260,7 @@ impl Delta {
         self.accepted.all_mut().chain(self.other.all_mut()).for_each(LatencyHistogram::clear);
         self.replies.iter_mut().flatten().for_each(|kind| kind.count = 0);
         self.errors.iter_mut().for_each(|kind| kind.count = 0);
+        self.tls.iter_mut().for_each(|kind| (kind.full, kind.resumed) = (0, 0));
         self.effort.turns.clear();
         let Effort { cpu_ns, cpu_before_drain_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
         (*cpu_ns, *cpu_before_drain_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
@@ -267,6 +284,10 @@ impl Delta {
         }
         for kind in other.errors.iter().filter(|kind| kind.count > 0) {
             self.error_kind(kind.blame, kind.kind, kind.phase, || kind.example.clone()).count += kind.count;
+        }
+        for kind in &other.tls {
+            self.tls(kind.version, kind.cipher, false, kind.full);
+            self.tls(kind.version, kind.cipher, true, kind.resumed);
         }
         self.effort.cpu_ns += other.effort.cpu_ns;
         self.effort.cpu_before_drain_ns += other.effort.cpu_before_drain_ns;
@@ -301,6 +322,17 @@ impl Delta {
             kinds.len() - 1
         });
         &mut kinds[at]
+    }
+
+    /// Counts TLS handshakes.
+    pub fn tls(&mut self, version: &'static str, cipher: &'static str, resumed: bool, count: u64) {
+        let known = self.tls.iter().position(|kind| (kind.version, kind.cipher) == (version, cipher));
+        let at = known.unwrap_or_else(|| {
+            self.tls.push(TlsKind { version, cipher, full: 0, resumed: 0 });
+            self.tls.len() - 1
+        });
+        let kind = &mut self.tls[at];
+        *(if resumed { &mut kind.resumed } else { &mut kind.full }) += count;
     }
 
     /// Counts an error; `text` is asked for only for the first of its kind.
@@ -394,6 +426,7 @@ mod tests {
             for target in [&mut whole, &mut delta] {
                 target.reply(Phase::Rcpt, if i % 7 == 0 { 550 } else { 250 }, Some((5, 7, (i % 3) as u16)), b"text");
                 target.phase(Phase::Rcpt, i % 7 != 0, i * 1_000);
+                target.tls("TLSv1.3", "A", i % 3 == 0, 1);
                 target.error(Blame::Peer, "reset", Phase::Data, || "reset".into());
                 target.message(
                     i % 5 != 0,
@@ -409,6 +442,7 @@ mod tests {
         assert_eq!(totals.messages, whole.messages);
         assert_eq!(totals.replies, whole.replies);
         assert_eq!(totals.errors, whole.errors);
+        assert_eq!(totals.tls, whole.tls);
         for (merged, seen) in totals.accepted.all().zip(whole.accepted.all()) {
             assert_eq!(merged.encode(), seen.encode());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::histogram::{LatencyHistogram, Summary};
-use super::recorder::{ErrorKind, Latencies, RecipientCounts, ReplyKind};
+use super::recorder::{ErrorKind, Latencies, RecipientCounts, ReplyKind, TlsKind};
 use super::totals::{SeriesRow, Totals};
 use crate::phase::Phase;
 use crate::time::Instant;
@@ -63,10 +63,13 @@ pub struct Report {
     pub recipients: RecipientCounts,
     /// Messages accepted within `elapsed_s`, a second.
     pub rate_per_s: f64,
-    /// Octets written to the target, commands included.
+    /// Octets of SMTP written to the target, commands included; what TLS adds is not counted.
     pub bytes_sent: u64,
     /// Connections.
     pub connections: Connections,
+    /// TLS handshakes; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Times in seconds.
     pub latency_s: Latency,
     /// Replies by phase, code and enhanced code.
@@ -142,6 +145,17 @@ pub struct Connections {
     pub opened: u64,
     /// Most that waited at once before connecting again.
     pub waiting_max: u64,
+}
+
+/// TLS handshakes that came to a good end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tls {
+    /// Full ones.
+    pub full: u64,
+    /// Those that resumed an earlier session.
+    pub resumed: u64,
+    /// Both, by version and cipher suite.
+    pub kinds: Vec<TlsKind>,
 }
 
 /// Successes and everything else, never merged.
@@ -251,6 +265,7 @@ impl Report {
                 opened: connections.opened,
                 waiting_max: connections.waiting_max,
             },
+            tls: Tls::new(&merged.tls),
             latency_s,
             replies: merged.replies.iter().flatten().map(Reply::new).collect(),
             errors: merged.errors.clone(),
@@ -260,6 +275,14 @@ impl Report {
             notes: Vec::new(),
             histograms: histograms(totals),
         }
+    }
+}
+
+impl Tls {
+    fn new(kinds: &[TlsKind]) -> Option<Tls> {
+        let sum = |count: fn(&TlsKind) -> u64| kinds.iter().map(count).sum();
+        let (full, resumed) = (sum(|kind| kind.full), sum(|kind| kind.resumed));
+        (!kinds.is_empty()).then(|| Tls { full, resumed, kinds: kinds.to_vec() })
     }
 }
 

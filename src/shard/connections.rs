@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::ring::{Buffers, Completion, Ring, Sent};
 use super::timers::Timers;
+use super::tls::{Heard, Tls};
 use crate::job::link::LinkError;
 use crate::outgoing::Outgoing;
 use crate::time::Instant;
@@ -42,7 +43,9 @@ struct Connection {
     /// To be dialled when it is free again.
     redial: Option<usize>,
     target: usize,
+    /// In the clear, where TLS protects it too.
     out: Option<Outgoing>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Connection {
@@ -55,6 +58,7 @@ impl Connection {
         redial: None,
         target: 0,
         out: None,
+        tls: None,
     };
 }
 
@@ -125,6 +129,12 @@ impl Connections {
         connection.stage == Stage::Open && !connection.close_after_write
     }
 
+    /// Whether TLS protects it, or is about to.
+    #[inline]
+    pub fn is_secured(&self, file: u32) -> bool {
+        self.connections[file as usize].tls.is_some()
+    }
+
     /// Whether the slot is unused.
     pub fn is_free(&self, file: u32) -> bool {
         self.connections[file as usize].stage == Stage::Free
@@ -136,6 +146,24 @@ impl Connections {
         self.touch(file);
         let connection = &mut self.connections[file as usize];
         connection.out.get_or_insert_with(|| self.ring.outgoing())
+    }
+
+    /// From now on everything goes through `tls`, behind what was put out so far.
+    pub fn start_tls(&mut self, file: u32, mut tls: Box<Tls>) {
+        self.touch(file);
+        let connection = &mut self.connections[file as usize];
+        tls.put_first(connection.out.take().unwrap_or_default());
+        connection.tls = Some(tls);
+    }
+
+    /// Gives bytes that arrived to the connection's TLS, which appends the plaintext in them to `plain`.
+    pub fn decipher(&mut self, file: u32, bytes: &[u8], plain: &mut Vec<u8>) -> Heard {
+        // Whatever arrives may want an answer of TLS itself.
+        self.touch(file);
+        match &mut self.connections[file as usize].tls {
+            Some(tls) => tls.receive(bytes, plain),
+            None => Heard::default(),
+        }
     }
 
     #[inline]
@@ -208,10 +236,15 @@ impl Connections {
             }
             Stage::Open => {
                 connection.stage = Stage::Closing;
+                let is_secured = connection.tls.is_some();
                 if connection.receiving || self.ring.is_sending(file) {
                     self.ring.cancel(file);
                 }
                 self.close_when_quiet(file);
+                if is_secured {
+                    // A last word leaves with what the turn sends, unless the connection is closed before.
+                    self.touch(file);
+                }
             }
         }
     }
@@ -303,7 +336,7 @@ impl Connections {
             }
             (Stage::Open, Sent::Failed(errno)) => Notice::Closed(Some(errno_to_link_error(errno))),
             (Stage::Open, Sent::Whole) => {
-                if connection.out.is_some() || connection.close_after_write {
+                if connection.out.is_some() || connection.tls.is_some() || connection.close_after_write {
                     self.touch(file);
                 }
                 Notice::None
@@ -351,6 +384,10 @@ impl Connections {
                 leaving(file, 0);
                 continue;
             }
+            if connection.tls.is_some() {
+                self.flush_secured(file, &mut leaving);
+                continue;
+            }
             if connection.stage != Stage::Open || self.ring.is_sending(file) {
                 continue;
             }
@@ -363,6 +400,43 @@ impl Connections {
             }
         }
         self.touched = touched;
+    }
+}
+
+impl Connections {
+    /// As [`Connections::flush`], for one connection with TLS.
+    fn flush_secured(&mut self, file: u32, leaving: &mut impl FnMut(u32, usize)) {
+        let connection = &mut self.connections[file as usize];
+        let Some(tls) = &mut connection.tls else { return };
+        let is_open = connection.stage == Stage::Open;
+        let may_speak = is_open || connection.stage == Stage::Closing && !connection.close_submitted;
+        if !may_speak || self.ring.is_sending(file) {
+            return;
+        }
+        let news = tls.news(connection.out.as_ref());
+        if news > 0 {
+            leaving(file, news);
+        }
+        let mut records = self.ring.outgoing();
+        let mut is_last = !is_open;
+        if tls.seal(connection.out.as_ref(), &mut records) {
+            if let Some(whole) = connection.out.take() {
+                self.ring.keep(whole);
+            }
+            is_last |= connection.close_after_write;
+        }
+        if is_last {
+            tls.close();
+            tls.seal(None, &mut records);
+        }
+        match records.is_empty() {
+            true => self.ring.keep(records),
+            false => self.ring.send(file, records),
+        }
+        let connection = &mut self.connections[file as usize];
+        if is_open && connection.close_after_write && !self.ring.is_sending(file) {
+            self.parting.push(file);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::tls::ClientTls;
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::sink::Counts;
@@ -25,6 +26,8 @@ pub enum Command {
         worker: Box<Worker>,
         /// Where its connections go.
         target: SocketAddr,
+        /// How they are secured, if they are.
+        tls: Option<ClientTls>,
         /// Deltas that control has emptied.
         spares: Receiver<Box<Delta>>,
     },

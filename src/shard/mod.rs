@@ -4,6 +4,7 @@
 //! - [`connections`]: what the ring's file slots are used for;
 //! - [`timers`]: their deadlines;
 //! - [`pump`]: the one loop;
+//! - [`tls`]: what stands between bytes and machines where connections are secured;
 //! - [`sink_service`]: incoming connections;
 //! - [`mailbox`]: commands in, measurements out;
 //! - [`machine`]: whether this machine can run shards, and at full speed;
@@ -22,3 +23,4 @@ pub mod pump;
 pub mod ring;
 pub mod sink_service;
 pub mod timers;
+pub mod tls;

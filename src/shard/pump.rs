@@ -26,7 +26,8 @@ use super::connections::{Connections, Notice};
 use super::mailbox::{Command, Event, Inbox};
 use super::ring::{Buffers, Completion, Op};
 use super::sink_service::SinkService;
-use crate::job::link::Links;
+use super::tls::ClientTls;
+use crate::job::link::{Links, TlsFailure, TlsSession};
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::outgoing::Outgoing;
@@ -52,6 +53,8 @@ pub struct Pump {
     free_files: Vec<u32>,
     waiting: VecDeque<WaitingStart>,
     sink: Option<SinkService>,
+    /// What TLS has deciphered of the bytes in hand.
+    plain: Vec<u8>,
     cpu_ns: u64,
     shutting_down: bool,
 }
@@ -61,6 +64,7 @@ struct RunningJob {
     job: u64,
     worker: Box<Worker>,
     target: usize,
+    tls: Option<ClientTls>,
     /// The file slot of each of the worker's slots.
     files: Vec<u32>,
     spares: Receiver<Box<Delta>>,
@@ -80,6 +84,7 @@ struct WaitingStart {
     job: u64,
     worker: Box<Worker>,
     target: SocketAddr,
+    tls: Option<ClientTls>,
     spares: Receiver<Box<Delta>>,
     /// It was stopped before it began.
     stopped: bool,
@@ -90,6 +95,7 @@ struct JobLinks<'a> {
     connections: &'a mut Connections,
     files: &'a [u32],
     target: usize,
+    tls: Option<&'a ClientTls>,
 }
 
 impl Links for JobLinks<'_> {
@@ -100,6 +106,12 @@ impl Links for JobLinks<'_> {
     #[inline]
     fn outgoing(&mut self, slot: u32) -> &mut Outgoing {
         self.connections.outgoing(self.files[slot as usize])
+    }
+
+    fn start_tls(&mut self, slot: u32) {
+        if let Some(tls) = self.tls {
+            self.connections.start_tls(self.files[slot as usize], tls.connect());
+        }
     }
 
     fn close(&mut self, slot: u32) {
@@ -116,7 +128,8 @@ impl RunningJob {
     /// The worker, and its view of the connections.
     #[inline]
     fn parts<'a>(&'a mut self, connections: &'a mut Connections) -> (&'a mut Worker, JobLinks<'a>) {
-        (&mut self.worker, JobLinks { connections, files: &self.files, target: self.target })
+        let links = JobLinks { connections, files: &self.files, target: self.target, tls: self.tls.as_ref() };
+        (&mut self.worker, links)
     }
 
     /// When the second that is being measured is over.
@@ -159,6 +172,7 @@ impl Pump {
             free_files: (0..parts.dialed_files).rev().collect(),
             waiting: VecDeque::new(),
             sink: parts.sink,
+            plain: Vec::new(),
             cpu_ns: thread_cpu_ns(),
             shutting_down: false,
         }
@@ -272,24 +286,84 @@ impl Pump {
         let (file, arrived) = (completion.index, completion.arrived);
         if let Some(buffer) = completion.take_buffer() {
             if completion.result > 0 && self.connections.is_open(file) {
-                let bytes = self.buffers.filled(&buffer, completion.result as usize);
-                match self.owners.get(file as usize) {
-                    Some(Some((job, slot))) => {
-                        let (worker, mut links) = self.jobs[*job as usize].parts(&mut self.connections);
-                        worker.received(*slot, arrived, bytes, &mut links);
-                    }
-                    Some(None) => {}
-                    None => {
-                        if let Some(sink) = &mut self.sink {
-                            sink.received(file, arrived, bytes, &mut self.connections);
-                        }
-                    }
+                let buffers = Rc::clone(&self.buffers);
+                let bytes = buffers.filled(&buffer, completion.result as usize);
+                match self.connections.is_secured(file) {
+                    false => self.deliver(file, arrived, bytes),
+                    true => self.decipher(file, arrived, bytes),
                 }
             }
             self.buffers.give_back(buffer);
         }
         let notice = self.connections.receive_completed(&completion);
         self.notify(file, notice, arrived);
+    }
+
+    /// Gives bytes, plaintext in any case, to whoever owns the connection.
+    #[inline]
+    fn deliver(&mut self, file: u32, arrived: Instant, bytes: &[u8]) {
+        match self.owners.get(file as usize) {
+            Some(Some((job, slot))) => {
+                let (worker, mut links) = self.jobs[*job as usize].parts(&mut self.connections);
+                worker.received(*slot, arrived, bytes, &mut links);
+            }
+            Some(None) => {}
+            None => {
+                if let Some(sink) = &mut self.sink {
+                    sink.received(file, arrived, bytes, &mut self.connections);
+                }
+            }
+        }
+    }
+
+    /// Gives bytes to a connection's TLS, and what comes of them to whoever owns the connection.
+    fn decipher(&mut self, file: u32, arrived: Instant, bytes: &[u8]) {
+        let mut plain = std::mem::take(&mut self.plain);
+        let heard = self.connections.decipher(file, bytes, &mut plain);
+        if let Some(session) = heard.ready {
+            self.tls_ready(file, arrived, session);
+        }
+        if !plain.is_empty() && self.connections.is_open(file) {
+            self.deliver(file, arrived, &plain);
+        }
+        plain.clear();
+        self.plain = plain;
+        match heard.end {
+            None => {}
+            Some(_) if !self.connections.is_open(file) => {}
+            Some(Ok(())) => self.notify(file, Notice::Closed(None), arrived),
+            Some(Err(failure)) => self.tls_failed(file, arrived, &failure),
+        }
+    }
+
+    fn tls_ready(&mut self, file: u32, now: Instant, session: TlsSession) {
+        match self.owners.get(file as usize) {
+            Some(&Some((job, slot))) => {
+                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
+                worker.tls_ready(slot, now, session, &mut links);
+            }
+            Some(None) => {}
+            None => {
+                if let Some(sink) = &mut self.sink {
+                    sink.tls_ready(file, now, session.resumed, &mut self.connections);
+                }
+            }
+        }
+    }
+
+    fn tls_failed(&mut self, file: u32, now: Instant, failure: &TlsFailure) {
+        match self.owners.get(file as usize) {
+            Some(&Some((job, slot))) => {
+                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
+                worker.tls_failed(slot, now, failure, &mut links);
+            }
+            Some(None) => {}
+            None => {
+                if let Some(sink) = &mut self.sink {
+                    sink.tls_failed(file, &mut self.connections);
+                }
+            }
+        }
     }
 
     #[inline]
@@ -356,8 +430,8 @@ impl Pump {
         }
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Start { job, worker, target, spares } => {
-                    self.waiting.push_back(WaitingStart { job, worker, target, spares, stopped: false });
+                Command::Start { job, worker, target, tls, spares } => {
+                    self.waiting.push_back(WaitingStart { job, worker, target, tls, spares, stopped: false });
                     self.start_waiting(now);
                 }
                 Command::Stop { job } => {
@@ -391,7 +465,7 @@ impl Pump {
     }
 
     fn start(&mut self, start: WaitingStart, now: Instant) {
-        let WaitingStart { job, worker, target, spares, stopped } = start;
+        let WaitingStart { job, worker, target, tls, spares, stopped } = start;
         let files = self.free_files.split_off(self.free_files.len() - worker.connections() as usize);
         // Slots are kept in place, so that the owners' numbers stay true while other jobs come and go.
         let vacant = self.jobs.iter().position(|running| running.ended);
@@ -414,6 +488,7 @@ impl Pump {
             job,
             worker,
             target,
+            tls,
             files,
             spares,
             spare: None,

@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::connections::Connections;
 use super::ring::Completion;
+use super::tls::ServerTls;
 use crate::sink::{Counts, SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
@@ -24,7 +25,9 @@ const UNREAD_BYTES_MAX: usize = 256 << 10;
 #[derive(Debug)]
 pub struct SinkSpec {
     /// Bound and listening.
-    pub listeners: Vec<Socket>,
+    pub listeners: Vec<ListenerSpec>,
+    /// The TLS of its connections: needed where a listener begins with it, or `config` offers STARTTLS.
+    pub tls: Option<ServerTls>,
     /// What all sessions have in common.
     pub config: Arc<ServerConfig>,
     /// What is taken and what goes wrong.
@@ -35,6 +38,15 @@ pub struct SinkSpec {
     pub seed: u64,
     /// Where each message is written, if anywhere.
     pub save: Option<Arc<SaveFolder>>,
+}
+
+/// A socket to accept connections from.
+#[derive(Debug)]
+pub struct ListenerSpec {
+    /// Bound and listening.
+    pub socket: Socket,
+    /// Connections begin with TLS (RFC 8314 §3).
+    pub implicit_tls: bool,
 }
 
 /// A folder that takes one file a message. For looking, not for speed: the shard waits for the disk.
@@ -67,6 +79,7 @@ impl SaveFolder {
 
 struct Listener {
     socket: Socket,
+    implicit_tls: bool,
     /// Rests until then.
     paused: Option<Instant>,
 }
@@ -75,6 +88,7 @@ struct Listener {
 pub struct SinkService {
     listeners: Vec<Listener>,
     config: Arc<ServerConfig>,
+    tls: Option<ServerTls>,
     policy: SinkPolicy,
     /// By file slot, from `first_file` on.
     sessions: Vec<Option<Box<Session>>>,
@@ -87,8 +101,13 @@ impl SinkService {
     /// A service whose connections get file slots from `first_file` on.
     pub fn new(spec: SinkSpec, first_file: u32) -> SinkService {
         SinkService {
-            listeners: spec.listeners.into_iter().map(|socket| Listener { socket, paused: None }).collect(),
+            listeners: spec
+                .listeners
+                .into_iter()
+                .map(|ListenerSpec { socket, implicit_tls }| Listener { socket, implicit_tls, paused: None })
+                .collect(),
             config: spec.config,
+            tls: spec.tls,
             policy: SinkPolicy::new(spec.settings, spec.start, spec.seed),
             sessions: Vec::new(),
             first_file,
@@ -143,7 +162,8 @@ impl SinkService {
                 if !completion.more {
                     connections.ring().accept(completion.index, &listener.socket);
                 }
-                self.accepted(file, now, connections);
+                let implicit_tls = listener.implicit_tls;
+                self.accepted(file, now, implicit_tls, connections);
             }
             // Out of file slots, descriptors or memory: to try again at once would spin.
             Err(_) if !completion.more => listener.paused = Some(now + ACCEPT_PAUSE),
@@ -152,13 +172,18 @@ impl SinkService {
         }
     }
 
-    fn accepted(&mut self, file: u32, now: Instant, connections: &mut Connections) {
+    fn accepted(&mut self, file: u32, now: Instant, implicit_tls: bool, connections: &mut Connections) {
         connections.accepted(file);
         let index = (file - self.first_file) as usize;
         if index >= self.sessions.len() {
             self.sessions.resize_with(index + 1, || None);
         }
         let session = self.sessions[index].insert(Box::new(Session::new()));
+        if implicit_tls {
+            session.secure(now, &self.config);
+            self.start_tls(file, connections);
+            return self.follow(file, Flow::Continue, connections);
+        }
         let out = &mut connections.outgoing(file).bytes;
         let flow = session.connected(now, &self.config, &mut self.policy, out);
         self.follow(file, flow, connections);
@@ -173,6 +198,29 @@ impl SinkService {
         let flow = session.handle(arrived, bytes, &self.config, &mut self.policy, out);
         // A client that goes on sending and reads nothing of what it is answered.
         let flow = if out.len() > UNREAD_BYTES_MAX { Flow::Drop } else { flow };
+        self.follow(file, flow, connections);
+    }
+
+    fn start_tls(&mut self, file: u32, connections: &mut Connections) {
+        if let Some(tls) = &self.tls {
+            connections.start_tls(file, tls.accept());
+        }
+    }
+
+    /// A client's TLS handshake has come to its good end.
+    pub fn tls_ready(&mut self, file: u32, now: Instant, resumed: bool, connections: &mut Connections) {
+        let index = (file - self.first_file) as usize;
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let out = &mut connections.outgoing(file).bytes;
+        let flow = session.tls_ready(now, resumed, &self.config, &mut self.policy, out);
+        self.follow(file, flow, connections);
+    }
+
+    /// A client's TLS handshake failed, or its TLS broke.
+    pub fn tls_failed(&mut self, file: u32, connections: &mut Connections) {
+        let index = (file - self.first_file) as usize;
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let flow = session.tls_failed(&mut self.policy);
         self.follow(file, flow, connections);
     }
 
@@ -197,6 +245,10 @@ impl SinkService {
     fn follow(&mut self, file: u32, flow: Flow, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         match flow {
+            Flow::StartTls => {
+                self.start_tls(file, connections);
+                self.follow(file, Flow::Continue, connections);
+            }
             Flow::Continue => {
                 if let Some(session) = &self.sessions[index] {
                     connections.timers.set(file, session.deadline());

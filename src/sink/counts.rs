@@ -15,6 +15,10 @@ pub struct Counts {
     pub recipients: u64,
     /// Octets of those messages, without dot-stuffing and the ending dot.
     pub bytes: u64,
+    /// TLS handshakes that came to a good end.
+    pub tls_handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    pub tls_resumed: u64,
     /// Command lines, faulty ones included.
     pub commands: u64,
     /// What clients did wrong: protocol errors, time-outs, messages cut off. Injected faults and refused domains are
@@ -28,6 +32,10 @@ impl Counts {
     pub fn add(&mut self, event: &Event) {
         match event {
             Event::SessionOpened => self.sessions += 1,
+            Event::Secured { resumed } => {
+                self.tls_handshakes += 1;
+                self.tls_resumed += u64::from(*resumed);
+            }
             Event::Command => self.commands += 1,
             Event::Error(_) => self.errors += 1,
             Event::Message { bytes, recipients, .. } => {
@@ -45,6 +53,8 @@ impl AddAssign for Counts {
         self.messages += other.messages;
         self.recipients += other.recipients;
         self.bytes += other.bytes;
+        self.tls_handshakes += other.tls_handshakes;
+        self.tls_resumed += other.tls_resumed;
         self.commands += other.commands;
         self.errors += other.errors;
     }
@@ -60,6 +70,6 @@ mod tests {
         all.add(&Event::SessionOpened);
         all.add(&Event::Message { bytes: 7, recipients: 2, content: Vec::new() });
         all += all;
-        assert_eq!(all, Counts { sessions: 2, messages: 2, recipients: 4, bytes: 14, commands: 0, errors: 0 });
+        assert_eq!(all, Counts { sessions: 2, messages: 2, recipients: 4, bytes: 14, ..Counts::default() });
     }
 }

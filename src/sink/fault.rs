@@ -24,7 +24,9 @@ pub enum FaultError {
         example: &'static str,
     },
     /// A phase that does not exist.
-    #[error("expected one of the phases banner, ehlo, mail, rcpt, data, final, got {got:?}; for example {example}")]
+    #[error(
+        "expected one of the phases banner, ehlo, starttls, mail, rcpt, data, final, got {got:?}; for example {example}"
+    )]
     UnknownPhase {
         /// What came.
         got: String,
@@ -83,7 +85,8 @@ const DROP_EXAMPLE: &str = "data=1%";
 const STALL_EXAMPLE: &str = "1s@5s, which is silence for 1 s from 5 s after the start";
 
 /// The phases whose replies a fault may concern, as they are written.
-pub const FAULT_PHASES: [Phase; 6] = [Phase::Banner, Phase::Ehlo, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
+pub const FAULT_PHASES: [Phase; 7] =
+    [Phase::Banner, Phase::Ehlo, Phase::StartTls, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
 
 /// The phase in which a question is asked.
 #[inline]
@@ -91,6 +94,7 @@ pub const fn phase_of(question: &Question<'_>) -> Phase {
     match question {
         Question::Connect => Phase::Banner,
         Question::Ehlo { .. } => Phase::Ehlo,
+        Question::StartTls => Phase::StartTls,
         Question::Mail { .. } => Phase::Mail,
         Question::Rcpt { .. } => Phase::Rcpt,
         Question::Data { .. } => Phase::Data,
@@ -376,7 +380,7 @@ mod tests {
             (delay("10ms"), "expected PHASE=VALUE, got \"10ms\"; for example rcpt=10ms or final=exp:10ms"),
             (
                 delay("body=10ms"),
-                "expected one of the phases banner, ehlo, mail, rcpt, data, final, got \"body\"; for example rcpt=10ms or final=exp:10ms",
+                "expected one of the phases banner, ehlo, starttls, mail, rcpt, data, final, got \"body\"; for example rcpt=10ms or final=exp:10ms",
             ),
             (
                 delay("rcpt=10"),

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use timecop::phase::Phase;
 use timecop::time::Instant;
-use timecop::wire::smtp::client::{Client, ClientConfig, Event, Output, Timeouts, Write};
+use timecop::wire::smtp::client::{Client, ClientConfig, Event, Output, Timeouts, TlsStart, Write};
 
 use super::{SPLITS, Settings};
 
-const CONFIG: ClientConfig = ClientConfig { pipelining: true, timeouts: Timeouts::uniform(Duration::from_secs(9)) };
+const CONFIG: ClientConfig =
+    ClientConfig { tls: TlsStart::Never, pipelining: true, timeouts: Timeouts::uniform(Duration::from_secs(9)) };
 /// Messages that a session is given, so that it ends.
 const MESSAGES: u32 = 3;
 
@@ -100,6 +101,7 @@ impl Driver {
                     self.client.written();
                 }
                 Output::Event(event) => self.event(event),
+                Output::StartTls => unreachable!("none was asked for"),
                 Output::Wait(deadline) => {
                     let is_sure = deadline > self.now && deadline <= self.now + Duration::from_secs(9);
                     assert!(is_sure, "waits for {deadline:?} in {:?} at {:?}", self.client.phase(), self.now);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use timecop::job::link::{LinkError, Links};
+use timecop::job::link::{LinkError, Links, TlsFailure, TlsSession};
 use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{JobSpec, RawSpec, Target};
+use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
 use timecop::job::worker::{BACKOFF_FIRST, BACKOFF_MAX, DRAIN, Worker};
 use timecop::load::Arrival;
 use timecop::measure::recorder::{Delta, MessageCounts, RecipientCounts};
@@ -20,6 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Recorded {
     out: Vec<Outgoing>,
     dialed: Vec<u32>,
+    secured: Vec<u32>,
     closed: Vec<u32>,
     deadlines: Vec<Instant>,
 }
@@ -31,6 +32,10 @@ impl Links for Recorded {
 
     fn outgoing(&mut self, slot: u32) -> &mut Outgoing {
         &mut self.out[slot as usize]
+    }
+
+    fn start_tls(&mut self, slot: u32) {
+        self.secured.push(slot);
     }
 
     fn close(&mut self, slot: u32) {
@@ -53,12 +58,21 @@ struct Play {
 
 impl Play {
     fn new(change: impl FnOnce(&mut RawSpec)) -> Play {
+        Play::over(ConnectionType::Plain, change)
+    }
+
+    fn over(connection: ConnectionType, change: impl FnOnce(&mut RawSpec)) -> Play {
         let mut raw = RawSpec { messages: Some(10), ..RawSpec::default() };
         change(&mut raw);
         if raw.duration.is_some() {
             raw.messages = None;
         }
-        let target = Target { name: "smtp://play".into(), address: ([127, 0, 0, 1], 25).into() };
+        let target = Target {
+            name: "smtp://play".into(),
+            host: "127.0.0.1".into(),
+            address: ([127, 0, 0, 1], 25).into(),
+            connection,
+        };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let (now, wall) = (Instant::from_ns(1_000_000_000_000), WallTime::from_unix_ns(1_700_000_000_000_000_000));
         let at = Circumstances { now, wall, run_id: 1, host: "load.example".into() };
@@ -517,4 +531,98 @@ fn an_open_loop_ends_though_a_connection_that_nothing_needs_was_never_greeted() 
     let connections = play.delta().connections;
     assert_eq!((connections.open, connections.held), (1, 1));
     assert!(!play.worker.is_finished());
+}
+
+const STARTTLS: &str = "250-STARTTLS\r\n";
+
+fn tls_session() -> TlsSession {
+    TlsSession { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384", resumed: false }
+}
+
+impl Play {
+    fn tls_ready(&mut self) -> String {
+        self.worker.tls_ready(0, self.now, tls_session(), &mut self.links);
+        self.end_turn().swap_remove(0)
+    }
+}
+
+#[test]
+fn tls_comes_before_the_greeting_and_is_a_phase_of_its_own() {
+    let mut play = Play::over(ConnectionType::Tls, |_| {});
+    play.connect(0);
+    assert_eq!(play.links.secured, [0]);
+    assert_eq!(play.tls_ready(), "", "the greeting is awaited");
+    assert_eq!(play.say("220 hi\r\n"), "EHLO load.example\r\n");
+    assert!(play.say("250-hi\r\n250-STARTTLS\r\n250 HELP\r\n").starts_with("MAIL"), "TLS is in use already");
+    let delta = play.delta();
+    assert_eq!((delta.tls[0].full, delta.tls[0].resumed), (1, 0));
+    for phase in [Phase::Tls, Phase::Banner, Phase::Ehlo] {
+        assert_eq!(delta.accepted.phases[phase as usize].count(), 1, "{phase}");
+    }
+}
+
+#[test]
+fn starttls_comes_between_two_ehlos_and_forgets_what_the_first_one_said() {
+    let mut play = Play::over(ConnectionType::StartTls, |_| {});
+    assert_eq!(play.session("250-PIPELINING\r\n250-SIZE 5\r\n250-STARTTLS\r\n"), "STARTTLS\r\n");
+    assert_eq!(play.say("220 go\r\n"), "");
+    assert_eq!(play.links.secured, [0]);
+    assert_eq!(play.tls_ready(), "EHLO load.example\r\n");
+    assert_eq!(play.say("250 hi\r\n"), "MAIL FROM:<timecop@example.com>\r\n", "neither pipelined nor with SIZE");
+    let delta = play.delta();
+    let count = |phase: Phase| delta.accepted.phases[phase as usize].count();
+    assert_eq!((count(Phase::StartTls), count(Phase::Tls), count(Phase::Ehlo)), (1, 1, 2));
+}
+
+#[test]
+fn starttls_never_falls_back() {
+    let play_to = |offers: &str, replies: &[&str]| {
+        let mut play = Play::over(ConnectionType::StartTls, |_| {});
+        let mut written = play.session(offers);
+        replies.iter().for_each(|reply| written += &play.say(reply));
+        let written = written.replace("STARTTLS\r\n", "");
+        (written, play.messages().failed, play.error().expect("there is an error"))
+    };
+    let nothing = String::new;
+    assert_eq!(play_to("", &[]), (nothing(), 1, ("not_offered", Phase::StartTls)));
+    for refusal in ["454 later\r\n", "502 what?\r\n", "250 ok\r\n"] {
+        assert_eq!(play_to(STARTTLS, &[refusal]), (nothing(), 1, ("not_granted", Phase::StartTls)), "{refusal}");
+    }
+    let injected = play_to(STARTTLS, &["220 go\r\n250 ok\r\n"]);
+    assert_eq!(injected, (nothing(), 1, ("injection", Phase::StartTls)));
+    let mut play = Play::over(ConnectionType::StartTls, |_| {});
+    play.connect(0);
+    play.say("220 hi\r\n");
+    assert_eq!(play.say("502 what?\r\n"), "", "HELO offers nothing, so it is not tried");
+    assert_eq!(play.error(), Some(("not_offered", Phase::StartTls)));
+}
+
+#[test]
+fn a_failed_handshake_is_a_failure_of_its_phase_and_tls_that_breaks_later_one_of_that_time() {
+    let failure = TlsFailure { kind: "certificate", reason: "the certificate has expired".into() };
+    let mut play = Play::over(ConnectionType::Tls, |_| {});
+    play.connect(0);
+    play.worker.tls_failed(0, play.now, &failure, &mut play.links);
+    assert_eq!((play.messages().failed, play.error()), (1, Some(("certificate", Phase::Tls))));
+    assert_eq!((play.closed(), play.delta().other.phases[Phase::Tls as usize].count()), (vec![0], 1));
+
+    let mut play = Play::over(ConnectionType::Tls, |_| {});
+    play.connect(0);
+    play.tls_ready();
+    play.say("220 hi\r\n");
+    play.say("250 hi\r\n");
+    play.worker.tls_failed(0, play.now, &TlsFailure { kind: "tls", ..failure }, &mut play.links);
+    assert_eq!((play.messages().failed, play.error()), (1, Some(("tls", Phase::Mail))));
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_given_up_and_one_that_is_broken_off_fails() {
+    let mut play = Play::over(ConnectionType::Tls, |raw| raw.timeout = Some(SECOND));
+    play.connect(0);
+    play.wait_for_deadline(0);
+    assert_eq!((play.messages().failed, play.error()), (1, Some(("timeout", Phase::Tls))));
+    let mut play = Play::over(ConnectionType::Tls, |_| {});
+    play.connect(0);
+    play.worker.closed(0, play.now, None, &mut play.links);
+    assert_eq!((play.messages().failed, play.error()), (1, Some(("closed", Phase::Tls))));
 }

@@ -208,6 +208,10 @@ impl Links for Ends {
         }
     }
 
+    fn start_tls(&mut self, _slot: u32) {
+        unreachable!("the jobs of the simulation are plain ones");
+    }
+
     fn deadline(&mut self, slot: u32, at: Instant) {
         self.set_deadline(slot, at);
     }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{JobSpec, RawSpec, Target};
+use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
 use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::histogram::LatencyHistogram;
@@ -52,7 +52,12 @@ fn run(latency_ns: u64, connections: u32, load: Option<(f64, Arrival)>) -> (Delt
         pipelining: Some(false),
         ..RawSpec::default()
     };
-    let target = Target { name: "smtp://sim".into(), address: ([127, 0, 0, 1], 25).into() };
+    let target = Target {
+        name: "smtp://sim".into(),
+        host: "127.0.0.1".into(),
+        address: ([127, 0, 0, 1], 25).into(),
+        connection: ConnectionType::Plain,
+    };
     let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
     let now = Instant::from_ns(123 * MS);
     let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };

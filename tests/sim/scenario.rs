@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{Content, JobSpec, Limit, RawSpec, Target};
+use timecop::job::spec::{ConnectionType, Content, JobSpec, Limit, RawSpec, Target};
 use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::recorder::{ConnectionCounts, Delta, Latencies};
@@ -81,7 +81,12 @@ impl Scenario {
         let mut random = Pcg64::seed_from_u64(seed);
         let random = &mut random;
         let raw = raw_spec(kind, random);
-        let target = Target { name: "smtp://sim".into(), address: ([127, 0, 0, 1], 25).into() };
+        let target = Target {
+            name: "smtp://sim".into(),
+            host: "127.0.0.1".into(),
+            address: ([127, 0, 0, 1], 25).into(),
+            connection: ConnectionType::Plain,
+        };
         let spec = JobSpec::new(raw, target, seed).expect("scenarios have valid jobs");
         let stop_ns = one_in(random, 5).then(|| BEGIN_NS + random.random_range(0..3_000) * MS);
         Scenario {

@@ -18,6 +18,7 @@ impl From<Flow> for Parting {
     fn from(flow: Flow) -> Parting {
         match flow {
             Flow::Continue => Parting::Stay,
+            Flow::StartTls => unreachable!("the servers of the simulation do not offer it"),
             Flow::Close => Parting::Close,
             Flow::Drop => Parting::Drop,
         }

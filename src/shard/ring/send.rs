@@ -134,10 +134,14 @@ impl Ring {
     fn release(&mut self, file: u32) {
         let slot = &mut self.in_flight[file as usize];
         slot.awaited = false;
-        if let Some(mut out) = slot.out.take()
-            && self.spare.len() < SPARE_MAX
-            && out.bytes.capacity() <= SPARE_BYTES_MAX
-        {
+        if let Some(out) = slot.out.take() {
+            self.keep(out);
+        }
+    }
+
+    /// Keeps the memory of a write that is done with, for [`Ring::outgoing`].
+    pub fn keep(&mut self, mut out: Outgoing) {
+        if self.spare.len() < SPARE_MAX && out.bytes.capacity() <= SPARE_BYTES_MAX {
             out.clear();
             self.spare.push(out);
         }

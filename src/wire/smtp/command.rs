@@ -9,6 +9,8 @@ pub const RSET: &[u8] = b"RSET\r\n";
 pub const NOOP: &[u8] = b"NOOP\r\n";
 /// QUIT, ready to be sent.
 pub const QUIT: &[u8] = b"QUIT\r\n";
+/// STARTTLS, ready to be sent.
+pub const STARTTLS: &[u8] = b"STARTTLS\r\n";
 
 /// A path with its angle brackets has at most this many octets (RFC 5321 §4.5.3.1.3). It bounds the domain too, whose
 /// own limit of 255 lies beyond it, and the local part: the limit of 64 is not enforced, since senders of bounce
@@ -44,6 +46,8 @@ pub enum Command<'a> {
     Help,
     /// QUIT.
     Quit,
+    /// STARTTLS (RFC 3207).
+    StartTls,
 }
 
 /// MAIL FROM and its parameters.
@@ -148,7 +152,7 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
     let (verb, argument) = split_word(trim_end(line));
     let verb: [u8; 4] = match verb.try_into() {
         Ok(verb) => verb,
-        Err(_) => return Err(longer_verb(verb)),
+        Err(_) => return longer_verb(verb, argument),
     };
     // Clears the bit that makes ASCII letters small; no other octet becomes a letter by it.
     match &verb.map(|octet| octet & 0xDF) {
@@ -168,10 +172,10 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
     }
 }
 
-fn longer_verb(verb: &[u8]) -> CommandError {
+fn longer_verb<'a>(verb: &[u8], argument: &[u8]) -> Result<Command<'a>, CommandError> {
     match verb.eq_ignore_ascii_case(b"STARTTLS") {
-        true => CommandError::NotImplemented,
-        false => CommandError::Unknown,
+        true => alone(argument, Command::StartTls),
+        false => Err(CommandError::Unknown),
     }
 }
 
@@ -493,7 +497,8 @@ mod tests {
             ("EHLO \u{e9}", Err(CommandError::ClientName)),
             ("DATA now", Err(CommandError::UnexpectedArgument)),
             ("VRFY", Err(CommandError::MissingArgument)),
-            ("STARTTLS", Err(CommandError::NotImplemented)),
+            ("StartTLS", Ok(Command::StartTls)),
+            ("STARTTLS now", Err(CommandError::UnexpectedArgument)),
             ("AUTH PLAIN AGEAYg==", Err(CommandError::NotImplemented)),
             ("bdat 99999999999999999999 LAST", Err(CommandError::NotImplemented)),
             ("ETRN x", Err(CommandError::NotImplemented)),

@@ -131,6 +131,8 @@ pub struct Capabilities {
     pub eight_bit_mime: bool,
     /// SMTPUTF8 (RFC 6531).
     pub smtp_utf8: bool,
+    /// STARTTLS (RFC 3207).
+    pub starttls: bool,
     /// ENHANCEDSTATUSCODES (RFC 2034).
     pub enhanced_status_codes: bool,
 }
@@ -153,6 +155,8 @@ impl Capabilities {
             self.eight_bit_mime = true;
         } else if keyword.eq_ignore_ascii_case(b"SMTPUTF8") {
             self.smtp_utf8 = true;
+        } else if keyword.eq_ignore_ascii_case(b"STARTTLS") {
+            self.starttls = true;
         } else if keyword.eq_ignore_ascii_case(b"ENHANCEDSTATUSCODES") {
             self.enhanced_status_codes = true;
         }

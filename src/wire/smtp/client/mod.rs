@@ -1,9 +1,13 @@
-//! The client's side of an SMTP session as a machine without I/O (RFC 5321, with PIPELINING of RFC 2920).
+//! The client's side of an SMTP session as a machine without I/O (RFC 5321, with PIPELINING of RFC 2920 and STARTTLS of
+//! RFC 3207).
 //!
 //! Feed it with [`Client::handle`] and its siblings, then drain [`Client::poll_output`] until it says
 //! [`Output::Wait`] or [`Output::Close`]. It says *what* is to be written; the driver, who knows the message, turns
 //! that into bytes and calls [`Client::written`] when they leave. Pipelining stays inside one transaction: MAIL, every
 //! RCPT and DATA go out as one group, and the next MAIL waits for the reply to the message.
+//!
+//! TLS is the driver's affair: told by [`Output::StartTls`] it begins the handshake, calls [`Client::tls_ready`] at its
+//! end, and from the output on hands in what it has deciphered.
 
 mod session;
 mod transaction;
@@ -31,8 +35,12 @@ pub const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Timeouts {
     /// For the greeting, from the open connection.
     pub banner: Duration,
+    /// For the TLS handshake, for which RFC 5321 names none.
+    pub tls: Duration,
     /// For EHLO and HELO.
     pub ehlo: Duration,
+    /// For STARTTLS, for which RFC 5321 names none.
+    pub starttls: Duration,
     /// For MAIL.
     pub mail: Duration,
     /// For each RCPT.
@@ -51,7 +59,9 @@ impl Timeouts {
     /// The least that RFC 5321 §4.5.3.2 asks of a client.
     pub const RFC_5321: Timeouts = Timeouts {
         banner: Duration::from_secs(300),
+        tls: Duration::from_secs(300),
         ehlo: Duration::from_secs(300),
+        starttls: Duration::from_secs(300),
         mail: Duration::from_secs(300),
         rcpt: Duration::from_secs(300),
         data: Duration::from_secs(120),
@@ -65,7 +75,9 @@ impl Timeouts {
         let quit = if limit.as_nanos() < QUIT_TIMEOUT.as_nanos() { limit } else { QUIT_TIMEOUT };
         Timeouts {
             banner: limit,
+            tls: limit,
             ehlo: limit,
+            starttls: limit,
             mail: limit,
             rcpt: limit,
             data: limit,
@@ -76,9 +88,23 @@ impl Timeouts {
     }
 }
 
+/// When a session changes over to TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsStart {
+    /// Never.
+    #[default]
+    Never,
+    /// Before the greeting (RFC 8314 §3).
+    AtOnce,
+    /// By STARTTLS (RFC 3207), without which there is no session.
+    StartTls,
+}
+
 /// How all sessions of a job talk.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientConfig {
+    /// When TLS begins.
+    pub tls: TlsStart,
     /// Use PIPELINING where the server offers it.
     pub pipelining: bool,
     /// Limits of every reply.
@@ -92,6 +118,8 @@ pub enum Write {
     Ehlo,
     /// HELO, after EHLO was refused.
     Helo,
+    /// STARTTLS.
+    StartTls,
     /// MAIL alone.
     Mail,
     /// RCPT for the recipient with this index.
@@ -185,6 +213,15 @@ pub enum ClientError {
     /// A positive code that means nothing here.
     #[error("unexpected reply code {0}")]
     UnexpectedCode(u16),
+    /// STARTTLS is wanted and not offered.
+    #[error("the server does not offer STARTTLS, and without it nothing is sent")]
+    StartTlsNotOffered,
+    /// STARTTLS was answered, but not by 220.
+    #[error("STARTTLS was answered {0} instead of 220, and without it nothing is sent")]
+    StartTlsRefused(u16),
+    /// Octets in the clear behind the 220 to STARTTLS (RFC 3207 §4.2): somebody wants them taken for the server's words.
+    #[error("octets in the clear behind the reply to STARTTLS, where only TLS may follow")]
+    Injection,
     /// A reply that nothing had asked for, or that came before its command had left.
     #[error("a reply without a command, code {0}")]
     Unsolicited(u16),
@@ -196,6 +233,9 @@ impl ClientError {
         match self {
             ClientError::Closed => "closed",
             ClientError::TimedOut => "timeout",
+            ClientError::StartTlsNotOffered => "not_offered",
+            ClientError::StartTlsRefused(_) => "not_granted",
+            ClientError::Injection => "injection",
             _ => "protocol",
         }
     }
@@ -208,6 +248,8 @@ pub enum Output {
     Write(Write),
     /// Take note of this.
     Event(Event),
+    /// Begin the TLS handshake: whatever comes and goes from now on is ciphered. Answered by [`Client::tls_ready`].
+    StartTls,
     /// Nothing to do before input comes or this instant has passed.
     Wait(Instant),
     /// Close the connection; nothing follows.
@@ -251,10 +293,18 @@ impl Client {
         Client { scanner: LineScanner::new(REPLY_LINE_BYTES_MAX), dialogue: Dialogue::new() }
     }
 
-    /// The connection is open; the greeting is awaited.
+    /// The connection is open; the greeting, or the end of the TLS handshake, is awaited.
     pub fn connected(&mut self, now: Instant, config: &ClientConfig) {
         debug_assert_eq!(self.dialogue.state, State::Connecting);
-        self.dialogue.await_reply(State::Greeting, now + config.timeouts.banner);
+        match config.tls {
+            TlsStart::AtOnce => self.dialogue.start_tls(now, State::Handshake, config),
+            TlsStart::Never | TlsStart::StartTls => self.dialogue.greet(now, config),
+        }
+    }
+
+    /// The TLS handshake that [`Output::StartTls`] asked for has come to its good end.
+    pub fn tls_ready(&mut self, now: Instant, config: &ClientConfig) {
+        self.dialogue.tls_ready(now, config);
     }
 
     /// Takes at most one reply line from `bytes`.
@@ -271,7 +321,10 @@ impl Client {
                 None
             }
             Some(Ok(line)) => match ReplyLine::parse(line) {
-                Ok(line) => self.dialogue.line(now, line, config),
+                Ok(line) => {
+                    let more_follows = scan.consumed < bytes.len();
+                    self.dialogue.line(now, line, more_follows, config)
+                }
                 Err(error) => {
                     self.dialogue.fail(ClientError::Reply(error));
                     None

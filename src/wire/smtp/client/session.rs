@@ -1,7 +1,7 @@
 //! The session around the transactions: greeting, EHLO, and what a reply means by the state that waits for it.
 
 use super::transaction::Transaction;
-use super::{ClientConfig, ClientError, Event, Output, REPLY_LINES_MAX, Reply, Write};
+use super::{ClientConfig, ClientError, Event, Output, REPLY_LINES_MAX, Reply, TlsStart, Write};
 use crate::phase::Phase;
 use crate::time::Instant;
 use crate::wire::smtp::reply::{Capabilities, Class, ReplyLine};
@@ -9,9 +9,14 @@ use crate::wire::smtp::reply::{Capabilities, Class, ReplyLine};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Connecting,
+    /// The TLS handshake of a connection that was just opened.
+    Handshake,
+    /// The TLS handshake behind STARTTLS.
+    Upgrade,
     Greeting,
     Ehlo,
     Helo,
+    StartTls,
     Ready,
     Mail,
     Rcpt,
@@ -26,8 +31,10 @@ impl State {
     pub(super) const fn phase(self) -> Phase {
         match self {
             State::Connecting => Phase::Connect,
+            State::Handshake | State::Upgrade => Phase::Tls,
             State::Greeting => Phase::Banner,
             State::Ehlo | State::Helo => Phase::Ehlo,
+            State::StartTls => Phase::StartTls,
             State::Ready | State::Over => Phase::Idle,
             State::Mail => Phase::Mail,
             State::Rcpt => Phase::Rcpt,
@@ -52,6 +59,10 @@ pub(super) struct Dialogue {
     pub(super) unsent: bool,
     /// [`Event::Ready`] is due behind the other outputs.
     pub(super) ready: bool,
+    /// [`Output::StartTls`] is due.
+    start_tls: bool,
+    /// TLS protects the session.
+    secured: bool,
     lines: u32,
     code: u16,
     /// Text of the first line of a reply of several lines, kept only for 4xx and 5xx.
@@ -69,6 +80,8 @@ impl Dialogue {
             write: None,
             unsent: false,
             ready: false,
+            start_tls: false,
+            secured: false,
             lines: 0,
             code: 0,
             first_text: Vec::new(),
@@ -92,6 +105,10 @@ impl Dialogue {
             self.ready = false;
             return Output::Event(Event::Ready);
         }
+        if self.start_tls {
+            self.start_tls = false;
+            return Output::StartTls;
+        }
         if self.is_over() { Output::Close } else { Output::Wait(self.deadline) }
     }
 
@@ -99,6 +116,34 @@ impl Dialogue {
     pub(super) fn await_reply(&mut self, state: State, deadline: Instant) {
         self.state = state;
         self.deadline = deadline;
+    }
+
+    pub(super) fn greet(&mut self, now: Instant, config: &ClientConfig) {
+        self.await_reply(State::Greeting, now + config.timeouts.banner);
+    }
+
+    fn hello(&mut self, now: Instant, config: &ClientConfig) {
+        self.write = Some(Write::Ehlo);
+        self.await_reply(State::Ehlo, now + config.timeouts.ehlo);
+    }
+
+    /// Asks for the handshake, whose end `state` awaits.
+    pub(super) fn start_tls(&mut self, now: Instant, state: State, config: &ClientConfig) {
+        self.start_tls = true;
+        self.await_reply(state, now + config.timeouts.tls);
+    }
+
+    pub(super) fn tls_ready(&mut self, now: Instant, config: &ClientConfig) {
+        self.secured = true;
+        match self.state {
+            State::Handshake => self.greet(now, config),
+            State::Upgrade => {
+                // What was said in the clear may have been said by anybody (RFC 3207 §4.2).
+                self.capabilities = Capabilities::default();
+                self.hello(now, config);
+            }
+            _ => debug_assert!(false, "no handshake was asked for"),
+        }
     }
 
     pub(super) fn become_ready(&mut self) {
@@ -110,6 +155,7 @@ impl Dialogue {
         self.state = State::Over;
         self.write = None;
         self.ready = false;
+        self.start_tls = false;
     }
 
     pub(super) fn fail(&mut self, error: ClientError) {
@@ -135,6 +181,7 @@ impl Dialogue {
         &'a mut self,
         now: Instant,
         line: ReplyLine<'a>,
+        more_follows: bool,
         config: &ClientConfig,
     ) -> Option<Reply<'a>> {
         if self.lines > 0 && line.code != self.code {
@@ -156,7 +203,11 @@ impl Dialogue {
         }
         let phase = self.state.phase();
         let lines = std::mem::take(&mut self.lines);
-        self.reply(now, line.code, line.class(), config);
+        if self.state == State::StartTls && line.code == 220 && more_follows {
+            self.fail(ClientError::Injection);
+        } else {
+            self.reply(now, line.code, line.class(), config);
+        }
         let first = if lines > 1 && line.code >= 400 { ReplyLine { text: &self.first_text, ..line } } else { line };
         let (enhanced, text) = first.enhanced();
         Some(Reply { phase, code: first.code, class: first.class(), enhanced, text })
@@ -186,10 +237,13 @@ impl Dialogue {
 
     fn session_replied(&mut self, now: Instant, code: u16, class: Class, config: &ClientConfig) {
         match (self.state, class) {
-            (State::Greeting, Class::Positive) if code == 220 => {
-                self.write = Some(Write::Ehlo);
-                self.await_reply(State::Ehlo, now + config.timeouts.ehlo);
+            (State::Greeting, Class::Positive) if code == 220 => self.hello(now, config),
+            (State::Ehlo, Class::Permanent) if self.wants_tls(config) => self.secure(now, false, config),
+            (State::Ehlo, Class::Positive) if code == 250 && self.wants_tls(config) => {
+                self.secure(now, self.capabilities.starttls, config);
             }
+            (State::StartTls, Class::Positive) if code == 220 => self.start_tls(now, State::Upgrade, config),
+            (State::StartTls, _) => self.fail(ClientError::StartTlsRefused(code)),
             (State::Ehlo, Class::Permanent) => {
                 self.capabilities = Capabilities::default();
                 self.write = Some(Write::Helo);
@@ -200,6 +254,19 @@ impl Dialogue {
             (State::Ready, Class::Positive) => self.fail(ClientError::Unsolicited(code)),
             (_, Class::Positive) => self.fail(ClientError::UnexpectedCode(code)),
             (_, class) => self.refuse(class),
+        }
+    }
+
+    fn wants_tls(&self, config: &ClientConfig) -> bool {
+        config.tls == TlsStart::StartTls && !self.secured
+    }
+
+    /// The server has said what it offers in the clear. There is no session without TLS.
+    fn secure(&mut self, now: Instant, offered: bool, config: &ClientConfig) {
+        self.await_reply(State::StartTls, now + config.timeouts.starttls);
+        match offered {
+            true => self.write = Some(Write::StartTls),
+            false => self.fail(ClientError::StartTlsNotOffered),
         }
     }
 }

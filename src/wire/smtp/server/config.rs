@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub data_timeout: Duration,
     greeting: Box<[u8]>,
     ehlo: Box<[u8]>,
+    /// With STARTTLS in it, where that is offered.
+    ehlo_in_the_clear: Option<Box<[u8]>>,
     helo: Box<[u8]>,
 }
 
@@ -40,16 +42,30 @@ impl ServerConfig {
             data_timeout: Duration::from_secs(10 * 60),
             greeting: format!("220 {hostname} ESMTP\r\n").into_bytes().into(),
             ehlo: ehlo.into_bytes().into(),
+            ehlo_in_the_clear: None,
             helo: format!("250 {hostname}\r\n").into_bytes().into(),
         }
+    }
+
+    /// The same server, which offers STARTTLS in sessions that TLS does not protect yet.
+    pub fn offering_starttls(self) -> ServerConfig {
+        let first_line = self.ehlo.iter().position(|&octet| octet == b'\n').map_or(0, |at| at + 1);
+        let (name, offers) = self.ehlo.split_at(first_line);
+        let ehlo_in_the_clear = Some([name, b"250-STARTTLS\r\n", offers].concat().into());
+        ServerConfig { ehlo_in_the_clear, ..self }
+    }
+
+    pub(super) fn offers_starttls(&self) -> bool {
+        self.ehlo_in_the_clear.is_some()
     }
 
     pub(super) fn greeting(&self) -> &[u8] {
         &self.greeting
     }
 
-    pub(super) fn ehlo(&self) -> &[u8] {
-        &self.ehlo
+    /// The reply to EHLO, under TLS or not.
+    pub(super) fn ehlo(&self, secured: bool) -> &[u8] {
+        self.ehlo_in_the_clear.as_deref().filter(|_| !secured).unwrap_or(&self.ehlo)
     }
 
     pub(super) fn helo(&self) -> &[u8] {

@@ -38,6 +38,8 @@ pub enum Question<'a> {
         /// The client's name for itself.
         name: &'a [u8],
     },
+    /// To go on under TLS (RFC 3207).
+    StartTls,
     /// To begin a transaction.
     Mail {
         /// Without angle brackets; empty for the null reverse-path.
@@ -128,6 +130,11 @@ impl Refusal {
 pub enum Event {
     /// A connection was accepted.
     SessionOpened,
+    /// A TLS handshake came to its good end.
+    Secured {
+        /// It resumed an earlier session.
+        resumed: bool,
+    },
     /// A line arrived where a command was due, whatever it was.
     Command,
     /// The peer did what it must not.
@@ -167,6 +174,9 @@ pub enum SessionError {
     /// Octets before the greeting, or behind DATA before the 354.
     #[error("octets before the reply that had to be awaited")]
     TooEarly,
+    /// A TLS handshake that failed, or TLS that broke.
+    #[error("TLS failed")]
+    Tls,
     /// Nothing, or too little, for too long.
     #[error("timed out")]
     TimedOut,

@@ -18,6 +18,7 @@ pub const DATA_BYTES_A_SECOND_MIN: u64 = 1_000;
 const OK: &[u8] = b"250 2.0.0 ok\r\n";
 const MAIL_OK: &[u8] = b"250 2.1.0 ok\r\n";
 const RCPT_OK: &[u8] = b"250 2.1.5 ok\r\n";
+const TLS_OK: &[u8] = b"220 2.0.0 go ahead with TLS\r\n";
 const DATA_OK: &[u8] = b"354 go ahead, end with <CRLF>.<CRLF>\r\n";
 const MESSAGE_OK: &[u8] = b"250 2.6.0 accepted\r\n";
 const VRFY_OK: &[u8] = b"252 2.0.0 not verified, but mail for it is taken\r\n";
@@ -29,6 +30,8 @@ const TOO_MANY_RECIPIENTS: &[u8] = b"452 4.5.3 too many recipients\r\n";
 const LINE_TOO_LONG: &[u8] = b"500 5.5.2 line too long\r\n";
 const LINE_FAULT: &[u8] = b"500 5.5.2 bare CR, bare LF or NUL in a command, closing\r\n";
 const REFUSED: &[u8] = b"503 5.5.1 no service here, expected QUIT\r\n";
+const NO_STARTTLS: &[u8] = b"502 5.5.1 STARTTLS is not offered\r\n";
+const SECURED: &[u8] = b"503 5.5.1 TLS is in use already\r\n";
 const NO_EHLO: &[u8] = b"503 5.5.1 expected EHLO or HELO first\r\n";
 const NESTED_MAIL: &[u8] = b"503 5.5.1 transaction open, expected RCPT, DATA or RSET\r\n";
 const NO_MAIL: &[u8] = b"503 5.5.1 expected MAIL first\r\n";
@@ -44,6 +47,9 @@ const NO_RECIPIENTS: &[u8] = b"554 5.5.1 no valid recipients\r\n";
 pub enum Flow {
     /// It stays.
     Continue,
+    /// What is in `out` is written in the clear; then TLS begins, which [`Session::tls_ready`] or
+    /// [`Session::tls_failed`] ends.
+    StartTls,
     /// It is closed after what is in `out` was written.
     Close,
     /// It is closed at once, and what is in `out` is forgotten.
@@ -52,6 +58,10 @@ pub enum Flow {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// The TLS handshake is under way: of a new connection, or behind STARTTLS.
+    Handshake { greeted: bool },
+    /// 220 to STARTTLS was queued: not an octet in the clear may follow.
+    StartTls,
     /// The greeting was queued; nothing has arrived.
     Greeting,
     /// The greeting was a refusal: only QUIT is of use (RFC 5321 §3.1).
@@ -86,6 +96,8 @@ pub struct Session {
     errors: u32,
     state: State,
     smtputf8: bool,
+    /// TLS protects the session.
+    secured: bool,
     /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
     /// of place through no fault of its own (RFC 2920 §3.1).
     refused: bool,
@@ -118,6 +130,7 @@ impl Session {
             errors: 0,
             state: State::Greeting,
             smtputf8: false,
+            secured: false,
             refused: false,
         }
     }
@@ -140,6 +153,44 @@ impl Session {
         self.flow()
     }
 
+    /// The connection is accepted and TLS comes first: [`Session::tls_ready`] then takes the place of
+    /// [`Session::connected`].
+    pub fn secure(&mut self, now: Instant, config: &ServerConfig) {
+        self.state = State::Handshake { greeted: false };
+        self.silence_deadline = now + config.command_timeout;
+    }
+
+    /// The TLS handshake has come to its good end. The session begins anew: all that was said before is forgotten.
+    pub fn tls_ready<P: Policy>(
+        &mut self,
+        now: Instant,
+        resumed: bool,
+        config: &ServerConfig,
+        policy: &mut P,
+        out: &mut Vec<u8>,
+    ) -> Flow {
+        let State::Handshake { greeted } = self.state else {
+            debug_assert!(false, "no handshake was asked for");
+            return Flow::Drop;
+        };
+        let errors = self.errors;
+        *self = Session { secured: true, errors, ..Session::new() };
+        policy.observe(Event::Secured { resumed });
+        if !greeted {
+            return self.connected(now, config, policy, out);
+        }
+        self.state = State::Start;
+        self.restart_silence(&Turn { now, config, policy, out });
+        Flow::Continue
+    }
+
+    /// The TLS handshake failed, or TLS broke: nothing can be said any more.
+    pub fn tls_failed<P: Policy>(&mut self, policy: &mut P) -> Flow {
+        policy.observe(Event::Error(SessionError::Tls));
+        self.state = State::Dropped;
+        self.flow()
+    }
+
     /// Consumes all of `bytes` and appends the replies to `out`.
     pub fn handle<P: Policy>(
         &mut self,
@@ -151,8 +202,11 @@ impl Session {
     ) -> Flow {
         let mut turn = Turn { now, config, policy, out };
         self.release(&mut turn);
-        if !bytes.is_empty() && matches!(self.state, State::Greeting | State::Data) && self.is_holding() {
-            // The peer cannot have seen the greeting or the 354: it is taken back.
+        if !bytes.is_empty()
+            && matches!(self.state, State::Greeting | State::Data | State::StartTls)
+            && self.is_holding()
+        {
+            // The peer cannot have seen the greeting, the 354 or the 220: it is taken back.
             if let Some(held) = &mut self.held {
                 held.retract_last();
             }
@@ -164,7 +218,7 @@ impl Session {
         let mut completed = false;
         while !rest.is_empty() {
             let (consumed, whole) = match self.state {
-                State::Closing | State::Dropped => break,
+                State::Closing | State::Dropped | State::StartTls | State::Handshake { .. } => break,
                 State::Data => self.take_data(&mut turn, rest),
                 _ => self.take_line(&mut turn, rest),
             };
@@ -189,7 +243,11 @@ impl Session {
         self.release(&mut turn);
         if now >= self.silence_deadline && !matches!(self.state, State::Closing | State::Dropped) {
             turn.policy.observe(Event::Error(SessionError::TimedOut));
-            self.close(&mut turn, TIMED_OUT);
+            match self.state {
+                // In the middle of a handshake there is nothing to say it by.
+                State::Handshake { .. } => self.state = State::Dropped,
+                _ => self.close(&mut turn, TIMED_OUT),
+            }
         }
         self.flow()
     }
@@ -221,8 +279,12 @@ impl Session {
         self.state == State::Data
     }
 
-    fn flow(&self) -> Flow {
+    fn flow(&mut self) -> Flow {
         match self.state {
+            State::StartTls if !self.is_holding() => {
+                self.state = State::Handshake { greeted: true };
+                Flow::StartTls
+            }
             State::Dropped => Flow::Drop,
             State::Closing if !self.is_holding() => Flow::Close,
             _ => Flow::Continue,
@@ -264,7 +326,7 @@ impl Session {
             Command::Mail(mail) => self.mail(turn, mail),
             Command::Rcpt(rcpt) => self.rcpt(turn, rcpt),
             Command::Data => self.data(turn, more_follows),
-            Command::Ehlo { name } => self.hello(turn, name, turn.config.ehlo()),
+            Command::Ehlo { name } => self.hello(turn, name, turn.config.ehlo(self.secured)),
             Command::Helo { name } => self.hello(turn, name, turn.config.helo()),
             Command::Rset => {
                 self.end_transaction();
@@ -273,6 +335,7 @@ impl Session {
             Command::Noop => self.reply(turn, OK),
             Command::Vrfy => self.reply(turn, VRFY_OK),
             Command::Help => self.reply(turn, HELP_OK),
+            Command::StartTls => self.starttls(turn, more_follows),
             Command::Quit => self.close(turn, QUIT_OK),
         }
     }
@@ -283,6 +346,26 @@ impl Session {
             // Ends a transaction as RSET does (RFC 5321 §4.1.4).
             self.end_transaction();
             self.state = State::Ready;
+        }
+    }
+
+    fn starttls<P: Policy>(&mut self, turn: &mut Turn<'_, P>, more_follows: bool) {
+        if !turn.config.offers_starttls() {
+            return self.error(turn, SessionError::Command, NO_STARTTLS);
+        }
+        if more_follows {
+            // STARTTLS ends a group (RFC 3207 §4). What follows it in the clear would be taken for what was said under TLS.
+            return self.too_early(turn);
+        }
+        match self.state {
+            _ if self.secured => return self.error(turn, SessionError::Sequence, SECURED),
+            State::Ready => {}
+            State::Transaction => return self.error(turn, SessionError::Sequence, NESTED_MAIL),
+            _ => return self.error(turn, SessionError::Sequence, NO_EHLO),
+        }
+        let decision = turn.policy.decide(turn.now, Question::StartTls);
+        if self.answer(turn, decision, TLS_OK) {
+            self.state = State::StartTls;
         }
     }
 

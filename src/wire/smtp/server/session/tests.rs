@@ -487,3 +487,87 @@ proptest! {
         }
     }
 }
+
+impl Bench {
+    /// Behind EHLO on a server that offers STARTTLS.
+    fn offering_starttls() -> Bench {
+        let mut bench = Bench::new(Told::default());
+        bench.config = bench.config.offering_starttls();
+        bench.connect();
+        bench.send("EHLO client.example\r\n");
+        bench
+    }
+
+    fn tls_ready(&mut self) -> String {
+        let mut out = Vec::new();
+        self.flow = self.session.tls_ready(self.now, false, &self.config, &mut self.policy, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+}
+
+#[test]
+fn starttls_is_offered_in_the_clear_only_and_makes_the_session_anew() {
+    let mut bench = Bench::offering_starttls();
+    let offers = bench.send("EHLO client.example\r\n");
+    assert!(offers.starts_with("250-mx.example\r\n250-STARTTLS\r\n"), "{offers}");
+    assert_eq!(codes(&bench.send("STARTTLS\r\n")), ["220 2.0.0"]);
+    assert_eq!(bench.flow, Flow::StartTls);
+    assert_eq!(bench.send("NOOP\r\n"), "", "nothing in the clear is carried out any more");
+    assert_eq!((bench.tls_ready().as_str(), bench.flow), ("", Flow::Continue));
+    assert_eq!(codes(&bench.send(ENVELOPE)), ["503 5.5.1", "503 5.5.1"], "what was said before is forgotten");
+    assert!(!bench.send("EHLO client.example\r\n").contains("STARTTLS"));
+    assert_eq!(codes(&bench.send("STARTTLS\r\n")), ["503 5.5.1"]);
+    assert_eq!(codes(&bench.send(ENVELOPE)), ["250 2.1.0", "250 2.1.5"]);
+}
+
+#[test]
+fn octets_in_the_clear_behind_starttls_end_the_session_unexecuted() {
+    let mut bench = Bench::offering_starttls();
+    assert_eq!(codes(&bench.send(["STARTTLS\r\n", ENVELOPE].concat())), ["554 5.5.0"]);
+    assert_eq!((bench.flow, bench.errors()), (Flow::Close, vec![SessionError::TooEarly]));
+    // The 220 is held back: the peer cannot have seen it.
+    let mut bench = Bench::offering_starttls();
+    bench.policy.hold_ms = 10;
+    assert_eq!((bench.send("STARTTLS\r\n").as_str(), bench.flow), ("", Flow::Continue));
+    assert_eq!(codes(&bench.send("EHLO other.example\r\n")), ["554 5.5.0"], "the 220 is taken back");
+    assert_eq!(bench.flow, Flow::Close);
+}
+
+#[test]
+fn a_held_reply_to_starttls_begins_tls_when_it_goes_out() {
+    let mut bench = Bench::offering_starttls();
+    bench.policy.hold_ms = 10;
+    assert_eq!((bench.send("STARTTLS\r\n").as_str(), bench.flow), ("", Flow::Continue));
+    assert_eq!(codes(&bench.wait_until(200)), ["220 2.0.0"]);
+    assert_eq!(bench.flow, Flow::StartTls);
+}
+
+#[test]
+fn starttls_out_of_place_is_refused() {
+    let mut bench = Bench::ready();
+    assert_eq!(codes(&bench.send("STARTTLS\r\n")), ["502 5.5.1"]);
+    let mut bench = Bench::offering_starttls();
+    bench.send(ENVELOPE);
+    assert_eq!(codes(&bench.send("STARTTLS\r\n")), ["503 5.5.1"]);
+    assert_eq!(codes(&bench.send("STARTTLS now\r\n")), ["501 5.5.4"]);
+}
+
+#[test]
+fn a_session_that_begins_with_tls_greets_behind_the_handshake() {
+    let mut bench = Bench::new(Told::default());
+    bench.session.secure(bench.now, &bench.config);
+    assert_eq!(bench.tls_ready(), "220 mx.example ESMTP\r\n");
+    assert_eq!(codes(&bench.send("NOOP\r\n")), ["250 2.0.0"]);
+}
+
+#[test]
+fn a_handshake_that_fails_or_takes_too_long_drops_the_session_without_a_word() {
+    let mut bench = Bench::new(Told::default());
+    bench.session.secure(bench.now, &bench.config);
+    assert_eq!((bench.wait_until(5 * 60 * 1_000).as_str(), bench.flow), ("", Flow::Drop));
+    assert_eq!(bench.errors(), [SessionError::TimedOut]);
+    let mut bench = Bench::offering_starttls();
+    bench.send("STARTTLS\r\n");
+    assert_eq!(bench.session.tls_failed(&mut bench.policy), Flow::Drop);
+    assert_eq!(bench.errors(), [SessionError::Tls]);
+}

@@ -1,0 +1,178 @@
+//! How a job's connections secure themselves: what is trusted, by which name, and what is resumed.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::tickets::Tickets;
+use super::{Tls, certificates, private_key, provider};
+use crate::job::spec::SpecError;
+
+/// What a job says of its TLS. Files are read by whoever was given their names.
+#[derive(Clone, Debug)]
+pub struct ClientTlsOptions {
+    /// Certificates (PEM) of the issuers that are trusted, in place of the system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Any certificate is believed, of whomever and for whatever name.
+    pub skip_verify: bool,
+    /// TLS sessions are resumed where the server offers it.
+    pub resumption: bool,
+    /// What the client shows of itself where it is asked.
+    pub identity: Option<ClientIdentity>,
+}
+
+impl Default for ClientTlsOptions {
+    fn default() -> ClientTlsOptions {
+        ClientTlsOptions { ca_pem: None, skip_verify: false, resumption: true, identity: None }
+    }
+}
+
+/// A client's certificate and its key.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    /// The certificate, and those that lead to its issuer (PEM).
+    pub certificates_pem: Vec<u8>,
+    /// Its private key (PEM).
+    pub key_pem: Vec<u8>,
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientIdentity").finish_non_exhaustive()
+    }
+}
+
+/// The TLS of a job: one configuration for all connections of a shard.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    resumption: bool,
+}
+
+impl std::fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientTls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ClientTls {
+    /// The TLS of connections to `host`, a name or an IP address, for which the server's certificate must be valid. What
+    /// is wrong with a file or the name shows here, before anything is started.
+    pub fn new(host: &str, options: &ClientTlsOptions) -> Result<ClientTls, SpecError> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| SpecError::new("target", "a host name or an IP address that a certificate can name", host))?;
+        let provider = provider();
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has cipher suites for the versions that it is built with");
+        let builder =
+            builder.dangerous().with_custom_certificate_verifier(match (&options.ca_pem, options.skip_verify) {
+                // A file that cannot be read is an error all the same.
+                (Some(pem), true) => {
+                    certificates("ca_file", pem)?;
+                    Arc::new(BelieveAll(provider))
+                }
+                (None, true) => Arc::new(BelieveAll(provider)),
+                (ca_pem, false) => verifier(ca_pem.as_deref(), provider)?,
+            });
+        let mut config = match &options.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let chain = certificates("client_cert", &identity.certificates_pem)?;
+                let key = private_key("client_key", &identity.key_pem)?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| SpecError::new("client_key", "the key of `client_cert`", error))?
+            }
+        };
+        config.resumption = Resumption::disabled();
+        Ok(ClientTls { config: Arc::new(config), name, resumption: options.resumption })
+    }
+
+    /// The same for one shard with so many connections, which resumes its own sessions.
+    pub fn for_shard(&self, connections: u32) -> ClientTls {
+        if !self.resumption {
+            return self.clone();
+        }
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = Resumption::store(Arc::new(Tickets::new(connections)));
+        ClientTls { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// Begins the TLS of one connection.
+    pub(in crate::shard) fn connect(&self) -> Box<Tls> {
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        Box::new(Tls::new(Connection::Client(connection.expect("the configuration is whole, and there is randomness"))))
+    }
+}
+
+fn verifier(ca_pem: Option<&[u8]>, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, SpecError> {
+    let mut roots = RootCertStore::empty();
+    match ca_pem {
+        Some(pem) => {
+            for certificate in certificates("ca_file", pem)? {
+                roots
+                    .add(certificate)
+                    .map_err(|error| SpecError::new("ca_file", "certificates of issuers in PEM", error))?;
+            }
+        }
+        None => {
+            // Some of a system's certificates may be unreadable or odd; what matters is that any is left.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                let expected = "a file, since this system has no certificates of issuers (or skip_verify)";
+                return Err(SpecError::new("ca_file", expected, "none"));
+            }
+        }
+    }
+    match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(SpecError::new("ca_file", "certificates of issuers in PEM", error)),
+    }
+}
+
+/// Believes every certificate, though not that somebody has its key who has not.
+#[derive(Debug)]
+struct BelieveAll(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAll {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
