@@ -13,8 +13,10 @@ import email
 import email.policy
 import email.utils
 import json
+import os
 import re
 import signal
+import ssl
 import sys
 
 from aiosmtpd.smtp import SMTP
@@ -102,19 +104,39 @@ class Counter:
         }
 
 
+def tls_context():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(os.environ["TLS_CERT"], os.environ["TLS_KEY"])
+    if "TLS_CLIENT_CA" in os.environ:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(os.environ["TLS_CLIENT_CA"])
+    return context
+
+
 async def main():
     port = int(sys.argv[1])
     expected = open(sys.argv[2], "rb").read() if len(sys.argv) > 2 else None
     counter = Counter(expected)
+    how = os.environ.get("TLS")
+    tls = tls_context() if how else None
 
     def session():
         counter.sessions += 1
-        return SMTP(counter, hostname="aiosmtpd.test", enable_SMTPUTF8=True, loop=asyncio.get_running_loop())
+        return SMTP(
+            counter,
+            hostname="aiosmtpd.test",
+            enable_SMTPUTF8=True,
+            tls_context=tls if how == "starttls" else None,
+            require_starttls=how == "starttls",
+            loop=asyncio.get_running_loop(),
+        )
 
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    server = await loop.create_server(session, "127.0.0.1", port, backlog=512)
+    server = await loop.create_server(
+        session, "127.0.0.1", port, backlog=512, ssl=tls if how == "tls" else None
+    )
     print(f"listening on 127.0.0.1:{port}", flush=True)
     await ended.wait()
     server.close()

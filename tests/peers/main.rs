@@ -1,5 +1,5 @@
 //! timecop against real peers, each started and ended by the test that needs it: Postfix, its smtp-sink and smtp-source,
-//! aiosmtpd, swaks and Python's smtplib. A missing peer fails the test; `tools/test` installs them all.
+//! aiosmtpd, swaks, openssl and Python's smtplib. A missing peer fails the test; `tools/test` installs them all.
 
 mod bench;
 mod faults;
@@ -7,3 +7,4 @@ mod generator;
 mod run;
 mod sink;
 mod support;
+mod tls;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends messages with random content through Python's smtplib, keeping a copy of each.
 
-usage: smtplib_send.py PORT COUNT SEED DIRECTORY
+usage: smtplib_send.py PORT COUNT SEED DIRECTORY [tls|starttls CAFILE]
 
 The content has what goes wrong most easily: lines of dots and lines that begin with dots, octets above 127, empty lines,
 lines of the greatest length (998 octets, RFC 5322 section 2.1.1), and ends with and without an empty line.
@@ -10,6 +10,7 @@ lines of the greatest length (998 octets, RFC 5322 section 2.1.1), and ends with
 import pathlib
 import random
 import smtplib
+import ssl
 import sys
 
 
@@ -30,11 +31,22 @@ def line(chance):
     return bytes(chance.randrange(32, 127) for _ in range(chance.randrange(1, 78)))
 
 
+def connect(port, how=None, ca_file=None):
+    options = {"local_hostname": "smtplib.test", "timeout": 60}
+    context = ssl.create_default_context(cafile=ca_file) if how else None
+    if how == "tls":
+        return smtplib.SMTP_SSL("localhost", port, context=context, **options)
+    client = smtplib.SMTP("localhost", port, **options)
+    if how == "starttls":
+        client.starttls(context=context)
+    return client
+
+
 def main():
     port, count, seed = (int(argument) for argument in sys.argv[1:4])
     kept = pathlib.Path(sys.argv[4])
     chance = random.Random(seed)
-    client = smtplib.SMTP("127.0.0.1", port, local_hostname="smtplib.test", timeout=60)
+    client = connect(port, *sys.argv[5:])
     for number in range(count):
         head = f"From: <a@example.com>\r\nTo: <b@example.com>\r\nSubject: {seed}-{number}\r\n\r\n".encode()
         content = head + b"".join(line(chance) + b"\r\n" for _ in range(chance.randrange(0, 40)))

@@ -198,6 +198,8 @@ fn certificate_fault(fault: &CertificateError) -> String {
         CertificateError::NotValidForName => "the certificate is not valid for this host's name".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => {
             let expected = expected.to_str();
+            let plain = |name: &String| name.trim_start_matches("DnsName(\"").trim_end_matches("\")").to_owned();
+            let presented: Vec<String> = presented.iter().map(plain).collect();
             format!("the certificate is not valid for {expected}, but for {}", presented.join(", "))
         }
         other => format!("the certificate is not valid: {other:?}"),

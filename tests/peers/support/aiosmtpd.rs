@@ -1,10 +1,11 @@
 //! aiosmtpd, which looks at every message.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Port, Process, python, script};
+use super::{Certificate, Port, Process, python, script};
 
 /// A running aiosmtpd.
 pub struct Aiosmtpd {
@@ -15,9 +16,22 @@ pub struct Aiosmtpd {
 impl Aiosmtpd {
     /// Starts it. With `expected`, every message must be this file behind fresh Date and Message-ID fields.
     pub fn start(expected: Option<&Path>) -> Aiosmtpd {
+        Aiosmtpd::launch(|command| command.args(expected))
+    }
+
+    /// Starts it so that it takes no mail without TLS: from the first byte (`tls`) or by STARTTLS (`starttls`). With
+    /// `client`, clients must show that certificate.
+    pub fn secured(how: &str, certificate: &Certificate, client: Option<&Certificate>) -> Aiosmtpd {
+        Aiosmtpd::launch(|command| {
+            command.env("TLS", how).env("TLS_CERT", certificate.file()).env("TLS_KEY", certificate.key_file());
+            command.envs(client.map(|client| ("TLS_CLIENT_CA", client.file())))
+        })
+    }
+
+    fn launch(settle: impl FnOnce(&mut Command) -> &mut Command) -> Aiosmtpd {
         let port = Port::claim();
         let mut command = python();
-        command.arg(script("aiosmtpd_count.py")).arg(port.number().to_string()).args(expected);
+        settle(command.arg(script("aiosmtpd_count.py")).arg(port.number().to_string()));
         let mut process = Process::start(&mut command);
         process.wait_line("listening on ");
         Aiosmtpd { process, port }

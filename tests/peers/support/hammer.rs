@@ -25,8 +25,13 @@ const ENDS: [&str; 6] = ["accepted", "deferred", "rejected", "failed", "missed",
 impl Hammer {
     /// Starts a run against a port of this machine.
     pub fn start(port: u16, options: &[&str]) -> Hammer {
+        Hammer::aim(&format!("smtp://127.0.0.1:{port}"), options)
+    }
+
+    /// Starts a run against a target.
+    pub fn aim(target: &str, options: &[&str]) -> Hammer {
         let mut command = timecop();
-        command.arg("hammer").arg(format!("smtp://127.0.0.1:{port}")).args(["--json", "-", "--quiet"]).args(options);
+        command.arg("hammer").arg(target).args(["--json", "-", "--quiet"]).args(options);
         Hammer { process: Process::start(&mut command) }
     }
 
@@ -82,6 +87,11 @@ impl Run {
     /// How many errors there were in `phase`.
     pub fn errors(&self, phase: &str) -> u64 {
         self.sum("errors", |row| row["phase"] == phase)
+    }
+
+    /// How many errors of this kind there were in `phase`.
+    pub fn errors_of(&self, kind: &str, phase: &str) -> u64 {
+        self.sum("errors", |row| row["phase"] == phase && row["kind"] == kind)
     }
 
     /// How many errors there were in all.

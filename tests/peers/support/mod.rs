@@ -2,6 +2,7 @@
 //! logs when the test is failing.
 
 mod aiosmtpd;
+mod certificate;
 mod hammer;
 mod port;
 mod postfix;
@@ -11,7 +12,8 @@ mod sink;
 mod smtp_sink;
 
 pub use aiosmtpd::Aiosmtpd;
-pub use hammer::Hammer;
+pub use certificate::{Certificate, text};
+pub use hammer::{Hammer, Run};
 pub use port::Port;
 pub use postfix::Postfix;
 pub use process::{Finished, Process, poll};

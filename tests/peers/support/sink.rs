@@ -16,8 +16,17 @@ pub struct Sink {
 impl Sink {
     /// Starts it with `options` and waits until it says that it listens.
     pub fn start(options: &[&str]) -> Sink {
+        Sink::listening("", options)
+    }
+
+    /// Starts it with TLS from the first byte.
+    pub fn secured(options: &[&str]) -> Sink {
+        Sink::listening("smtps://", options)
+    }
+
+    fn listening(scheme: &str, options: &[&str]) -> Sink {
         let port = Port::claim();
-        let address = format!("127.0.0.1:{}", port.number());
+        let address = format!("{scheme}127.0.0.1:{}", port.number());
         let mut command = timecop();
         command.args(["sink", "--listen", &address, "--json", "-"]).args(options);
         let mut process = Process::start(&mut command);
