@@ -413,9 +413,11 @@ impl Connections {
         if !may_speak || self.ring.is_sending(file) {
             return;
         }
-        let news = tls.news(connection.out.as_ref());
-        if news > 0 {
-            leaving(file, news);
+        if let Some(plain) = &connection.out {
+            let octets = tls.news(plain);
+            if octets > 0 {
+                leaving(file, octets);
+            }
         }
         let mut records = self.ring.outgoing();
         let mut is_last = !is_open;

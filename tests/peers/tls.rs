@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::support::{Aiosmtpd, Certificate, Finished, Hammer, Postfix, Process, Run, Sink, python, script, text};
@@ -320,4 +321,64 @@ fn wrong_files_are_named_before_anything_is_started() {
         assert_eq!(status.code(), Some(2), "{arguments:?}: {stderr}");
         assert!(stderr.contains(option) && !stderr.contains("PRIVATE"), "{arguments:?}: {stderr}");
     }
+}
+
+type Secured = BufReader<rustls::StreamOwned<rustls::ServerConnection, TcpStream>>;
+
+/// A server over TLS that lets sessions come up to the 354, one after the other; what is then done with each is the
+/// test's affair. It ends after so many.
+fn server_up_to_354<T: Send + 'static>(
+    certificate: &Certificate,
+    sessions: usize,
+    then: impl Fn(Secured) -> T + Send + 'static,
+) -> (u16, JoinHandle<Vec<T>>) {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = vec![CertificateDer::from_pem_file(certificate.file()).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(certificate.key_file()).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = builder.expect("versions").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it has an address").port();
+    let served = std::thread::spawn(move || {
+        let session = |socket: std::io::Result<TcpStream>| {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut peer = BufReader::new(rustls::StreamOwned::new(connection, socket.expect("a client")));
+            peer.get_mut().write_all(b"220 here\r\n").expect("the client reads");
+            for expected in ["EHLO", "MAIL", "RCPT", "DATA"] {
+                assert!(line(&mut peer).starts_with(expected));
+                let reply: &[u8] = if expected == "DATA" { b"354 go\r\n" } else { b"250 ok\r\n" };
+                peer.get_mut().write_all(reply).expect("the client reads");
+            }
+            then(peer)
+        };
+        listener.incoming().take(sessions).map(session).collect()
+    });
+    (port, served)
+}
+
+#[test]
+fn the_generator_says_goodbye() {
+    let certificate = localhost();
+    let (port, served) = server_up_to_354(&certificate, 1, |mut peer| {
+        while line(&mut peer) != "." {}
+        peer.get_mut().write_all(b"250 ok\r\n").expect("the client reads");
+        assert_eq!(line(&mut peer), "QUIT");
+        peer.get_mut().write_all(b"221 bye\r\n").expect("the client reads");
+        peer.read(&mut [0; 16])
+    });
+    run("smtps", port, &certificate, &["-m", "1", "-s", "400"]).assert_all_accepted(1);
+    let ends = served.join().expect("the session");
+    assert!(matches!(ends[..], [Ok(0)]), "a close_notify comes before the end of the stream: {ends:?}");
+}
+
+#[test]
+fn a_connection_that_is_given_up_in_the_middle_of_a_large_message_is_replaced_under_tls_too() {
+    let certificate = localhost();
+    let (port, served) = server_up_to_354(&certificate, 3, |peer| peer);
+    let run = run("smtps", port, &certificate, &["-m", "3", "-s", "20000000", "--timeout", "1s"]);
+    assert_eq!((run.count("messages.failed"), run.errors_of("timeout", "final")), (3, 3), "{}", run.shown());
+    assert_eq!(served.join().expect("the sessions").len(), 3);
 }

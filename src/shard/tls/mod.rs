@@ -114,10 +114,9 @@ impl Tls {
         TlsSession { version, cipher: cipher.unwrap_or("unknown"), resumed }
     }
 
-    /// How much plaintext is in hand that the caller has not been told of.
-    pub fn news(&mut self, plain: Option<&Outgoing>) -> usize {
-        let octets = plain.map_or(0, Outgoing::len);
-        octets - std::mem::replace(&mut self.told, octets)
+    /// How much of the plaintext in hand the caller has not been told of yet.
+    pub fn news(&mut self, plain: &Outgoing) -> usize {
+        plain.len() - std::mem::replace(&mut self.told, plain.len())
     }
 
     /// Puts what is to be sent next into `out`: what the handshake wants, then records of `plain`, no more than
@@ -186,9 +185,7 @@ fn failure(error: &rustls::Error, was_ready: bool) -> TlsFailure {
 fn certificate_fault(fault: &CertificateError) -> String {
     match fault {
         CertificateError::UnknownIssuer => {
-            "the certificate's issuer is unknown: name its file with --ca-file if it is \
-             to be trusted"
-                .to_owned()
+            "the certificate's issuer is unknown: expected one that the system trusts, or one of the ca_file".to_owned()
         }
         CertificateError::BadSignature => "the certificate is not signed by the issuer that it names".to_owned(),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired".to_owned(),

@@ -7,11 +7,11 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// Tickets that are kept for each connection. One is used up by each handshake under TLS 1.3, and servers give two back:
-/// what is kept for a connection must last while all of them connect at once, with something to spare.
-const TICKETS_PER_CONNECTION: usize = 8;
-/// Tickets that are kept in all, of about 1 kB each.
-const TICKETS_MAX: usize = 32_768;
+/// Tickets that are kept for each connection. One is used up by each handshake under TLS 1.3, and most servers give two
+/// back: what is kept must last while all connect at once, with something to spare.
+const TICKETS_PER_CONNECTION: usize = 4;
+/// Tickets that are kept in all, of some kB each: many more than connections are opened at once.
+const TICKETS_MAX: usize = 16_384;
 
 /// The store of one shard for one job, whose target is always the same, so that names are not looked at. No other thread
 /// ever waits for its lock.
