@@ -17,7 +17,7 @@ use crate::control::sink::SinkPlan;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
 use crate::message::MESSAGE_BYTES_MAX;
 use crate::shard::machine::{self, Needs};
-use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsOptions};
+use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
 use crate::wire::smtp::server::ServerConfig;
 
 /// How long a run lasts that names neither a time nor a number of messages.
@@ -104,9 +104,10 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         address: loopback(0),
         connection: ConnectionType::Plain,
     });
-    let tls = tls(&arguments, &target)?;
+    let tls_files = tls_files(&arguments)?;
     let raw = raw_spec(arguments, is_embedded)?;
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
+    let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
     Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
 }
 
@@ -136,33 +137,13 @@ fn raw_spec(arguments: HammerArguments, is_embedded: bool) -> Result<RawSpec, St
     })
 }
 
-/// The TLS of a target that is secured, from its files.
-fn tls(arguments: &HammerArguments, target: &Target) -> Result<Option<ClientTls>, StartError> {
-    if target.connection == ConnectionType::Plain {
-        let files = [("--ca-file", &arguments.ca_file), ("--client-cert", &arguments.client_cert)];
-        return match files.into_iter().find(|(_, file)| file.is_some()) {
-            Some((option, _)) => Err(StartError::new(format!(
-                "{option}: expected a target with TLS (smtps:// or smtp+starttls://), got one without"
-            ))),
-            None => Ok(None),
-        };
-    }
+/// What the files of the options say of TLS.
+fn tls_files(arguments: &HammerArguments) -> Result<ClientTlsFiles, StartError> {
     let read = |option, path: &Option<PathBuf>| path.as_deref().map(|path| read_pem(option, path)).transpose();
-    let identity = match (&arguments.client_cert, &arguments.client_key) {
-        (Some(certificate), Some(key)) => Some(ClientIdentity {
-            certificates_pem: read_pem("--client-cert", certificate)?,
-            key_pem: read_pem("--client-key", key)?,
-        }),
-        _ => None,
-    };
-    let options = ClientTlsOptions {
-        ca_pem: read("--ca-file", &arguments.ca_file)?,
-        skip_verify: arguments.skip_verify,
-        resumption: !arguments.no_resumption,
-        identity,
-    };
-    let tls = ClientTls::new(&target.host, &options).map_err(|error| StartError::new(with_option(&error)))?;
-    Ok(Some(tls))
+    let certificate = read("--client-cert", &arguments.client_cert)?;
+    let key = read("--client-key", &arguments.client_key)?;
+    let identity = certificate.zip(key).map(|(certificates_pem, key_pem)| ClientIdentity { certificates_pem, key_pem });
+    Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
 }
 
 fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {

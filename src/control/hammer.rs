@@ -30,7 +30,7 @@ pub struct HammerPlan {
     pub spec: JobSpec,
     /// The generator's CPUs, one shard each; no more are used than there are connections.
     pub cpus: Vec<usize>,
-    /// The TLS of its connections: needed where the target is secured.
+    /// The TLS of its connections, as [`ClientTls::of_job`] makes it.
     pub tls: Option<ClientTls>,
     /// A sink to be loaded, in place of the job's target.
     pub embedded: Option<SinkPlan>,

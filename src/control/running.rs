@@ -70,7 +70,8 @@ pub struct RunningJob {
 }
 
 impl RunningJob {
-    /// Splits a job over these shards of the pool, no more than it has connections, and starts it there, now.
+    /// Splits a job over these shards of the pool, no more than it has connections, and starts it there, now. `tls` is what
+    /// [`ClientTls::of_job`] makes of its spec.
     pub fn start(
         id: u64,
         spec: &JobSpec,

@@ -85,6 +85,11 @@ impl SpecError {
         SpecError { field, problem: format!("expected {expected}, got {got}") }
     }
 
+    /// What means something under TLS alone was given for a target without.
+    pub(crate) fn without_tls(field: &'static str) -> SpecError {
+        SpecError::new(field, "a target with TLS (smtps:// or smtp+starttls://)", "one without")
+    }
+
     /// An error of the value itself, which says all there is to say.
     pub(crate) fn of(field: &'static str, error: impl std::fmt::Display) -> SpecError {
         SpecError { field, problem: error.to_string() }
@@ -287,9 +292,7 @@ impl JobSpec {
 fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecError> {
     let said = [("skip_verify", raw.skip_verify.is_some()), ("resumption", raw.resumption.is_some())];
     match said.into_iter().find(|(_, said)| *said) {
-        Some((field, _)) if connection == ConnectionType::Plain => {
-            Err(SpecError::new(field, "a target with TLS (smtps:// or smtp+starttls://)", "one without"))
-        }
+        Some((field, _)) if connection == ConnectionType::Plain => Err(SpecError::without_tls(field)),
         _ => Ok(()),
     }
 }

@@ -10,25 +10,15 @@ use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, 
 
 use super::tickets::Tickets;
 use super::{Tls, certificates, private_key, provider};
-use crate::job::spec::SpecError;
+use crate::job::spec::{ConnectionType, JobSpec, SpecError};
 
-/// What a job says of its TLS. Files are read by whoever was given their names.
-#[derive(Clone, Debug)]
-pub struct ClientTlsOptions {
+/// What files say of a job's TLS, read by whoever was given their names.
+#[derive(Clone, Debug, Default)]
+pub struct ClientTlsFiles {
     /// Certificates (PEM) of the issuers that are trusted, in place of the system's.
     pub ca_pem: Option<Vec<u8>>,
-    /// Any certificate is believed, of whomever and for whatever name.
-    pub skip_verify: bool,
-    /// TLS sessions are resumed where the server offers it.
-    pub resumption: bool,
     /// What the client shows of itself where it is asked.
     pub identity: Option<ClientIdentity>,
-}
-
-impl Default for ClientTlsOptions {
-    fn default() -> ClientTlsOptions {
-        ClientTlsOptions { ca_pem: None, skip_verify: false, resumption: true, identity: None }
-    }
 }
 
 /// A client's certificate and its key.
@@ -61,26 +51,43 @@ impl std::fmt::Debug for ClientTls {
 }
 
 impl ClientTls {
-    /// The TLS of connections to `host`, a name or an IP address, for which the server's certificate must be valid. What
-    /// is wrong with a file or the name shows here, before anything is started.
-    pub fn new(host: &str, options: &ClientTlsOptions) -> Result<ClientTls, SpecError> {
+    /// The TLS of a job, `None` where its target has none. What is wrong with a file or the host's name shows here, before
+    /// anything is started.
+    pub fn of_job(spec: &JobSpec, files: &ClientTlsFiles) -> Result<Option<ClientTls>, SpecError> {
+        if spec.target.connection != ConnectionType::Plain {
+            return ClientTls::new(&spec.target.host, spec.skip_verify, spec.resumption, files).map(Some);
+        }
+        let given = [("ca_file", files.ca_pem.is_some()), ("client_cert", files.identity.is_some())];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((field, _)) => Err(SpecError::without_tls(field)),
+            None => Ok(None),
+        }
+    }
+
+    /// The TLS of connections to `host`, a name or an IP address, for which the server's certificate must be valid, unless
+    /// any is believed.
+    pub(super) fn new(
+        host: &str,
+        skip_verify: bool,
+        resumption: bool,
+        files: &ClientTlsFiles,
+    ) -> Result<ClientTls, SpecError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| SpecError::new("target", "a host name or an IP address that a certificate can name", host))?;
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("the provider has cipher suites for the versions that it is built with");
-        let builder =
-            builder.dangerous().with_custom_certificate_verifier(match (&options.ca_pem, options.skip_verify) {
-                // A file that cannot be read is an error all the same.
-                (Some(pem), true) => {
-                    certificates("ca_file", pem)?;
-                    Arc::new(BelieveAll(provider))
-                }
-                (None, true) => Arc::new(BelieveAll(provider)),
-                (ca_pem, false) => verifier(ca_pem.as_deref(), provider)?,
-            });
-        let mut config = match &options.identity {
+        let builder = builder.dangerous().with_custom_certificate_verifier(match (&files.ca_pem, skip_verify) {
+            // A file that cannot be read is an error all the same.
+            (Some(pem), true) => {
+                certificates("ca_file", pem)?;
+                Arc::new(BelieveAll(provider))
+            }
+            (None, true) => Arc::new(BelieveAll(provider)),
+            (ca_pem, false) => verifier(ca_pem.as_deref(), provider)?,
+        });
+        let mut config = match &files.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let chain = certificates("client_cert", &identity.certificates_pem)?;
@@ -91,7 +98,7 @@ impl ClientTls {
             }
         };
         config.resumption = Resumption::disabled();
-        Ok(ClientTls { config: Arc::new(config), name, resumption: options.resumption })
+        Ok(ClientTls { config: Arc::new(config), name, resumption })
     }
 
     /// The same for one shard with so many connections, which resumes its own sessions.

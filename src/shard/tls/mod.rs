@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, Connection, HandshakeKind, ProtocolVersion};
 
-pub use client::{ClientIdentity, ClientTls, ClientTlsOptions};
+pub use client::{ClientIdentity, ClientTls, ClientTlsFiles};
 pub use server::ServerTls;
 
 use crate::job::link::{TlsFailure, TlsSession};

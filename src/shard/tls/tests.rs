@@ -15,13 +15,23 @@ use crate::wire::smtp::client::{self, Client, ClientError, Output, Timeouts, Tls
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
 /// A certificate for localhost that its client trusts, made with this change, and its server.
-fn pair(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (ClientTlsOptions, ServerTls) {
+fn pair(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (ClientTlsFiles, ServerTls) {
     let mut made = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     change(&mut made);
     let key = rcgen::KeyPair::generate().unwrap();
     let pem = made.self_signed(&key).unwrap().pem();
     let server = ServerTls::from_pem(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
-    (ClientTlsOptions { ca_pem: Some(pem.into_bytes()), ..ClientTlsOptions::default() }, server)
+    (ClientTlsFiles { ca_pem: Some(pem.into_bytes()), identity: None }, server)
+}
+
+/// A client that trusts these files.
+fn client_of(host: &str, files: &ClientTlsFiles) -> Result<ClientTls, SpecError> {
+    ClientTls::new(host, false, true, files)
+}
+
+/// A client that believes everybody.
+fn credulous(host: &str) -> Box<Tls> {
+    ClientTls::new(host, true, true, &ClientTlsFiles::default()).unwrap().connect()
 }
 
 fn outgoing(bytes: &[u8]) -> Outgoing {
@@ -55,8 +65,8 @@ fn shake(client: &mut Tls, server: &mut Tls) -> (Option<TlsSession>, [Option<Tls
     panic!("the handshake does not end");
 }
 
-fn fault(host: &str, options: &ClientTlsOptions, server: &ServerTls) -> TlsFailure {
-    let mut client = ClientTls::new(host, options).unwrap().connect();
+fn fault(host: &str, options: &ClientTlsFiles, server: &ServerTls) -> TlsFailure {
+    let mut client = client_of(host, options).unwrap().connect();
     let (session, [failed, at_server]) = shake(&mut client, &mut server.accept());
     assert_eq!(session, None);
     assert!(at_server.is_some_and(|failure| failure.reason.contains("alert")), "the server is told");
@@ -80,25 +90,21 @@ fn certificates_are_verified_by_issuer_name_and_time() {
         assert_eq!(failure.kind, "certificate");
         assert!(failure.reason.contains(words), "{words}: {}", failure.reason);
     }
-    let (session, failed) = shake(&mut ClientTls::new("localhost", &trusting).unwrap().connect(), &mut server.accept());
+    let (session, failed) = shake(&mut client_of("localhost", &trusting).unwrap().connect(), &mut server.accept());
     assert_eq!((session.unwrap().version, failed), ("TLSv1.3", [None, None]));
-    let unseen = ClientTlsOptions { skip_verify: true, ..ClientTlsOptions::default() };
-    let mut client = ClientTls::new("elsewhere.example", &unseen).unwrap().connect();
-    assert!(shake(&mut client, &mut expired_server.accept()).0.is_some());
+    assert!(shake(&mut credulous("elsewhere.example"), &mut expired_server.accept()).0.is_some());
 }
 
 #[test]
 fn the_certificate_of_a_sinks_own_making_is_good_for_this_machine() {
     assert!(ServerTls::self_signed("no name\u{e9}").is_ok(), "a name that no certificate can hold is left out");
-    let unseen = ClientTlsOptions { skip_verify: true, ..ClientTlsOptions::default() };
-    let mut client = ClientTls::new("::1", &unseen).unwrap().connect();
-    assert!(shake(&mut client, &mut ServerTls::self_signed("mx.example").unwrap().accept()).0.is_some());
+    assert!(shake(&mut credulous("::1"), &mut ServerTls::self_signed("mx.example").unwrap().accept()).0.is_some());
 }
 
 #[test]
 fn sessions_are_resumed_however_many_connect_at_once() {
     let (options, server) = pair(|_| {});
-    let tls = ClientTls::new("localhost", &options).unwrap().for_shard(32);
+    let tls = client_of("localhost", &options).unwrap().for_shard(32);
     let connect_all = || {
         let mut pairs: Vec<_> = (0..32).map(|_| (tls.connect(), server.accept())).collect();
         let sessions = pairs.iter_mut().map(|(client, server)| shake(client, server).0.unwrap());
@@ -107,7 +113,7 @@ fn sessions_are_resumed_however_many_connect_at_once() {
     connect_all();
     assert_eq!((0..5).map(|_| connect_all()).collect::<Vec<_>>(), [32; 5]);
 
-    let tls = ClientTls::new("localhost", &ClientTlsOptions { resumption: false, ..options }).unwrap().for_shard(32);
+    let tls = ClientTls::new("localhost", false, false, &options).unwrap().for_shard(32);
     for _ in 0..3 {
         assert!(!shake(&mut tls.connect(), &mut server.accept()).0.unwrap().resumed);
     }
@@ -146,7 +152,7 @@ fn tls_1_2_is_spoken_and_resumed_too_and_tickets_are_bounded() {
 /// Two that have shaken hands.
 fn connected() -> (Box<Tls>, Box<Tls>) {
     let (options, server) = pair(|_| {});
-    let (mut client, mut server) = (ClientTls::new("localhost", &options).unwrap().connect(), server.accept());
+    let (mut client, mut server) = (client_of("localhost", &options).unwrap().connect(), server.accept());
     assert!(shake(&mut client, &mut server).0.is_some());
     (client, server)
 }
@@ -200,7 +206,7 @@ fn a_goodbye_is_heard_as_the_end_and_nothing_behind_it_is_read() {
 #[test]
 fn octets_that_are_no_tls_are_a_failed_handshake_and_broken_records_broken_tls() {
     let (options, server) = pair(|_| {});
-    let mut client = ClientTls::new("localhost", &options).unwrap().connect();
+    let mut client = client_of("localhost", &options).unwrap().connect();
     let failure = client.receive(b"220 mx.example ESMTP\r\n", &mut Vec::new()).end.unwrap().unwrap_err();
     assert_eq!(failure.kind, "handshake", "{}", failure.reason);
     let failure = server.accept().receive(b"EHLO client.example\r\n", &mut Vec::new()).end.unwrap().unwrap_err();
@@ -224,19 +230,20 @@ fn wrong_files_are_named_and_keys_never_shown() {
     let pem = good.ca_pem.clone().unwrap();
     let identity = |certificates_pem: &[u8], key_pem: &[u8]| {
         let identity = ClientIdentity { certificates_pem: certificates_pem.into(), key_pem: key_pem.into() };
-        ClientTlsOptions { identity: Some(identity), ..good.clone() }
+        ClientTlsFiles { identity: Some(identity), ..good.clone() }
     };
     for (field, options) in [
-        ("ca_file", ClientTlsOptions { ca_pem: Some(b"none".to_vec()), ..good.clone() }),
-        ("ca_file", ClientTlsOptions { ca_pem: Some(b"none".to_vec()), skip_verify: true, ..good.clone() }),
+        ("ca_file", ClientTlsFiles { ca_pem: Some(b"none".to_vec()), ..good.clone() }),
         ("client_cert", identity(b"", key.as_bytes())),
         ("client_key", identity(&pem, &pem)),
         ("client_key", identity(&pem, key.as_bytes())),
     ] {
-        assert_eq!(ClientTls::new("localhost", &options).unwrap_err().field, field);
+        for skip_verify in [false, true] {
+            assert_eq!(ClientTls::new("localhost", skip_verify, true, &options).unwrap_err().field, field);
+        }
         assert!(!format!("{options:?}").contains("PRIVATE"), "{options:?}");
     }
-    assert_eq!(ClientTls::new("no name", &good).unwrap_err().field, "target");
+    assert_eq!(client_of("no name", &good).unwrap_err().field, "target");
     assert_eq!(ServerTls::from_pem(b"", key.as_bytes()).unwrap_err().field, "tls_cert");
     assert_eq!(ServerTls::from_pem(&pem, &pem).unwrap_err().field, "tls_key");
     assert_eq!(ServerTls::from_pem(&pem, key.as_bytes()).unwrap_err().field, "tls_key");
@@ -244,11 +251,7 @@ fn wrong_files_are_named_and_keys_never_shown() {
 
 /// A session over STARTTLS whose stream from the server ends behind so many octets; what ended it at the client, and
 /// whether the stream was that long.
-fn broken_off(
-    options: &ClientTlsOptions,
-    server: &ServerTls,
-    mut octets: usize,
-) -> (Option<(Phase, ClientError)>, bool) {
+fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize) -> (Option<(Phase, ClientError)>, bool) {
     let now = Instant::from_ns(1);
     let timeouts = Timeouts::uniform(Duration::from_secs(1));
     let config = client::ClientConfig { tls: TlsStart::StartTls, pipelining: true, timeouts };
@@ -309,7 +312,7 @@ fn broken_off(
                         client.written();
                     }
                     Output::StartTls => {
-                        client_tls = Some(ClientTls::new("localhost", options).unwrap().connect());
+                        client_tls = Some(client_of("localhost", options).unwrap().connect());
                     }
                     Output::Event(client::Event::Ready) if policy.counts().messages == 0 => {
                         client.begin(now, 1, &config)
