@@ -4,6 +4,8 @@
 //! *starts* when its first octet goes out: MAIL on an open session, or the connection itself where the slot has none.
 //! It ends with the reply that decides it. No message is sent twice.
 
+mod encode;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +15,9 @@ use super::plan::Job;
 use crate::load::{Pacer, Ticket};
 use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageTimes};
 use crate::message::DateCache;
-use crate::outgoing::Outgoing;
 use crate::phase::Phase;
-use crate::time::{Instant, WallTime};
-use crate::wire::smtp::client::{Client, Event, Output, RecipientTally, Write};
-use crate::wire::smtp::command::{self, Body, MailParameters};
+use crate::time::Instant;
+use crate::wire::smtp::client::{Client, Event, Output, RecipientTally};
 use crate::wire::smtp::reply::Class;
 
 /// How long messages in flight may take to end after the last one was dispatched, at the end of a run by time or after
@@ -430,36 +430,6 @@ impl Worker {
     }
 
     #[inline]
-    fn encode(&mut self, slot: u32, write: Write, now: Instant, out: &mut Outgoing) {
-        let job = &*self.job;
-        let this = &self.slots[slot as usize];
-        let sequence = this.ticket.map_or(0, |ticket| ticket.sequence);
-        match write {
-            Write::Ehlo => command::encode_ehlo(&mut out.bytes, &job.ehlo_name),
-            Write::Helo => command::encode_helo(&mut out.bytes, &job.ehlo_name),
-            Write::Mail => encode_mail(job, &this.client, sequence, out),
-            Write::Rcpt(index) => command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes()),
-            Write::StartTls => out.push(command::STARTTLS),
-            Write::Data => out.push(command::DATA),
-            Write::Group => {
-                self.delta.grouped = true;
-                encode_mail(job, &this.client, sequence, out);
-                for index in 0..job.recipients.per_message() {
-                    command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes());
-                }
-                out.push(command::DATA);
-            }
-            Write::Message => {
-                job.template.write(sequence, job.wall(now), &mut self.dates, out);
-                out.push(b".\r\n");
-            }
-            Write::EmptyMessage => out.push(b".\r\n"),
-            Write::Rset => out.push(command::RSET),
-            Write::Quit => out.push(command::QUIT),
-        }
-    }
-
-    #[inline]
     fn event(&mut self, slot: u32, event: Event, now: Instant) {
         match event {
             Event::Ready => self.ready(slot, now),
@@ -663,23 +633,5 @@ impl Worker {
             self.leave_connection(slot);
             self.end(slot);
         }
-    }
-}
-
-#[inline]
-fn encode_mail(job: &Job, client: &Client, sequence: u64, out: &mut Outgoing) {
-    let offered = client.capabilities();
-    let parameters = MailParameters {
-        size: offered.size.then(|| job.template.bytes(sequence)),
-        body: (offered.eight_bit_mime && job.template.is_8bit()).then_some(Body::EightBitMime),
-        smtputf8: offered.smtp_utf8 && job.needs_smtp_utf8,
-    };
-    command::encode_mail(&mut out.bytes, job.from.as_bytes(), &parameters);
-}
-
-impl Job {
-    /// The wall time at `now`, from the one that was read at the job's start.
-    fn wall(&self, now: Instant) -> WallTime {
-        self.wall_start + (now - self.start)
     }
 }
