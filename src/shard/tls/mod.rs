@@ -129,7 +129,13 @@ impl Tls {
         self.drain(out);
         let Some(plain) = plain.filter(|_| self.is_ready && !self.failed) else { return true };
         while self.sealed < plain.len() && out.bytes.len() < SEALED_BYTES_MAX {
-            match self.session.writer().write_vectored(&rest(plain, self.sealed)) {
+            let mut writer = self.session.writer();
+            // Gathering costs an allocation, and most plaintext is in one piece.
+            let written = match plain.has_shared() {
+                false => writer.write(&plain.bytes[self.sealed..]),
+                true => writer.write_vectored(&rest(plain, self.sealed)),
+            };
+            match written {
                 Ok(octets) if octets > 0 => self.sealed += octets,
                 // It is bounded by its buffer, which is empty here: it takes no more because the peer has broken TLS off.
                 Ok(_) | Err(_) => self.sealed = plain.len(),
