@@ -18,7 +18,7 @@ const REPLY: &[u8] = b"250 2.1.0 ok\r\n";
 fn turn(criterion: &mut Criterion) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let mut ring = Ring::new(RingConfig { dialed_files: 1, accepted_files: 0, buffers: 64 }).expect("a ring");
-    let target = ring.target(listener.local_addr().expect("it has an address"));
+    let target = ring.target(listener.local_addr().expect("it has an address"), &[]);
     ring.connect(0, target).expect("a socket");
     ring.submit().expect("the ring works");
     ring.wait(Duration::from_secs(10)).expect("the ring works");

@@ -15,6 +15,7 @@
 //!
 //! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
 //!
+//! - [`config`]: the configuration file of the service, from text to values that are known to be valid;
 //! - [`shard`]: pinned threads, each with a ring of its own and one loop that mutates all of its state;
 //! - [`control`]: starts and stops shards, follows jobs, merges what they measured;
 //! - [`cli`]: the command line.
@@ -33,6 +34,8 @@ pub mod wire;
 
 #[cfg(feature = "engine")]
 pub mod cli;
+#[cfg(feature = "engine")]
+pub mod config;
 #[cfg(feature = "engine")]
 pub mod control;
 #[cfg(feature = "engine")]

@@ -58,6 +58,8 @@ const IMPURE: &[&str] = &[
     "signal_hook",
     "core_affinity",
     "async_channel",
+    "hickory_resolver",
+    "tokio",
     "std::thread",
     "std::os",
     "std::time::Instant",

@@ -28,3 +28,13 @@ fn server_session() {
 fn client_session() {
     replay("client_session", fuzz_properties::client_session::check);
 }
+
+#[test]
+fn job_request() {
+    replay("job_request", fuzz_properties::job_request::check);
+}
+
+#[test]
+fn auth_exchange() {
+    replay("auth_exchange", fuzz_properties::auth_exchange::check);
+}

@@ -1,4 +1,5 @@
-//! What the documentation shows works as shown: the README's commands run, and `docs/report.md` names every field.
+//! What the documentation shows works as shown: the README's commands run, `docs/report.md` names every field, and
+//! `docs/timecop.toml` is a right configuration.
 #![cfg(feature = "engine")]
 #![allow(clippy::unwrap_used)]
 
@@ -81,6 +82,18 @@ fn collect(value: &serde_json::Value, fields: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn the_example_of_a_configuration_is_right_and_a_wrong_one_is_told_of() {
+    let check = |file: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_timecop")).args(["check", "--config", file]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = check(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/timecop.toml"));
+    assert!(code == Some(0) && text.contains("no faults"), "{text}");
+    let (code, text) = check(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+    assert!(code == Some(2) && text.contains("package: this key is unknown"), "{text}");
+}
+
+#[test]
 fn no_place_is_left_to_be_filled_in() {
     for text in [README, REPORT, include_str!("../ARCHITECTURE.md"), include_str!("../CHANGELOG.md")] {
         assert!(!text.contains("<!--"), "{text}");
@@ -90,11 +103,11 @@ fn no_place_is_left_to_be_filled_in() {
 #[test]
 fn every_option_of_the_readme_exists() {
     let binary = env!("CARGO_BIN_EXE_timecop");
-    let help = |command: &str| {
-        let output = Command::new(binary).args([command, "--help"]).output().unwrap();
+    let help = |command: &[&str]| {
+        let output = Command::new(binary).args(command).arg("--help").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let known = help("hammer") + &help("sink");
+    let known = [&["hammer"][..], &["sink"], &["check"]].map(help).concat();
     for word in README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")) {
         if !["--release", "--path", "--", "--help", "---"].contains(&word) && !word.trim_matches('-').is_empty() {
             assert!(known.contains(word), "the README speaks of {word}, which no command knows");

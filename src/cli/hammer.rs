@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
-use super::args::{HammerArguments, PipeliningArgument};
+use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
     NOT_ALL_ACCEPTED, OK, StartError, check_machine, progress, read_pem, report, resources, target, with_option,
@@ -15,6 +15,8 @@ use crate::control::layout;
 use crate::control::signals;
 use crate::control::sink::SinkPlan;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
+use crate::measure::report::Report;
+use crate::measure::verdict::Severity;
 use crate::message::MESSAGE_BYTES_MAX;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
@@ -26,6 +28,7 @@ const DURATION: std::time::Duration = std::time::Duration::from_secs(10);
 pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
     let quiet = arguments.quiet;
     let json = arguments.json.as_deref().map(JsonOutput::open).transpose()?;
+    let thresholds = arguments.fail_if.conditions.clone();
     let plan = plan(arguments)?;
     check_machine(&needs(&plan))?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
@@ -35,8 +38,12 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
         error => StartError::new(error),
     });
     bar.finish();
-    let report = report?;
-    let mut all_is_well = report.messages.accepted == report.messages.asked && report.aborted.is_none();
+    let mut report = report?;
+    report.check(&thresholds);
+    let mut all_is_well = report.messages.accepted == report.messages.asked
+        && report.aborted.is_none()
+        && !report.is_invalid()
+        && report.thresholds.iter().all(|threshold| threshold.met);
     let standard_output_is_json = json.as_ref().is_some_and(JsonOutput::is_standard_output);
     // The result for machines goes first: nothing that happens to the other one may cost it.
     if let Some(json) = json {
@@ -48,11 +55,25 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
     if let Some(reason) = &report.aborted {
         complain(format_args!("error: the run was given up: {reason}"));
     }
+    if quiet || standard_output_is_json {
+        complain_of_figures(&report);
+    }
     Ok(if all_is_well { OK } else { NOT_ALL_ACCEPTED })
 }
 
+/// Says what makes the run fail although every message was accepted, where no report shows it.
+fn complain_of_figures(report: &Report) {
+    let verdict = report.verdict.iter().filter(|_| report.is_invalid());
+    for reason in verdict.flat_map(|verdict| &verdict.reasons).filter(|reason| reason.severity == Severity::Invalid) {
+        complain(format_args!("error: the run is invalid: {}", reason.text));
+    }
+    for missed in report.thresholds.iter().filter(|threshold| !threshold.met) {
+        complain(format_args!("error: the run failed: {}", missed.asked));
+    }
+}
+
 /// Whether a result could be written. A reader who has seen enough is no failure.
-fn written(result: std::io::Result<()>) -> bool {
+pub(super) fn written(result: std::io::Result<()>) -> bool {
     match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("error: cannot write the result to standard output: {error}"));
@@ -70,7 +91,7 @@ fn needs(plan: &HammerPlan) -> Needs {
     Needs {
         shards: generators + servers,
         files_per_shard: if servers > 0 { connections } else { connections.div_ceil(generators) },
-        same_target_connections: connections,
+        same_target_connections: connections.div_ceil(plan.spec.source_addresses.len().max(1) as u32),
         accepted_connections: if servers > 0 { connections } else { 0 },
         is_loopback: plan.spec.target.address.ip().is_loopback(),
     }
@@ -78,25 +99,23 @@ fn needs(plan: &HammerPlan) -> Needs {
 
 /// From what was written to what is to be done.
 fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
-    let may = resources::cpus(arguments.cpus.as_ref())?;
-    let target = arguments.target.as_deref().map(target::resolve).transpose()?;
-    let sides = layout::halves(&may);
-    // By default no more shards than the machine has locked memory for.
-    let most = (machine::shards_max() as usize).max(1);
-    let (usual, most, embedded) = match &target {
-        None => {
-            let servers = sides.server.len().min((most / 2).max(1));
-            (sides.generator, most.div_ceil(2), Some(embedded_sink(&sides.server[..servers])))
-        }
-        Some(_) if arguments.cpus.is_some() => (may.clone(), usize::MAX, None),
-        Some(target) if target.address.ip().is_loopback() => (sides.generator, most, None),
-        Some(_) => (may[..(may.len() - 1).max(1)].to_vec(), most, None),
-    };
-    let usual = usual[..usual.len().min(most)].to_vec();
-    let cpus = resources::shards(arguments.shards, usual, &may)?;
+    let may = resources::cpus("--cpus", arguments.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
     let seed = rand::random::<u64>();
     // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
     let fresh_seed = seed >> 33;
+    let order = arguments.load.seed.unwrap_or(fresh_seed);
+    let target = arguments.target.as_deref().map(|target| target::resolve(target, order)).transpose()?;
+    let sides = layout::halves(&may);
+    let (usual, embedded) = match &target {
+        None => {
+            let most = (machine::shards_max() as usize).max(1);
+            let servers = sides.server.len().min((most / 2).max(1));
+            let generators = sides.generator.len().min(most.div_ceil(2));
+            (sides.generator[..generators].to_vec(), Some(embedded_sink(&sides.server[..servers])))
+        }
+        Some(target) => (generator_cpus(target, arguments.cpus.is_some(), &may), None),
+    };
+    let cpus = resources::shards("--shards", arguments.shards, usual, &may)?;
     let is_embedded = target.is_none();
     let target = target.unwrap_or_else(|| Target {
         name: "embedded sink".into(),
@@ -104,41 +123,63 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         address: loopback(0),
         connection: ConnectionType::Plain,
     });
-    let tls_files = tls_files(&arguments)?;
-    let raw = raw_spec(arguments, is_embedded)?;
+    let tls_files = tls_files(&arguments.tls)?;
+    arguments.source_address.iter().try_for_each(|&source| check_source(source))?;
+    let raw = RawSpec {
+        source_addresses: arguments.source_address,
+        skip_verify: arguments.tls.skip_verify.then_some(true),
+        resumption: arguments.tls.no_resumption.then_some(false),
+        ..raw_spec(arguments.load, is_embedded)?
+    };
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
     let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
     Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
 }
 
-fn raw_spec(arguments: HammerArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
-    let body = match &arguments.body {
-        None => None,
-        Some(path) => Some(read_body(path)?),
+/// Whether this machine has the address: a shard would find out only when the run has begun.
+fn check_source(source: IpAddr) -> Result<(), StartError> {
+    UdpSocket::bind((source, 0)).map(drop).map_err(|error| {
+        StartError::new(format!("--source-address: expected an address of this machine, got {source}: {error}"))
+    })
+}
+
+/// The CPUs that generate load for a target: all that are `listed`, half of them towards this machine, else all but one;
+/// unless they are listed, no more than the machine has locked memory for.
+pub(super) fn generator_cpus(target: &Target, listed: bool, may: &[usize]) -> Vec<usize> {
+    let usual = match target.address.ip().is_loopback() {
+        _ if listed => return may.to_vec(),
+        true => layout::halves(may).generator,
+        false => may[..(may.len() - 1).max(1)].to_vec(),
     };
+    usual[..usual.len().min((machine::shards_max() as usize).max(1))].to_vec()
+}
+
+pub(super) fn raw_spec(load: LoadArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
     let default_connections = is_embedded.then_some(CONNECTIONS_OPEN_LOOP);
     Ok(RawSpec {
-        messages: arguments.messages,
-        duration: arguments.duration.or_else(|| arguments.messages.is_none().then_some(DURATION)),
-        connections: arguments.connections.or(default_connections),
-        rate: arguments.rate,
-        arrival: arguments.arrival.map(Into::into),
-        msg_size: arguments.msg_size,
-        body,
-        from: arguments.from,
-        recipients: arguments.to,
-        recipients_per_message: arguments.recipients_per_message,
-        messages_per_connection: arguments.messages_per_connection,
-        pipelining: Some(arguments.pipelining == PipeliningArgument::Auto),
-        timeout: arguments.timeout,
-        skip_verify: arguments.skip_verify.then_some(true),
-        resumption: arguments.no_resumption.then_some(false),
-        seed: arguments.seed,
+        messages: load.messages,
+        duration: load.duration.or_else(|| (load.messages.is_none() && load.stages.is_none()).then_some(DURATION)),
+        connections: load.connections.or(default_connections),
+        rate: load.rate,
+        stages: load.stages.map(|Stages(stages)| stages),
+        arrival: load.arrival.map(Into::into),
+        msg_size: load.msg_size,
+        body: load.body.as_deref().map(read_body).transpose()?,
+        from: load.from,
+        recipients: load.to,
+        recipients_per_message: load.recipients_per_message,
+        messages_per_connection: load.messages_per_connection,
+        pipelining: Some(load.pipelining == PipeliningArgument::Auto),
+        timeout: load.timeout,
+        warmup: load.warmup,
+        abort_on: load.abort_on,
+        seed: load.seed,
+        ..RawSpec::default()
     })
 }
 
 /// What the files of the options say of TLS.
-fn tls_files(arguments: &HammerArguments) -> Result<ClientTlsFiles, StartError> {
+pub(super) fn tls_files(arguments: &TlsArguments) -> Result<ClientTlsFiles, StartError> {
     let read = |option, path: &Option<PathBuf>| path.as_deref().map(|path| read_pem(option, path)).transpose();
     let certificate = read("--client-cert", &arguments.client_cert)?;
     let key = read("--client-key", &arguments.client_key)?;
@@ -146,7 +187,8 @@ fn tls_files(arguments: &HammerArguments) -> Result<ClientTlsFiles, StartError> 
     Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
 }
 
-fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {
+/// The message file of `--body`.
+pub(super) fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {
     let wrong =
         |got: String| StartError::new(format!("--body: expected a message file, got {}: {got}", path.display()));
     let file = File::open(path).map_err(|error| wrong(error.to_string()))?;

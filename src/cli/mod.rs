@@ -1,15 +1,19 @@
 //! The command line: raw arguments, then resolved ones, then a start; and what people read.
 //!
 //! Exit codes: 0 all messages were accepted (or the command did what it was asked); 1 some were not, or the run was
-//! given up; 2 it could not start; 130 a second interrupt ended it at once.
+//! given up, is invalid, or failed by a condition of `--fail-if`; 2 it could not start; 130 a second interrupt ended it
+//! at once.
 
 mod args;
+mod check;
 mod doctor;
 mod hammer;
 mod output;
 mod progress;
 mod report;
+mod reports;
 mod resources;
+mod search;
 mod sink;
 mod target;
 
@@ -37,8 +41,12 @@ pub fn main() -> ExitCode {
     machine::raise_descriptor_limit();
     machine::raise_locked_memory_limit();
     let result = match arguments.command {
+        args::Command::Check(arguments) => Ok(check::run(&arguments)),
         args::Command::Doctor(arguments) => Ok(doctor::run(&arguments)),
+        args::Command::Compare(arguments) => reports::compare(&arguments),
+        args::Command::Merge(arguments) => reports::merge(&arguments),
         args::Command::Hammer(arguments) => hammer::run(*arguments),
+        args::Command::Search(arguments) => search::run(*arguments),
         args::Command::Sink(arguments) => sink::run(*arguments),
     };
     match result {
@@ -81,6 +89,7 @@ fn read_pem(option: &str, path: &Path) -> Result<Vec<u8>, StartError> {
 fn with_option(error: &SpecError) -> String {
     let option = match error.field {
         "recipients" => "--to".to_owned(),
+        "source_addresses" => "--source-address".to_owned(),
         "resumption" => "--no-resumption".to_owned(),
         "target" => "TARGET".to_owned(),
         field => format!("--{}", field.replace('_', "-")),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::complain;
-use super::report::time;
 use crate::control::running::Progress;
 use crate::job::spec::{JobSpec, Limit};
+use crate::measure::words::time;
 
 /// A progress line on standard error; nothing when that is no terminal.
 pub(super) struct Bar {

@@ -5,24 +5,20 @@ use std::io::Write as _;
 
 use indicatif::HumanCount;
 
+use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
-use crate::measure::report::{Latency, Report, Times};
+use crate::measure::report::{Latency, Report, Times, WarmupReport};
+use crate::measure::threshold::{Threshold, ThresholdResult};
+use crate::measure::verdict::Verdict;
+use crate::measure::words::{rate, time};
 use crate::phase::Phase;
+
+/// Octets of a line of a reason, beside its indent.
+const REASON_WIDTH: usize = 90;
 
 /// Prints a run's report to standard output.
 pub(super) fn print(report: &Report) -> std::io::Result<()> {
     std::io::stdout().write_all(render(report).as_bytes())
-}
-
-/// A time in the unit that suits it.
-pub(super) fn time(seconds: f64) -> String {
-    match seconds {
-        s if s <= 0.0 => "0".to_owned(),
-        s if s < 1e-3 => format!("{:.0} us", s * 1e6),
-        s if s < 1e-2 => format!("{:.2} ms", s * 1e3),
-        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
-        s => format!("{s:.2} s"),
-    }
 }
 
 fn render(report: &Report) -> String {
@@ -38,6 +34,7 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     let count = |n: u64| HumanCount(n).to_string();
     let connections = report.connections.asked;
     let rate_asked = match report.spec["rate"].as_f64() {
+        Some(_) if report.spec["stages"].is_array() => " in stages".to_owned(),
         Some(asked) => format!(" at {} a second", rate(asked)),
         None => String::new(),
     };
@@ -54,7 +51,8 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     write!(
         out,
-        "  rate         {} messages a second accepted, for {}",
+        "{}  rate         {} messages a second accepted, for {}",
+        warmup(report),
         rate(report.rate_per_s),
         time(report.elapsed_s)
     )?;
@@ -94,12 +92,20 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }
 
+/// A line on what was left out, where there is any.
+fn warmup(report: &Report) -> String {
+    let Some(WarmupReport { elapsed_s, messages }) = &report.warmup else { return String::new() };
+    let count = |n: u64| HumanCount(n).to_string();
+    let (asked, accepted) = (count(messages.asked), count(messages.accepted));
+    format!("  warm-up      {asked} messages in {}, {accepted} accepted, in no other figure\n", time(*elapsed_s))
+}
+
 fn per_second(report: &Report) -> f64 {
     if report.elapsed_s > 0.0 { report.bytes_sent as f64 / report.elapsed_s } else { 0.0 }
 }
 
 fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
-    let Latency { accepted, other, phases_from_group } = &report.latency_s;
+    let Latency { accepted, other, phases_from_group, response_95, late: _ } = &report.latency_s;
     for (side, times) in [("accepted", accepted), ("not accepted", other)] {
         let rows: Vec<(String, &Summary)> = rows(times).collect();
         if !rows.is_empty() {
@@ -115,6 +121,9 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
                 write!(out, " {:>8}", time(value))?;
             }
             writeln!(out)?;
+            if name == "response" && side == "accepted" {
+                interval(response_95, out)?;
+            }
         }
     }
     if *phases_from_group {
@@ -123,10 +132,26 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
+/// Two rows: within what the percentiles above them lie with a probability of 95 %.
+fn interval(response_95: &Intervals, out: &mut String) -> std::fmt::Result {
+    let Intervals { p50, p90, p95: _, p99, p99_9 } = response_95;
+    if p50.is_none() {
+        return Ok(());
+    }
+    for (name, end) in [("  95 % from", 0), ("       to", 1)] {
+        write!(out, "  {name:<12} {:>11} {:>8}", "", "")?;
+        for percentile in [p50, p90, p99, p99_9] {
+            write!(out, " {:>8}", percentile.map_or("?".to_owned(), |bounds| time(bounds[end])))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
 /// Everything of which there is at least one value.
 fn rows(times: &Times) -> impl Iterator<Item = (String, &Summary)> {
     let whole = [("response", &times.response), ("service", &times.service), ("lateness", &times.lateness)];
-    let phases = Phase::MEASURED.into_iter().filter_map(|phase| Some((phase, times.phases.get(phase.name())?)));
+    let phases = Phase::MEASURED.into_iter().filter_map(|phase| Some((phase, times.phases.get(&phase)?)));
     let whole = whole.into_iter().map(|(name, summary)| (name.to_owned(), summary));
     whole.chain(phases.map(|(phase, summary)| (format!("  {phase}"), summary))).filter(|(_, s)| s.count > 0)
 }
@@ -167,11 +192,37 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     if let Some(reason) = &report.aborted {
         writeln!(out, "  given up     {reason}")?;
     }
+    for ThresholdResult { asked, actual, met } in &report.thresholds {
+        let actual = match (actual, Threshold::parse(asked)) {
+            (Some(actual), Ok(threshold)) => threshold.metric.words(*actual),
+            _ => "no figure".to_owned(),
+        };
+        writeln!(out, "  fail if      {asked}: {actual}, {}", if *met { "passed" } else { "FAILED" })?;
+    }
+    if let Some(verdict) = &report.verdict {
+        self::verdict(verdict, out)?;
+    }
     Ok(())
 }
 
-fn rate(per_second: f64) -> String {
-    if per_second >= 100.0 { HumanCount(per_second.round() as u64).to_string() } else { format!("{per_second:.2}") }
+/// The verdict with its reasons.
+pub(super) fn verdict(verdict: &Verdict, out: &mut String) -> std::fmt::Result {
+    writeln!(out, "\n  verdict      {}", verdict.result.name())?;
+    for reason in &verdict.reasons {
+        let mut indent = format!("  {:<12}", format!("  {}", reason.severity.name()));
+        let mut line = String::new();
+        for word in reason.text.split(' ') {
+            if line.len() + word.len() > REASON_WIDTH {
+                writeln!(out, "{indent}{line}")?;
+                line.clear();
+                indent = " ".repeat(indent.len());
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        writeln!(out, "{indent}{line}")?;
+    }
+    Ok(())
 }
 
 fn bytes(octets: f64) -> String {

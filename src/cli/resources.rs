@@ -1,33 +1,37 @@
 //! What of the machine a command uses: CPUs, shards, descriptors, the host's name.
 
 use super::StartError;
-use super::args::Cpus;
 use crate::shard::{machine, placement};
 
 /// This host's name where the system gives none that can stand in EHLO and a Message-ID.
 const HOST: &str = "localhost";
 
-/// The CPUs that may be used: those of `--cpus`, which must be allowed, or all that are.
-pub(super) fn cpus(listed: Option<&Cpus>) -> Result<Vec<usize>, StartError> {
+/// The CPUs that may be used: those that `option` lists, which must be allowed, or all that are.
+pub(super) fn cpus(option: &str, listed: Option<&[usize]>) -> Result<Vec<usize>, StartError> {
     let allowed = placement::allowed_cpus();
-    let Some(Cpus(listed)) = listed else { return Ok(allowed) };
+    let Some(listed) = listed else { return Ok(allowed) };
     match listed.iter().find(|cpu| !allowed.contains(cpu)) {
         Some(cpu) => {
-            Err(StartError::new(format!("--cpus: expected CPUs that this process may use ({allowed:?}), got {cpu}")))
+            Err(StartError::new(format!("{option}: expected CPUs that this process may use ({allowed:?}), got {cpu}")))
         }
-        None => Ok(listed.clone()),
+        None => Ok(listed.to_vec()),
     }
 }
 
-/// One CPU for each shard: the `usual` ones, or as many as `--shards` says of all that `may` be used.
-pub(super) fn shards(asked: Option<usize>, usual: Vec<usize>, may: &[usize]) -> Result<Vec<usize>, StartError> {
+/// One CPU for each shard: the `usual` ones, or as many as `option` says of all that `may` be used.
+pub(super) fn shards(
+    option: &str,
+    asked: Option<usize>,
+    usual: Vec<usize>,
+    may: &[usize],
+) -> Result<Vec<usize>, StartError> {
     let most = may.len();
     match asked {
         None => Ok(usual),
         Some(shards) if (1..=usual.len()).contains(&shards) => Ok(usual[..shards].to_vec()),
         Some(shards) if (1..=most).contains(&shards) => Ok(may[..shards].to_vec()),
         Some(shards) => Err(StartError::new(format!(
-            "--shards: expected 1 to {most}, one for each CPU that may be used ({may:?}), got {shards}"
+            "{option}: expected 1 to {most}, one for each CPU that may be used ({may:?}), got {shards}"
         ))),
     }
 }
@@ -50,11 +54,11 @@ mod tests {
 
     #[test]
     fn shards_stay_on_the_cpus_that_may_be_used() {
-        assert_eq!(shards(None, vec![0], &[0, 1]).unwrap(), [0]);
-        assert_eq!(shards(Some(1), vec![1], &[0, 1]).unwrap(), [1]);
-        assert_eq!(shards(Some(2), vec![1], &[0, 1]).unwrap(), [0, 1]);
+        assert_eq!(shards("--shards", None, vec![0], &[0, 1]).unwrap(), [0]);
+        assert_eq!(shards("--shards", Some(1), vec![1], &[0, 1]).unwrap(), [1]);
+        assert_eq!(shards("--shards", Some(2), vec![1], &[0, 1]).unwrap(), [0, 1]);
         for wrong in [0, 2] {
-            let error = shards(Some(wrong), vec![3], &[3]).unwrap_err().to_string();
+            let error = shards("--shards", Some(wrong), vec![3], &[3]).unwrap_err().to_string();
             assert!(error.contains("--shards") && error.contains("[3]"), "{error}");
         }
     }

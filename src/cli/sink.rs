@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
 use super::{OK, StartError, check_machine, read_pem, resources, with_option};
+use crate::config::is_hostname;
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
@@ -64,17 +65,17 @@ fn announce(addresses: &[Listen], saves: bool) {
 }
 
 fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
-    let may = resources::cpus(arguments.cpus.as_ref())?;
+    let may = resources::cpus("--cpus", arguments.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
     let mut usual = if arguments.cpus.is_some() { may.clone() } else { layout::halves(&may).server };
     // By default no more shards than the machine has locked memory for.
     usual.truncate((machine::shards_max() as usize).max(1));
-    let cpus = resources::shards(arguments.shards, usual, &may)?;
+    let cpus = resources::shards("--shards", arguments.shards, usual, &may)?;
     if !(1..=MESSAGE_BYTES_MAX).contains(&arguments.max_size) {
         let got = arguments.max_size;
         return Err(StartError::new(format!("--max-size: expected 1 to {MESSAGE_BYTES_MAX} octets, got {got}")));
     }
     let hostname = arguments.hostname.unwrap_or_else(resources::host_name);
-    if hostname.is_empty() || hostname.len() > 255 || !hostname.bytes().all(|octet| octet.is_ascii_graphic()) {
+    if !is_hostname(&hostname) {
         return Err(StartError::new(format!("--hostname: expected one word of printable ASCII, got {hostname:?}")));
     }
     for domain in &arguments.accept_domain {
@@ -95,6 +96,7 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
     let settings = SinkSettings {
         accept_domains: arguments.accept_domain,
         faults: faults.map_err(StartError::new)?,
+        capacity: arguments.capacity,
         keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
     };
     let listen: Vec<Listen> = match arguments.listen.is_empty() {

@@ -6,11 +6,12 @@ use async_channel::Receiver;
 use thiserror::Error;
 
 use super::layout;
-use super::running::{Progress, RunningJob, thousands};
+use super::running::{Progress, RunningJob};
 use super::sink::{self, SinkError, SinkPlan};
 use crate::job::plan::{Circumstances, Job};
 use crate::job::spec::{JobSpec, SpecError};
 use crate::measure::report::Report;
+use crate::measure::words::thousands;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
@@ -85,6 +86,7 @@ pub fn run(
     if let (true, Ok(sunk)) = (has_sink, sunk) {
         report.notes.push(verdict_of_sink(&sunk, &report));
     }
+    report.judge();
     Ok(report)
 }
 
@@ -110,33 +112,52 @@ enum Woken {
 
 /// Merges what comes until every shard's share has ended.
 fn follow(job: &mut RunningJob, pool: &Pool, stop: &Receiver<()>, progress: &mut impl FnMut(&Progress)) {
+    match executor() {
+        Ok(executor) => _ = executor.run(attend(job, pool, stop, progress)),
+        Err(reason) => job.abort(pool, reason),
+    }
+}
+
+/// What control waits on, for shards and timers at once.
+pub(super) fn executor() -> Result<glommio::LocalExecutor, String> {
     let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound).io_memory(64 << 10).make();
-    let Ok(executor) = executor else {
-        return job.abort(pool, "control has no executor: the machine has no room for another io_uring".into());
-    };
-    executor.run(async {
-        let mut next_look = pool.clock().now() + PROGRESS_EVERY;
-        while !job.is_finished() {
-            match wake(pool, stop, next_look).await {
-                Woken::Event(shard, Event::Measured { second, elapsed, delta, finished, .. }) => {
-                    job.take(shard, second, elapsed, delta, finished);
-                }
-                Woken::Event(shard, Event::Failed(reason)) => job.shard_failed(pool, shard, &reason),
-                Woken::Event(_, Event::Ready | Event::Sunk(_) | Event::Ended) => {}
-                Woken::AllShardsGone => return job.abort(pool, "all shards have ended before the job".into()),
-                Woken::StopRequested => {
-                    job.interrupt(pool);
-                    progress(&job.progress(pool.clock().now()));
-                }
-                Woken::TimeToLook => {
-                    let now = pool.clock().now();
-                    next_look = now + PROGRESS_EVERY;
-                    job.look(pool);
-                    progress(&job.progress(now));
-                }
+    executor.map_err(|_| "control has no executor: the machine has no room for another io_uring".to_owned())
+}
+
+/// The same on an executor that is there; says whether a stop was requested.
+pub(super) async fn attend(
+    job: &mut RunningJob,
+    pool: &Pool,
+    stop: &Receiver<()>,
+    progress: &mut impl FnMut(&Progress),
+) -> bool {
+    let mut stopped = false;
+    let mut next_look = pool.clock().now() + PROGRESS_EVERY;
+    while !job.is_finished() {
+        match wake(pool, stop, next_look).await {
+            Woken::Event(shard, Event::Measured { second, elapsed, delta, finished, .. }) => {
+                job.take(shard, second, elapsed, delta, finished);
+            }
+            Woken::Event(shard, Event::Failed(reason)) => job.shard_failed(pool, shard, &reason),
+            Woken::Event(_, Event::Ready | Event::Sunk(_) | Event::Ended) => {}
+            Woken::AllShardsGone => {
+                job.abort(pool, "all shards have ended before the job".into());
+                break;
+            }
+            Woken::StopRequested => {
+                stopped = true;
+                job.interrupt(pool);
+                progress(&job.progress(pool.clock().now()));
+            }
+            Woken::TimeToLook => {
+                let now = pool.clock().now();
+                next_look = now + PROGRESS_EVERY;
+                job.look(pool);
+                progress(&job.progress(now));
             }
         }
-    });
+    }
+    stopped
 }
 
 async fn wake(pool: &Pool, stop: &Receiver<()>, next_look: Instant) -> Woken {

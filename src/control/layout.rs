@@ -26,6 +26,27 @@ pub fn halves(cpus: &[usize]) -> Sides {
     Sides { generator: cpus[..half].to_vec(), server: cpus[server_from..].to_vec() }
 }
 
+/// Which CPUs a service uses for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCpus {
+    /// For the shards that generate: at least one.
+    pub generator: Vec<usize>,
+    /// For the embedded sink: at least one.
+    pub server: Vec<usize>,
+    /// For control, where one is left; else the kernel places it.
+    pub control: Option<usize>,
+}
+
+/// Keeps the last of three or more CPUs for control, and halves the others.
+pub fn service(cpus: &[usize]) -> ServiceCpus {
+    let (cpus, control) = match cpus {
+        [shards @ .., control] if shards.len() >= 2 => (shards, Some(*control)),
+        all => (all, None),
+    };
+    let Sides { generator, server } = halves(cpus);
+    ServiceCpus { generator, server, control }
+}
+
 /// The ring of a shard that opens `connections`.
 pub fn generator_ring(connections: u32) -> RingConfig {
     // Twice the connections, so that a reply of two pieces on each of them finds a buffer; the fewer there are, the
@@ -50,6 +71,13 @@ mod tests {
         assert_eq!(halves(&[0, 1]), Sides { generator: vec![0], server: vec![1] });
         assert_eq!(halves(&[0, 1, 2]), Sides { generator: vec![0], server: vec![1, 2] });
         assert_eq!(halves(&[0, 1, 2, 3]), Sides { generator: vec![0, 1], server: vec![2, 3] });
+    }
+
+    #[test]
+    fn control_has_a_cpu_of_its_own_where_there_are_three() {
+        assert_eq!(service(&[5]), ServiceCpus { generator: vec![5], server: vec![5], control: None });
+        assert_eq!(service(&[0, 1]), ServiceCpus { generator: vec![0], server: vec![1], control: None });
+        assert_eq!(service(&[0, 1, 2]), ServiceCpus { generator: vec![0], server: vec![1], control: Some(2) });
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 pub mod hammer;
 pub mod layout;
+pub mod resolve;
 pub mod running;
+pub mod search;
 pub mod signals;
 pub mod sink;
+pub mod targets;

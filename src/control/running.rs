@@ -9,9 +9,12 @@ use async_channel::Sender;
 use crate::job::plan::Job;
 use crate::job::spec::{JobSpec, Limit};
 use crate::job::worker::Worker;
+use crate::load::warmup::Warmup;
+use crate::measure::abort::AbortWatch;
 use crate::measure::recorder::{ConnectionCounts, Delta, MessageCounts};
-use crate::measure::report::{Asked, Report};
+use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::{SeriesRow, Totals};
+use crate::measure::words::thousands;
 use crate::message::Conversion;
 use crate::shard::clock::wall_now;
 use crate::shard::mailbox::Command;
@@ -29,7 +32,7 @@ pub const LOST_FOR: Duration = Duration::from_secs(60);
 pub struct Progress {
     /// Since the start.
     pub elapsed: Duration,
-    /// By outcome, so far.
+    /// By outcome, so far, those of the warm-up included.
     pub messages: MessageCounts,
     /// Now.
     pub connections: ConnectionCounts,
@@ -58,6 +61,7 @@ pub struct RunningJob {
     /// What was changed in a given message.
     conversion: Conversion,
     totals: Totals,
+    abort_on: AbortWatch,
     spares: Vec<Sender<Box<Delta>>>,
     /// Shards whose share has not ended.
     unfinished: usize,
@@ -110,6 +114,10 @@ impl RunningJob {
             dialed,
             start: job.start,
             end: job.end,
+            warmup: spec.warmup.map(|warmup| match warmup {
+                Warmup::Duration(duration) => AskedWarmup::Until(job.start + duration),
+                Warmup::Messages(_) => AskedWarmup::ByNumber,
+            }),
         };
         RunningJob {
             id,
@@ -117,6 +125,7 @@ impl RunningJob {
             skip_verify: spec.skip_verify,
             conversion,
             totals: Totals::new(shards.len()),
+            abort_on: AbortWatch::new(&spec.abort_on),
             spares,
             unfinished: shards.len(),
             shards,
@@ -139,6 +148,11 @@ impl RunningJob {
         }
     }
 
+    /// Connections that are open.
+    pub fn connections_open(&self) -> u64 {
+        self.totals.connections().open
+    }
+
     /// Which of the shares a shard of the pool has.
     fn share_of(&self, shard: usize) -> Option<usize> {
         self.shards.iter().position(|&own| own == shard)
@@ -148,6 +162,7 @@ impl RunningJob {
     pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
         let Some(share) = self.share_of(shard) else { return };
         self.totals.add(share, second, elapsed, &delta);
+        self.abort_on.add(second, &delta);
         if finished {
             self.totals.shard_finished(share);
             self.unfinished -= 1;
@@ -157,8 +172,15 @@ impl RunningJob {
         }
     }
 
-    /// Gives the job up when no connection could be opened, at its beginning or after all were lost.
+    /// Gives the job up when no connection could be opened, at its beginning or after all were lost, and when a
+    /// condition says so.
     pub fn look(&mut self, pool: &Pool) {
+        if !self.stopping
+            && !self.totals.is_finished()
+            && let Some(reason) = self.abort_on.look(self.totals.whole_seconds())
+        {
+            return self.abort(pool, reason);
+        }
         let now = pool.clock().now();
         let connections = self.totals.connections();
         if connections.open > 0 || connections.opened > self.last_sign.0 {
@@ -217,9 +239,11 @@ impl RunningJob {
 
     /// How it stands.
     pub fn progress(&self, now: Instant) -> Progress {
+        let mut messages = self.totals.merged.messages;
+        messages.add(&self.totals.merged.warmup);
         Progress {
             elapsed: now - self.asked.start,
-            messages: self.totals.merged.messages,
+            messages,
             connections: self.totals.connections(),
             last: self.totals.rows().last().copied(),
             stopping: self.stopping,
@@ -230,18 +254,9 @@ impl RunningJob {
     pub fn report(&self, now: Instant) -> Report {
         let mut report = Report::new(&self.asked, &self.totals, now);
         report.aborted.clone_from(&self.aborted);
+        report.other_jobs = self.others.iter().map(u64::to_string).collect();
         if self.skip_verify {
             report.notes.push(SKIP_VERIFY_NOTE.to_owned());
-        }
-        let held = report.connections.held_max;
-        if held < self.asked.connections {
-            report.notes.push(format!("only {held} of {} connections were held at once", self.asked.connections));
-        }
-        let missed = report.messages.missed;
-        if missed > 0 {
-            report
-                .notes
-                .push(format!("{missed} messages never left; latencies are of those that did, so the truth is worse"));
         }
         if self.conversion.bare_lf_lines > 0 {
             let lines = self.conversion.bare_lf_lines;
@@ -253,17 +268,4 @@ impl RunningJob {
         }
         report
     }
-}
-
-/// A number with commas.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

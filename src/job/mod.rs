@@ -1,9 +1,12 @@
 //! A hammer job: from what was asked for to what each shard does, without touching a socket.
 //!
 //! [`spec`] turns raw input into a valid job, [`plan`] splits it exactly over the shards, and on each shard a
-//! [`worker::Worker`] drives the shard's connections through it.
+//! [`worker::Worker`] drives the shard's connections through it. [`request`] is the raw input of the API, [`record`] what
+//! the API shows of a job.
 
 pub mod link;
 pub mod plan;
+pub mod record;
+pub mod request;
 pub mod spec;
 pub mod worker;

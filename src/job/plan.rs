@@ -1,10 +1,12 @@
 //! A valid job, made ready: what all its shards share, and what each of them does.
 
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
+use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Template};
 use crate::time::{Instant, WallTime};
@@ -46,6 +48,8 @@ pub struct Job {
     pub ehlo_name: Vec<u8>,
     /// How sessions talk.
     pub client: ClientConfig,
+    /// Addresses of this machine that connections come from, in turns; empty leaves it to the kernel.
+    pub source_addresses: Vec<IpAddr>,
     /// Time limit of the connect.
     pub connect_timeout: Duration,
     /// Messages after which a connection is closed and opened anew.
@@ -56,6 +60,9 @@ pub struct Job {
     pub wall_start: WallTime,
     /// When a run by time ends.
     pub end: Option<Instant>,
+    /// Which messages are shown apart.
+    pub warmup: WarmupEnd,
+    warmup_asked: Option<Warmup>,
     /// How long before `start` connections are dialled.
     lead: Duration,
     load: LoadModel,
@@ -69,7 +76,9 @@ impl Job {
         let (template, conversion) = template(spec, at)?;
         let lead = match spec.load {
             LoadModel::Closed => Duration::ZERO,
-            LoadModel::Open { .. } => OPEN_LOOP_LEAD + OPEN_LOOP_LEAD_A_CONNECTION * spec.connections,
+            LoadModel::Open { .. } | LoadModel::Staged { .. } => {
+                OPEN_LOOP_LEAD + OPEN_LOOP_LEAD_A_CONNECTION * spec.connections
+            }
         };
         let mut job = Job {
             needs_smtp_utf8: needs_smtp_utf8(spec, &template),
@@ -86,13 +95,16 @@ impl Job {
                 pipelining: spec.pipelining,
                 timeouts: spec.timeout.map_or(Timeouts::RFC_5321, Timeouts::uniform),
             },
+            source_addresses: spec.source_addresses.clone(),
             connect_timeout: spec.timeout.unwrap_or(CONNECT_TIMEOUT),
             messages_per_connection: spec.messages_per_connection,
             start: at.now,
             wall_start: at.wall,
             end: None,
+            warmup: WarmupEnd::new(None, at.now),
+            warmup_asked: spec.warmup,
             lead,
-            load: spec.load,
+            load: spec.load.clone(),
             limit: spec.limit,
             seed: spec.seed,
         };
@@ -103,6 +115,7 @@ impl Job {
     /// Lets the job begin at another time than it was built at: its first connection is dialled at `now`.
     pub fn begin(&mut self, now: Instant, wall: WallTime) {
         (self.start, self.wall_start) = (now + self.lead, wall + self.lead);
+        self.warmup = WarmupEnd::new(self.warmup_asked, self.start);
         self.end = match self.limit {
             Limit::Messages(_) => None,
             Limit::Duration(duration) => Some(self.start + duration),
@@ -112,7 +125,7 @@ impl Job {
     /// Whether messages are due on a schedule.
     #[inline]
     pub fn is_open_loop(&self) -> bool {
-        matches!(self.load, LoadModel::Open { .. })
+        !matches!(self.load, LoadModel::Closed)
     }
 
     /// Splits the job over at most `shards` shards; no shard is left without a connection.
@@ -122,17 +135,26 @@ impl Job {
             Limit::Messages(messages) => MessageCounter::bounded(messages, shards),
             Limit::Duration(_) => MessageCounter::unbounded(),
         });
-        let share = |shard| Share {
-            connections: connections / shards + u32::from(shard < connections % shards),
-            pacer: self.pacer(shard, shards, &counter),
-        };
-        (0..shards).map(share).collect()
+        let of_shards = Job::connections(connections, shards).enumerate();
+        of_shards
+            .map(|(shard, connections)| Share { connections, pacer: self.pacer(shard as u32, shards, &counter) })
+            .collect()
+    }
+
+    /// How many of a job's connections each of at most `shards` shards has.
+    pub fn connections(connections: u32, shards: u32) -> impl Iterator<Item = u32> {
+        let shards = shards.min(connections).max(1);
+        (0..shards).map(move |shard| connections / shards + u32::from(shard < connections % shards))
     }
 
     fn pacer(&self, shard: u32, shards: u32, counter: &Arc<MessageCounter>) -> Pacer {
-        match self.load {
+        match &self.load {
             LoadModel::Closed => Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end)),
-            LoadModel::Open { rate, arrival } => {
+            LoadModel::Staged { stages, arrival } => {
+                let open = OpenLoop::staged(Arc::clone(stages), *arrival, self.start, self.seed, (shard, shards));
+                Pacer::Open(open.expect("the shard is one of its shards"))
+            }
+            &LoadModel::Open { rate, arrival } => {
                 let limit = match (self.limit, self.end) {
                     (Limit::Messages(messages), _) => load::Limit::Messages(messages),
                     (Limit::Duration(duration), end) => load::Limit::Until(end.unwrap_or(self.start + duration)),

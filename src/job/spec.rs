@@ -3,14 +3,19 @@
 //! [`RawSpec`] holds what somebody wrote, on a command line or elsewhere; [`JobSpec`] is what is left to believe once
 //! every value was looked at. Past [`JobSpec::new`] nothing can be malformed.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use thiserror::Error;
 
+use crate::load::stages::{Stage, Stages};
+use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
+use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox, RECIPIENTS_PER_MESSAGE_MAX, Recipients, ReversePath};
 
 /// Most messages of one job.
@@ -19,6 +24,8 @@ pub const MESSAGES_MAX: u64 = 1_000_000_000_000;
 pub const CONNECTIONS_MAX: u32 = 50_000;
 /// Longest run by time.
 pub const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+/// Most source addresses of one job.
+pub const SOURCE_ADDRESSES_MAX: usize = 256;
 /// Longest time limit of one reply.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 /// Connections of a job that names none: of an open loop, and of a closed loop.
@@ -41,8 +48,12 @@ pub struct RawSpec {
     pub duration: Option<Duration>,
     /// Connections to the target.
     pub connections: Option<u32>,
+    /// Addresses of this machine that connections come from, in turns.
+    pub source_addresses: Vec<IpAddr>,
     /// Messages a second: makes the loop an open one.
     pub rate: Option<f64>,
+    /// Linear ramps of the rate, the first of which begins at `rate`, or at none. Excludes `messages` and `duration`.
+    pub stages: Option<Vec<Stage>>,
     /// How an open loop's messages are spaced.
     pub arrival: Option<Arrival>,
     /// Size of a generated message in octets. Excludes `body`.
@@ -65,6 +76,10 @@ pub struct RawSpec {
     pub skip_verify: Option<bool>,
     /// Whether TLS sessions are resumed.
     pub resumption: Option<bool>,
+    /// The first part of the run, which is shown apart.
+    pub warmup: Option<Warmup>,
+    /// Conditions under which the run is given up.
+    pub abort_on: Vec<AbortRule>,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: Option<u64>,
 }
@@ -80,7 +95,7 @@ pub struct SpecError {
 }
 
 impl SpecError {
-    /// An error that says what was expected and what came.
+    /// A value that is not what was expected of it.
     pub(crate) fn new(field: &'static str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> SpecError {
         SpecError { field, problem: format!("expected {expected}, got {got}") }
     }
@@ -145,7 +160,7 @@ pub enum Limit {
 }
 
 /// What decides when the next message is sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum LoadModel {
     /// Each connection sends its next message when its last one ended.
     Closed,
@@ -156,15 +171,30 @@ pub enum LoadModel {
         /// Their spacing.
         arrival: Arrival,
     },
+    /// The same, with a rate that goes up and down.
+    Staged {
+        /// The rates of the whole job.
+        stages: Arc<Stages>,
+        /// Their spacing.
+        arrival: Arrival,
+    },
 }
 
 impl LoadModel {
     /// The name that every output carries.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
+        match self.arrival() {
+            None => "closed",
+            Some(Arrival::Constant) => "open constant",
+            Some(Arrival::Poisson) => "open poisson",
+        }
+    }
+
+    /// How messages are spaced, in an open loop.
+    pub const fn arrival(&self) -> Option<Arrival> {
         match self {
-            LoadModel::Closed => "closed",
-            LoadModel::Open { arrival: Arrival::Constant, .. } => "open constant",
-            LoadModel::Open { arrival: Arrival::Poisson, .. } => "open poisson",
+            LoadModel::Closed => None,
+            LoadModel::Open { arrival, .. } | LoadModel::Staged { arrival, .. } => Some(*arrival),
         }
     }
 }
@@ -187,6 +217,8 @@ pub struct JobSpec {
     pub limit: Limit,
     /// Connections to the target, over all shards.
     pub connections: u32,
+    /// Addresses of this machine that connections come from, in turns; empty leaves it to the kernel.
+    pub source_addresses: Vec<IpAddr>,
     /// When each message is sent.
     pub load: LoadModel,
     /// What is sent.
@@ -205,6 +237,10 @@ pub struct JobSpec {
     pub skip_verify: bool,
     /// Whether TLS sessions are resumed.
     pub resumption: bool,
+    /// The first part of the run, which is shown apart.
+    pub warmup: Option<Warmup>,
+    /// Conditions under which the run is given up.
+    pub abort_on: Vec<AbortRule>,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: u64,
 }
@@ -215,7 +251,7 @@ impl JobSpec {
         let load = load_model(&raw)?;
         let connections = raw.connections.unwrap_or(match load {
             LoadModel::Closed => CONNECTIONS_CLOSED_LOOP,
-            LoadModel::Open { .. } => CONNECTIONS_OPEN_LOOP,
+            LoadModel::Open { .. } | LoadModel::Staged { .. } => CONNECTIONS_OPEN_LOOP,
         });
         if !(1..=CONNECTIONS_MAX).contains(&connections) {
             return Err(SpecError::new("connections", format!("1 to {CONNECTIONS_MAX}"), connections));
@@ -227,9 +263,20 @@ impl JobSpec {
             })?),
         };
         with_tls_only(&raw, target.connection)?;
+        if raw.abort_on.len() > ABORT_RULES_MAX {
+            return Err(SpecError::new(
+                "abort_on",
+                format!("at most {ABORT_RULES_MAX} conditions"),
+                raw.abort_on.len(),
+            ));
+        }
+        let limit = limit(&raw, &load)?;
         Ok(JobSpec {
+            source_addresses: source_addresses(&raw, &target)?,
+            warmup: warmup(&raw, limit)?,
+            abort_on: raw.abort_on.clone(),
             target,
-            limit: limit(&raw)?,
+            limit,
             connections,
             load,
             from: reverse_path(&raw)?,
@@ -250,16 +297,16 @@ impl JobSpec {
             Limit::Messages(messages) => (Some(messages), None),
             Limit::Duration(duration) => (None, Some(duration.as_secs_f64())),
         };
-        let (rate, arrival) = match self.load {
+        let (rate, stages) = match &self.load {
             LoadModel::Closed => (None, None),
-            LoadModel::Open { rate, arrival } => (
-                Some(rate.as_per_second()),
-                Some(match arrival {
-                    Arrival::Constant => "constant",
-                    Arrival::Poisson => "poisson",
-                }),
-            ),
+            LoadModel::Open { rate, .. } => (Some(rate.as_per_second()), None),
+            LoadModel::Staged { stages, .. } => (Some(stages.from_per_s()), Some(stages.list())),
         };
+        let stage = |stage: &Stage| json!({ "duration_s": stage.duration.as_secs_f64(), "rate": stage.rate_per_s });
+        let arrival = self.load.arrival().map(|arrival| match arrival {
+            Arrival::Constant => "constant",
+            Arrival::Poisson => "poisson",
+        });
         let (msg_size, body_bytes) = match &self.content {
             Content::Generated(bytes) => (Some(*bytes), None),
             Content::Given(body) => (None, Some(body.len())),
@@ -272,7 +319,9 @@ impl JobSpec {
             "messages": messages,
             "duration_s": duration_s,
             "connections": self.connections,
+            "source_addresses": self.source_addresses,
             "rate": rate,
+            "stages": stages.map(|stages| stages.iter().map(stage).collect::<Vec<_>>()),
             "arrival": arrival,
             "msg_size": msg_size,
             "body_bytes": body_bytes,
@@ -283,9 +332,37 @@ impl JobSpec {
             "pipelining": if self.pipelining { "auto" } else { "off" },
             "skip_verify": tls(self.skip_verify),
             "resumption": tls(self.resumption),
+            "warmup": self.warmup.map(|warmup| match warmup {
+                Warmup::Duration(duration) => json!({ "duration_s": duration.as_secs_f64() }),
+                Warmup::Messages(messages) => json!({ "messages": messages }),
+            }),
+            "abort_on": self.abort_on.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "timeout_s": self.timeout.map(|t| t.as_secs_f64()),
         })
     }
+}
+
+fn source_addresses(raw: &RawSpec, target: &Target) -> Result<Vec<IpAddr>, SpecError> {
+    const FIELD: &str = "source_addresses";
+    let addresses = &raw.source_addresses;
+    if addresses.len() > SOURCE_ADDRESSES_MAX {
+        return Err(SpecError::new(FIELD, format!("at most {SOURCE_ADDRESSES_MAX}"), addresses.len()));
+    }
+    let target = target.address.ip();
+    let family = if target.is_ipv4() { "IPv4" } else { "IPv6" };
+    let mut known = BTreeSet::new();
+    for &address in addresses {
+        if address.is_ipv4() != target.is_ipv4() {
+            return Err(SpecError::new(FIELD, format!("{family} addresses, as the target {target} is one"), address));
+        }
+        if address.is_unspecified() || address.is_multicast() {
+            return Err(SpecError::new(FIELD, "addresses of this machine's own", address));
+        }
+        if !known.insert(address) {
+            return Err(SpecError::new(FIELD, "each address once", format!("{address} twice")));
+        }
+    }
+    Ok(addresses.clone())
 }
 
 /// What means something under TLS alone is not passed over in silence without it.
@@ -298,9 +375,14 @@ fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecEr
 }
 
 fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
+    if let Some(stages) = &raw.stages {
+        let stages = Stages::new(raw.rate.unwrap_or(0.0), stages.clone());
+        let stages = Arc::new(stages.map_err(|error| SpecError::of("stages", error))?);
+        return Ok(LoadModel::Staged { stages, arrival: raw.arrival.unwrap_or(Arrival::Poisson) });
+    }
     match (raw.rate, raw.arrival) {
         (None, None) => Ok(LoadModel::Closed),
-        (None, Some(_)) => Err(SpecError::new("arrival", "a `rate` beside it, in messages a second", "none")),
+        (None, Some(_)) => Err(SpecError::new("arrival", "a `rate` or `stages` beside it", "neither")),
         (Some(rate), arrival) => {
             let rate = Rate::per_second(rate)
                 .map_err(|_| SpecError::new("rate", "messages a second, above 0 and at most 100000000", rate))?;
@@ -309,7 +391,14 @@ fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
     }
 }
 
-fn limit(raw: &RawSpec) -> Result<Limit, SpecError> {
+fn limit(raw: &RawSpec, load: &LoadModel) -> Result<Limit, SpecError> {
+    if let LoadModel::Staged { stages, .. } = load {
+        return match (raw.messages, raw.duration, stages.duration()) {
+            (None, None, duration) if duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
+            (None, None, duration) => Err(SpecError::new("stages", "at most 30 days in all", pretty(duration))),
+            _ => Err(SpecError::new("stages", "neither `messages` nor `duration` beside it", "one of them")),
+        };
+    }
     match (raw.messages, raw.duration) {
         (Some(_), Some(_)) => Err(SpecError::new("messages", "either `messages` or `duration`", "both")),
         (None, None) => Err(SpecError::new("messages", "either `messages` or `duration`", "neither")),
@@ -317,6 +406,24 @@ fn limit(raw: &RawSpec) -> Result<Limit, SpecError> {
         (Some(messages), None) => Err(SpecError::new("messages", format!("1 to {MESSAGES_MAX}"), messages)),
         (None, Some(duration)) if !duration.is_zero() && duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
         (None, Some(duration)) => Err(SpecError::new("duration", "more than 0 and at most 30 days", pretty(duration))),
+    }
+}
+
+/// A warm-up is part of the run, and something must be left of that.
+fn warmup(raw: &RawSpec, limit: Limit) -> Result<Option<Warmup>, SpecError> {
+    let Some(warmup) = raw.warmup else { return Ok(None) };
+    match (warmup, limit) {
+        (Warmup::Duration(warmup), Limit::Duration(run)) if warmup >= run => {
+            Err(SpecError::new("warmup", format!("less than the whole run, {}", pretty(run)), pretty(warmup)))
+        }
+        (Warmup::Messages(warmup), Limit::Messages(run)) if warmup >= run => {
+            Err(SpecError::new("warmup", format!("fewer than all messages, {run}"), warmup))
+        }
+        (Warmup::Duration(warmup), _) if warmup.is_zero() || warmup > DURATION_MAX => {
+            Err(SpecError::new("warmup", "more than 0 and at most 30 days", pretty(warmup)))
+        }
+        (Warmup::Messages(0), _) => Err(SpecError::new("warmup", "at least 1 message", 0)),
+        _ => Ok(Some(warmup)),
     }
 }
 
@@ -390,6 +497,23 @@ mod tests {
         assert_eq!((spec.load.name(), spec.seed, spec.pipelining, spec.timeout), ("closed", 7, true, None));
     }
 
+    fn stage(s: u64, rate_per_s: f64) -> Stage {
+        Stage { duration: Duration::from_secs(s), rate_per_s }
+    }
+
+    #[test]
+    fn stages_make_an_open_loop_that_ends_with_them() {
+        let stages = vec![stage(60, 1_000.0), stage(300, 5_000.0)];
+        let spec = spec(|raw| (raw.messages, raw.rate, raw.stages) = (None, Some(10.0), Some(stages))).unwrap();
+        assert_eq!((spec.load.name(), spec.connections), ("open poisson", 100));
+        assert_eq!(spec.limit, Limit::Duration(Duration::from_secs(360)));
+        let shown = spec.describe();
+        assert_eq!(
+            (&shown["rate"], &shown["stages"][1]),
+            (&json!(10.0), &json!({ "duration_s": 300.0, "rate": 5000.0 }))
+        );
+    }
+
     #[test]
     fn a_rate_makes_an_open_loop_of_a_hundred_connections() {
         let spec = spec(|raw| raw.rate = Some(50.0)).unwrap();
@@ -400,7 +524,11 @@ mod tests {
     #[test]
     fn every_wrong_value_names_its_field() {
         type Change = fn(&mut RawSpec);
-        let wrong: [(&str, Change); 20] = [
+        let wrong: [(&str, Change); 32] = [
+            ("warmup", |raw| raw.warmup = Some(Warmup::Messages(10))),
+            ("warmup", |raw| raw.warmup = Some(Warmup::Messages(0))),
+            ("warmup", |raw| raw.warmup = Some(Warmup::Duration(Duration::ZERO))),
+            ("abort_on", |raw| raw.abort_on = vec![AbortRule::parse("p99>1s").unwrap(); ABORT_RULES_MAX + 1]),
             ("messages", |raw| raw.messages = Some(0)),
             ("messages", |raw| raw.messages = Some(MESSAGES_MAX + 1)),
             ("messages", |raw| raw.messages = None),
@@ -409,9 +537,19 @@ mod tests {
             ("duration", |raw| (raw.messages, raw.duration) = (None, Some(DURATION_MAX * 2))),
             ("connections", |raw| raw.connections = Some(0)),
             ("connections", |raw| raw.connections = Some(CONNECTIONS_MAX + 1)),
+            ("source_addresses", |raw| raw.source_addresses = vec!["::1".parse().unwrap()]),
+            ("source_addresses", |raw| raw.source_addresses = vec!["0.0.0.0".parse().unwrap()]),
+            ("source_addresses", |raw| raw.source_addresses = vec!["127.0.0.2".parse().unwrap(); 2]),
+            ("source_addresses", |raw| {
+                raw.source_addresses = (0..=256u32).map(|n| IpAddr::from((0x7f00_0001 + n).to_be_bytes())).collect();
+            }),
             ("rate", |raw| raw.rate = Some(0.0)),
             ("rate", |raw| raw.rate = Some(f64::NAN)),
             ("arrival", |raw| raw.arrival = Some(Arrival::Constant)),
+            ("stages", |raw| raw.stages = Some(vec![stage(1, 5.0)])),
+            ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![]))),
+            ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(1, -5.0)]))),
+            ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(u64::MAX, 5.0)]))),
             ("msg_size", |raw| raw.msg_size = Some(u64::MAX)),
             ("msg_size", |raw| (raw.msg_size, raw.body) = (Some(1), Some(vec![]))),
             ("from", |raw| raw.from = Some("a@b>\r\nRCPT TO:<c@d".into())),

@@ -5,6 +5,7 @@
 //! It ends with the reply that decides it. No message is sent twice.
 
 mod encode;
+mod ending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use super::link::{LinkError, Links, TlsFailure, TlsSession};
 use super::plan::Job;
 use crate::load::{Pacer, Ticket};
-use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageTimes};
+use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageCounts, MessageTimes};
 use crate::message::DateCache;
 use crate::phase::Phase;
 use crate::time::Instant;
@@ -25,8 +26,6 @@ use crate::wire::smtp::reply::Class;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long a slot waits before it connects again after a failure; doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// Missed messages that are counted in one turn: counting those of a Poisson schedule draws each of them.
-const MISSED_A_TURN_MAX: u64 = 100_000;
 /// The longest such wait.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -48,6 +47,10 @@ pub struct Worker {
     missed_counted: bool,
     /// Connections without a message were ended, since none is left for them.
     parted: bool,
+    /// The message that was taken last belongs to the warm-up; what has no message goes with it.
+    warming: bool,
+    /// What was missed of the warm-up is counted.
+    warmup_counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +87,8 @@ struct Slot {
     /// Failures since the last message that was accepted.
     failures: u32,
     in_idle: bool,
+    /// It has had an open connection, now or before.
+    was_open: bool,
     /// The server has taken the session: its reply to EHLO was good.
     in_session: bool,
 }
@@ -101,9 +106,12 @@ impl Worker {
             served: 0,
             failures: 0,
             in_idle: false,
+            was_open: false,
             in_session: false,
         };
         Worker {
+            warming: job.warmup.exists(),
+            warmup_counted: !job.warmup.exists(),
             job,
             pacer,
             slots: (0..connections).map(|_| slot()).collect(),
@@ -139,11 +147,14 @@ impl Worker {
     pub fn connected(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
         let this = &mut self.slots[slot as usize];
         debug_assert_eq!(this.link, LinkState::Dialing);
-        self.delta.phase(Phase::Connect, true, now.ns_since(this.sent));
+        let took = now.ns_since(this.sent);
         this.link = LinkState::Open;
         this.sent = now;
         this.client.connected(now, &self.job.client);
+        let reopened = std::mem::replace(&mut this.was_open, true);
+        self.phase(slot, Phase::Connect, true, took);
         self.delta.connections.opened += 1;
+        self.delta.connections.reopened += u64::from(reopened);
         self.gauges.open += 1;
         self.drain(slot, now, links);
     }
@@ -153,7 +164,8 @@ impl Worker {
         let this = &mut self.slots[slot as usize];
         debug_assert_eq!(this.link, LinkState::Dialing);
         this.failures += 1;
-        self.delta.phase(Phase::Connect, false, now.ns_since(this.sent));
+        let took = now.ns_since(this.sent);
+        self.phase(slot, Phase::Connect, false, took);
         self.delta.error(error.blame(), error.kind(), Phase::Connect, || error.to_string());
         self.fail_for_want_of_connection(slot, now);
         self.reconnect(slot, now, links);
@@ -161,12 +173,14 @@ impl Worker {
 
     /// The slot's TLS handshake has come to its good end.
     pub fn tls_ready(&mut self, slot: u32, now: Instant, session: TlsSession, links: &mut impl Links) {
-        let this = &mut self.slots[slot as usize];
+        let this = &self.slots[slot as usize];
         if this.link != LinkState::Open {
             return;
         }
-        self.delta.phase(Phase::Tls, true, now.ns_since(this.tls_begun));
-        self.delta.tls(session.version, session.cipher, session.resumed, 1);
+        let took = now.ns_since(this.tls_begun);
+        self.phase(slot, Phase::Tls, true, took);
+        self.delta.tls(session.version, session.cipher, session.resumed);
+        let this = &mut self.slots[slot as usize];
         this.sent = now;
         this.client.tls_ready(now, &self.job.client);
         self.drain(slot, now, links);
@@ -180,7 +194,8 @@ impl Worker {
         }
         let phase = this.client.phase();
         if phase == Phase::Tls {
-            self.delta.phase(phase, false, now.ns_since(this.tls_begun));
+            let took = now.ns_since(this.tls_begun);
+            self.phase(slot, phase, false, took);
         }
         self.delta.error(Blame::Peer, failure.kind, phase, || failure.reason.clone());
         self.failed(slot, now);
@@ -194,7 +209,8 @@ impl Worker {
             let this = &mut self.slots[slot as usize];
             let handled = this.client.handle(arrived, bytes, &self.job.client);
             bytes = &bytes[handled.consumed..];
-            if let Some(reply) = handled.reply {
+            let is_warm = this.ticket.map_or(self.warming, |ticket| self.job.warmup.contains(ticket));
+            if let Some(reply) = handled.reply.filter(|_| !is_warm) {
                 let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));
                 self.delta.reply(reply.phase, reply.code, enhanced, reply.text);
                 self.delta.phase(reply.phase, reply.class == Class::Positive, arrived.ns_since(this.sent));
@@ -253,7 +269,9 @@ impl Worker {
         if this.ticket.is_some() && this.started == Instant::NEVER {
             this.started = sent;
         }
-        self.delta.bytes_sent += octets as u64;
+        if !self.is_warm(slot) {
+            self.delta.bytes_sent += octets as u64;
+        }
     }
 
     /// What the passing of time brings: due messages, the end of the run, the end of the drain.
@@ -274,9 +292,7 @@ impl Worker {
             Stage::Draining(_) => {}
         }
         if self.ended == self.slots.len() && !self.missed_counted {
-            let (missed, all) = self.pacer.count_missed(MISSED_A_TURN_MAX);
-            self.delta.messages.missed += missed;
-            self.missed_counted = all;
+            self.count_missed();
         }
     }
 
@@ -290,45 +306,6 @@ impl Worker {
             }
             Stage::Draining(_) if self.ended == self.slots.len() => Instant::ZERO,
             Stage::Draining(until) => until,
-        }
-    }
-
-    /// No new message from now on; those in flight have [`DRAIN`] to end.
-    pub fn stop(&mut self, now: Instant, links: &mut impl Links) {
-        if self.stage != Stage::Running {
-            return;
-        }
-        self.pacer.stop(now);
-        self.missed_counted = false;
-        self.delta.stopped = now;
-        self.stage = Stage::Draining(now + DRAIN);
-        self.part_with_unneeded(now, links);
-    }
-
-    /// No message is left to be dispatched: what has none in hand is not waited for.
-    fn part_with_unneeded(&mut self, now: Instant, links: &mut impl Links) {
-        self.release_idle(now, links);
-        if std::mem::replace(&mut self.parted, true) {
-            return;
-        }
-        for slot in 0..self.connections() {
-            let this = &mut self.slots[slot as usize];
-            match this.link {
-                LinkState::Waiting => {
-                    self.gauges.waiting -= 1;
-                    self.end(slot);
-                }
-                LinkState::Dialing if this.ticket.is_none() => {
-                    links.close(slot);
-                    self.end(slot);
-                }
-                LinkState::Open if this.ticket.is_none() && !this.in_session => {
-                    links.close(slot);
-                    self.leave_connection(slot);
-                    self.end(slot);
-                }
-                LinkState::Dialing | LinkState::Open | LinkState::Ended => {}
-            }
         }
     }
 
@@ -350,7 +327,8 @@ impl Worker {
     /// Hands over what was measured since the last time and goes on with `spare`, which must be empty.
     pub fn take_delta(&mut self, spare: Box<Delta>) -> Box<Delta> {
         let mut delta = std::mem::replace(&mut self.delta, spare);
-        delta.connections = ConnectionCounts { opened: delta.connections.opened, ..self.gauges };
+        let ConnectionCounts { opened, reopened, .. } = delta.connections;
+        delta.connections = ConnectionCounts { opened, reopened, ..self.gauges };
         delta
     }
 
@@ -386,30 +364,45 @@ impl Worker {
         Some(slot)
     }
 
-    /// Ends the sessions that nothing is left for.
-    fn release_idle(&mut self, now: Instant, links: &mut impl Links) {
-        while let Some(slot) = self.pop_idle() {
-            if self.is_ready(slot) {
-                self.slots[slot as usize].client.quit(now, &self.job.client);
-                self.drain(slot, now, links);
-            }
-        }
-    }
-
     #[inline]
     fn take(&mut self, slot: u32, ticket: Ticket) {
-        self.delta.messages.taken += 1;
+        self.warming = self.job.warmup.contains(ticket);
+        if self.warming {
+            self.delta.warmup_until = self.delta.warmup_until.max(ticket.due);
+        }
+        self.counts(ticket).taken += 1;
         let this = &mut self.slots[slot as usize];
         this.ticket = Some(ticket);
         this.started = Instant::NEVER;
+    }
+
+    /// Where the ticket's message is counted.
+    #[inline]
+    fn counts(&mut self, ticket: Ticket) -> &mut MessageCounts {
+        if self.job.warmup.contains(ticket) { &mut self.delta.warmup } else { &mut self.delta.messages }
+    }
+
+    /// Whether what happens on the slot's connection belongs to the warm-up: by its message, or by the last one taken.
+    #[inline]
+    fn is_warm(&self, slot: u32) -> bool {
+        self.slots[slot as usize].ticket.map_or(self.warming, |ticket| self.job.warmup.contains(ticket))
+    }
+
+    /// Records how long a phase took, unless it belongs to the warm-up.
+    fn phase(&mut self, slot: u32, phase: Phase, positive: bool, ns: u64) {
+        if !self.is_warm(slot) {
+            self.delta.phase(phase, positive, ns);
+        }
     }
 
     #[inline]
     fn begin(&mut self, slot: u32, now: Instant) {
         let this = &mut self.slots[slot as usize];
         this.served += 1;
-        self.delta.messages.sent += 1;
         this.client.begin(now, self.job.recipients.per_message(), &self.job.client);
+        if let Some(ticket) = this.ticket {
+            self.counts(ticket).sent += 1;
+        }
     }
 
     /// Does what the session asks for until it waits or is over.
@@ -472,10 +465,12 @@ impl Worker {
 
     #[inline]
     fn done(&mut self, slot: u32, class: Class, recipients: RecipientTally, now: Instant) {
-        let counts = &mut self.delta.recipients;
-        counts.accepted += u64::from(recipients.accepted);
-        counts.deferred += u64::from(recipients.deferred);
-        counts.rejected += u64::from(recipients.rejected);
+        if !self.is_warm(slot) {
+            let counts = &mut self.delta.recipients;
+            counts.accepted += u64::from(recipients.accepted);
+            counts.deferred += u64::from(recipients.deferred);
+            counts.rejected += u64::from(recipients.rejected);
+        }
         self.outcome(slot, Some(class), now);
         let this = &mut self.slots[slot as usize];
         if this.client.is_over() {
@@ -494,7 +489,7 @@ impl Worker {
             self.take_for_want_of_connection(slot, now);
         }
         if self.slots[slot as usize].ticket.is_some() {
-            let recipients = u64::from(self.job.recipients.per_message());
+            let recipients = if self.is_warm(slot) { 0 } else { u64::from(self.job.recipients.per_message()) };
             match class {
                 Class::Permanent => self.delta.recipients.rejected += recipients,
                 _ => self.delta.recipients.deferred += recipients,
@@ -542,15 +537,20 @@ impl Worker {
             return;
         };
         let started = Some(this.started).filter(|started| *started != Instant::NEVER);
-        let counts = &mut self.delta.messages;
+        let in_drain = u64::from(self.stage != Stage::Running);
+        let counts = self.counts(ticket);
         match class {
             Some(Class::Positive) => {
                 counts.accepted += 1;
-                counts.accepted_in_drain += u64::from(self.stage != Stage::Running);
+                counts.accepted_in_drain += in_drain;
             }
             Some(Class::Transient) => counts.deferred += 1,
             Some(Class::Permanent) => counts.rejected += 1,
             None => counts.failed += 1,
+        }
+        if self.job.warmup.contains(ticket) {
+            self.delta.last_outcome = self.delta.last_outcome.max(now);
+            return;
         }
         self.delta.message(class == Some(Class::Positive), MessageTimes { due: ticket.due, started, ended: now });
     }
@@ -617,21 +617,5 @@ impl Worker {
         debug_assert!(this.link != LinkState::Ended && this.ticket.is_none());
         this.link = LinkState::Ended;
         self.ended += 1;
-    }
-
-    /// The drain time is over: what is still in flight is cut.
-    fn cut(&mut self, links: &mut impl Links) {
-        for slot in 0..self.connections() {
-            let this = &mut self.slots[slot as usize];
-            if this.link == LinkState::Ended {
-                continue;
-            }
-            if this.ticket.take().is_some() {
-                self.delta.messages.cut += 1;
-            }
-            links.close(slot);
-            self.leave_connection(slot);
-            self.end(slot);
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
+use super::stages::StagedSchedule;
 use crate::time::Instant;
 
 /// Highest rate of a job, in messages a second: ten times what a machine can be made to send.
@@ -19,6 +20,19 @@ pub enum Arrival {
     Constant,
     /// A Poisson process: gaps are exponential and independent, as when many senders do not know of each other.
     Poisson,
+}
+
+impl Arrival {
+    /// All of them.
+    pub const ALL: [Arrival; 2] = [Arrival::Constant, Arrival::Poisson];
+
+    /// The name in requests and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Arrival::Constant => "constant",
+            Arrival::Poisson => "poisson",
+        }
+    }
 }
 
 /// A rate of messages a second, above zero and at most [`RATE_PER_S_MAX`].
@@ -148,9 +162,7 @@ impl PoissonSchedule {
 
     #[inline]
     fn advance(&mut self) {
-        const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
-        let uniform = ((self.rng.next_u64() >> 11) + 1) as f64 * UNIT;
-        let gap_ns = -uniform.ln() * self.gap_mean_ns + self.fraction_ns;
+        let gap_ns = exponential(&mut self.rng) * self.gap_mean_ns + self.fraction_ns;
         // The cast saturates, and a gap is never negative: due times do not go backwards.
         let whole = gap_ns as u64;
         self.fraction_ns = gap_ns - whole as f64;
@@ -158,8 +170,16 @@ impl PoissonSchedule {
     }
 }
 
+/// An exponentially distributed number with mean 1.
+#[inline]
+pub(super) fn exponential(rng: &mut Pcg64) -> f64 {
+    const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
+    let uniform = ((rng.next_u64() >> 11) + 1) as f64 * UNIT;
+    -uniform.ln()
+}
+
 /// SplitMix64's finalizer (Steele, Lea and Flood, 2014): neighbouring seeds and shards get unrelated generators.
-fn mix(value: u64) -> u64 {
+pub(super) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -171,6 +191,7 @@ fn mix(value: u64) -> u64 {
 pub(super) enum Schedule {
     Constant(ConstantSchedule),
     Poisson(PoissonSchedule),
+    Staged(StagedSchedule),
 }
 
 impl Schedule {
@@ -180,6 +201,7 @@ impl Schedule {
         match self {
             Schedule::Constant(constant) => constant.due,
             Schedule::Poisson(poisson) => poisson.due,
+            Schedule::Staged(staged) => staged.due,
         }
     }
 
@@ -189,31 +211,30 @@ impl Schedule {
         match self {
             Schedule::Constant(constant) => constant.advance(),
             Schedule::Poisson(poisson) => poisson.advance(),
+            Schedule::Staged(staged) => staged.advance(),
         }
     }
 
     /// How many of the shard's messages, of which the next has the number `next` and the others follow by steps of
-    /// `step` up to `end`, are due before `horizon`, and whether that were all. Of a Poisson schedule it goes past at
-    /// most `most` of them.
+    /// `step` up to `end`, are due before `horizon`, and whether that were all. Of a schedule that is not constant it
+    /// goes past at most `most` of them.
     pub(super) fn count_before(&mut self, horizon: Instant, next: u64, step: u64, end: u64, most: u64) -> (u64, bool) {
         let mine = |end: u64| end.saturating_sub(next).div_ceil(step);
-        match self {
-            Schedule::Constant(constant) => (mine(end.min(constant.due_before(horizon))), true),
-            Schedule::Poisson(poisson) => {
-                let left = mine(end);
-                let mut count = 0;
-                while count < left.min(most) && poisson.due < horizon {
-                    count += 1;
-                    poisson.advance();
-                }
-                (count, count >= left || poisson.due >= horizon)
-            }
+        if let Schedule::Constant(constant) = self {
+            return (mine(end.min(constant.due_before(horizon))), true);
         }
+        let left = mine(end);
+        let mut count = 0;
+        while count < left.min(most) && self.due() < horizon {
+            count += 1;
+            self.advance();
+        }
+        (count, count >= left || self.due() >= horizon)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn rate(per_s: f64) -> Rate {
@@ -292,7 +313,7 @@ mod tests {
     }
 
     /// A² of Anderson and Darling against the exponential distribution with the given mean (nothing estimated).
-    fn anderson_darling(gaps_ns: &[u64], mean_ns: f64) -> f64 {
+    pub(in super::super) fn anderson_darling(gaps_ns: &[u64], mean_ns: f64) -> f64 {
         let mut x: Vec<f64> = gaps_ns.iter().map(|&gap| (gap as f64 / mean_ns).max(1e-12)).collect();
         x.sort_unstable_by(f64::total_cmp);
         let n = x.len();
@@ -302,7 +323,7 @@ mod tests {
     }
 
     /// Critical value at 5 % for a fully specified distribution (D'Agostino and Stephens, 1986, table 4.2).
-    const A2_CRITICAL: f64 = 2.492;
+    pub(in super::super) const A2_CRITICAL: f64 = 2.492;
 
     #[test]
     fn poisson_gaps_pass_the_anderson_darling_test() {

@@ -6,6 +6,8 @@
 //!   ahead and never skips or moves a message: one that found no free connection keeps its original due time, and its
 //!   latency counts from there.
 //!
+//!   The schedule's rate is a constant one, or goes up and down in [`stages`].
+//!
 //! Every shard owns a pacer of its own. In a closed loop they draw on one [`MessageCounter`], in an open loop each
 //! owns an exact share of the schedule. Either way no sequence number is issued twice in a job.
 //!
@@ -24,11 +26,16 @@ mod arrival;
 mod closed;
 mod counter;
 mod open;
+pub mod search;
+pub mod stages;
+pub mod warmup;
 
 pub use arrival::{Arrival, RATE_PER_S_MAX, Rate, RateError};
 pub use closed::ClosedLoop;
 pub use counter::{BLOCK_MESSAGES_MAX, MessageCounter};
 pub use open::{Limit, OpenLoop, OpenLoopError, OpenLoopSpec};
+
+use warmup::WarmupEnd;
 
 use crate::time::Instant;
 
@@ -97,6 +104,14 @@ impl Pacer {
         match self {
             Pacer::Closed(_) => (0, true),
             Pacer::Open(open) => open.count_missed(most),
+        }
+    }
+
+    /// The same, of the tickets that belong to the warm-up: to be called before the others are counted.
+    pub fn count_missed_in(&mut self, warmup: &WarmupEnd, most: u64) -> (u64, bool) {
+        match self {
+            Pacer::Closed(_) => (0, true),
+            Pacer::Open(open) => open.count_missed_in(warmup, most),
         }
     }
 

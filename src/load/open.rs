@@ -1,6 +1,10 @@
 //! The open loop: messages are due on a schedule, whatever the target does.
 
+use std::sync::Arc;
+
 use super::arrival::{ConstantSchedule, PoissonSchedule, Schedule};
+use super::stages::{StagedSchedule, Stages};
+use super::warmup::WarmupEnd;
 use super::{Arrival, Rate, RateError, Ticket};
 use crate::time::Instant;
 
@@ -90,6 +94,28 @@ impl OpenLoop {
         Ok(OpenLoop { schedule, next_sequence, step, sequence_end, end, taken: 0, stopped: false })
     }
 
+    /// A share, `(shard, shards)`, of a job in stages, which ends with the last of them. `start` and `seed` are those of
+    /// [`OpenLoopSpec`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such shard.
+    pub fn staged(
+        stages: Arc<Stages>,
+        arrival: Arrival,
+        start: Instant,
+        seed: u64,
+        (shard, shards): (u32, u32),
+    ) -> Result<OpenLoop, OpenLoopError> {
+        if shard >= shards {
+            return Err(OpenLoopError::Shard { shard, shards });
+        }
+        let end = start + stages.duration();
+        let schedule = Schedule::Staged(StagedSchedule::new(stages, arrival, start, seed, (shard, shards)));
+        let (next_sequence, step) = (u64::from(shard), u64::from(shards));
+        Ok(OpenLoop { schedule, next_sequence, step, sequence_end: u64::MAX, end, taken: 0, stopped: false })
+    }
+
     /// The earliest ticket not yet taken that is due at or before `now`, with its original due time.
     #[inline]
     pub fn take(&mut self, now: Instant) -> Option<Ticket> {
@@ -129,13 +155,26 @@ impl OpenLoop {
     /// Counts tickets of this shard that were due before the end or the stop, whichever came first, and were not taken:
     /// at most `most` of them a call, none before the stop. Says how many, and whether that were all.
     ///
-    /// Free for constant arrival. For Poisson it draws the missed due times, some nanoseconds each: hence the slices,
+    /// Free at a constant rate with constant arrival. Else it draws the missed due times, some nanoseconds each: hence the slices,
     /// for nothing that is measured may wait for it.
     pub fn count_missed(&mut self, most: u64) -> (u64, bool) {
+        self.count_missed_before(self.end, self.sequence_end, most)
+    }
+
+    /// The same, of the tickets that belong to the warm-up: to be called before the others are counted.
+    pub fn count_missed_in(&mut self, warmup: &WarmupEnd, most: u64) -> (u64, bool) {
+        let WarmupEnd { until, sequence } = *warmup;
+        match sequence {
+            0 => self.count_missed_before(self.end.min(until), self.sequence_end, most),
+            _ => self.count_missed_before(self.end, self.sequence_end.min(sequence), most),
+        }
+    }
+
+    fn count_missed_before(&mut self, horizon: Instant, sequence_end: u64, most: u64) -> (u64, bool) {
         if !self.stopped {
             return (0, false);
         }
-        let (count, all) = self.schedule.count_before(self.end, self.next_sequence, self.step, self.sequence_end, most);
+        let (count, all) = self.schedule.count_before(horizon, self.next_sequence, self.step, sequence_end, most);
         self.next_sequence = self.next_sequence.saturating_add(count.saturating_mul(self.step));
         (count, all)
     }
@@ -263,6 +302,23 @@ mod tests {
                 assert_eq!(open.taken() + missed, asked, "{arrival:?}, stop at {stop_s} s");
                 assert_eq!(open.count_missed(100), (0, true), "each is counted once");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_missed_of_the_warm_up_is_counted_apart() {
+        for (arrival, warmup) in [(Arrival::Constant, "300ms"), (Arrival::Poisson, "300ms"), (Arrival::Poisson, "400")]
+        {
+            let warmup = WarmupEnd::new(Some(warmup.parse().unwrap()), START);
+            let spec = OpenLoopSpec { shard: 1, shards: 3, ..spec(1_000.0, arrival, Limit::Until(after_s(1.0))) };
+            let mut open = OpenLoop::new(spec).unwrap();
+            (0..10).for_each(|_| assert!(open.take(Instant::NEVER).is_some()));
+            let left = drain(OpenLoop::new(spec).unwrap(), Instant::NEVER).split_off(10);
+            let expected = left.iter().filter(|ticket| warmup.contains(**ticket)).count() as u64;
+            assert!(expected > 50);
+            open.stop(after_s(5.0));
+            assert_eq!(open.count_missed_in(&warmup, u64::MAX), (expected, true));
+            assert_eq!(open.count_missed(u64::MAX), (left.len() as u64 - expected, true));
         }
     }
 

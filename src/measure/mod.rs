@@ -1,6 +1,15 @@
 //! What happened: latencies, outcomes, replies and errors, counted on each shard and merged exactly.
 
+pub mod abort;
+pub mod compare;
+pub mod confidence;
 pub mod histogram;
+pub mod merge;
 pub mod recorder;
 pub mod report;
+#[cfg(test)]
+mod samples;
+pub mod threshold;
 pub mod totals;
+pub mod verdict;
+pub mod words;

@@ -1,6 +1,9 @@
 //! What one shard measures of one job, and the form in which it crosses to control.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::histogram::{Digits, LatencyHistogram};
 use crate::phase::Phase;
@@ -15,7 +18,7 @@ pub const ERROR_KINDS_MAX: usize = 256;
 
 /// Messages by outcome. Every message that was asked for ends in exactly one of accepted, deferred, rejected, failed,
 /// missed and cut.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageCounts {
     /// Taken from the schedule by a connection, or failed for want of one.
     pub taken: u64,
@@ -38,7 +41,8 @@ pub struct MessageCounts {
 }
 
 impl MessageCounts {
-    fn add(&mut self, other: &MessageCounts) {
+    /// Adds what another one counted.
+    pub fn add(&mut self, other: &MessageCounts) {
         self.taken += other.taken;
         self.sent += other.sent;
         self.accepted += other.accepted;
@@ -57,7 +61,7 @@ impl MessageCounts {
 }
 
 /// Recipients by the reply to RCPT or to their message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecipientCounts {
     /// 2xx throughout.
     pub accepted: u64,
@@ -72,6 +76,8 @@ pub struct RecipientCounts {
 pub struct ConnectionCounts {
     /// Opened since the last delta.
     pub opened: u64,
+    /// Those of them that were not the first of their slot.
+    pub reopened: u64,
     /// Open now, session or not.
     pub open: u64,
     /// Sessions now: connections on which the server's reply to EHLO was good.
@@ -136,7 +142,7 @@ pub struct ReplyKind {
 }
 
 /// Who must act on an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
     /// The target, or the network on the way to it.
@@ -147,13 +153,24 @@ pub enum Blame {
     Generator,
 }
 
+impl Blame {
+    /// The name in reports and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Blame::Peer => "peer",
+            Blame::Configuration => "configuration",
+            Blame::Generator => "generator",
+        }
+    }
+}
+
 /// Errors that agree in blame, kind and phase.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorKind {
     /// Who must act.
     pub blame: Blame,
     /// A name from a closed set: `refused`, `reset`, `closed`, `timeout`, `protocol`, …
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// Where it happened.
     pub phase: Phase,
     /// How many.
@@ -163,12 +180,12 @@ pub struct ErrorKind {
 }
 
 /// TLS handshakes that agree in version and cipher suite.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TlsKind {
     /// The protocol's name.
-    pub version: &'static str,
+    pub version: Cow<'static, str>,
     /// The cipher suite's name.
-    pub cipher: &'static str,
+    pub cipher: Cow<'static, str>,
     /// How many were full.
     pub full: u64,
     /// How many resumed an earlier session.
@@ -199,6 +216,10 @@ pub struct Effort {
 pub struct Delta {
     /// Messages by outcome.
     pub messages: MessageCounts,
+    /// Messages of the warm-up by outcome. Of them nothing else is measured, but errors and effort.
+    pub warmup: MessageCounts,
+    /// When the last one of them that was taken was due.
+    pub warmup_until: Instant,
     /// Recipients by outcome.
     pub recipients: RecipientCounts,
     /// Octets of SMTP written to the target, commands included; what TLS adds is not counted.
@@ -230,6 +251,8 @@ impl Delta {
     pub fn new() -> Delta {
         Delta {
             messages: MessageCounts::default(),
+            warmup: MessageCounts::default(),
+            warmup_until: Instant::ZERO,
             recipients: RecipientCounts::default(),
             bytes_sent: 0,
             connections: ConnectionCounts::default(),
@@ -254,6 +277,7 @@ impl Delta {
     /// Back to nothing, keeping all memory and the names of the kinds of replies and errors.
     pub fn clear(&mut self) {
         self.messages = MessageCounts::default();
+        self.warmup = MessageCounts::default();
         self.recipients = RecipientCounts::default();
         self.bytes_sent = 0;
         self.connections = ConnectionCounts::default();
@@ -269,6 +293,8 @@ impl Delta {
     /// Adds what another delta counted. The gauges among the connections are left alone: they belong to one shard.
     pub fn merge(&mut self, other: &Delta) {
         self.messages.add(&other.messages);
+        self.warmup.add(&other.warmup);
+        self.warmup_until = self.warmup_until.max(other.warmup_until);
         self.recipients.accepted += other.recipients.accepted;
         self.recipients.deferred += other.recipients.deferred;
         self.recipients.rejected += other.recipients.rejected;
@@ -277,18 +303,16 @@ impl Delta {
         self.stopped = self.stopped.max(other.stopped);
         self.grouped |= other.grouped;
         self.connections.opened += other.connections.opened;
+        self.connections.reopened += other.connections.reopened;
         self.accepted.merge(&other.accepted);
         self.other.merge(&other.other);
         for kind in other.replies.iter().flatten().filter(|kind| kind.count > 0) {
             self.reply_kind(kind.phase, kind.code, kind.enhanced, || kind.example.clone()).count += kind.count;
         }
         for kind in other.errors.iter().filter(|kind| kind.count > 0) {
-            self.error_kind(kind.blame, kind.kind, kind.phase, || kind.example.clone()).count += kind.count;
+            self.error_kind(kind.blame, kind.kind.clone(), kind.phase, || kind.example.clone()).count += kind.count;
         }
-        for kind in &other.tls {
-            self.tls(kind.version, kind.cipher, false, kind.full);
-            self.tls(kind.version, kind.cipher, true, kind.resumed);
-        }
+        self.add_tls(&other.tls);
         self.effort.cpu_ns += other.effort.cpu_ns;
         self.effort.cpu_before_drain_ns += other.effort.cpu_before_drain_ns;
         self.effort.turns.merge(&other.effort.turns);
@@ -324,30 +348,43 @@ impl Delta {
         &mut kinds[at]
     }
 
-    /// Counts TLS handshakes.
-    pub fn tls(&mut self, version: &'static str, cipher: &'static str, resumed: bool, count: u64) {
-        let known = self.tls.iter().position(|kind| (kind.version, kind.cipher) == (version, cipher));
+    /// Counts a TLS handshake.
+    pub fn tls(&mut self, version: &'static str, cipher: &'static str, resumed: bool) {
+        let kind = self.tls_kind(Cow::Borrowed(version), Cow::Borrowed(cipher));
+        *(if resumed { &mut kind.resumed } else { &mut kind.full }) += 1;
+    }
+
+    /// Adds handshakes that were counted elsewhere.
+    pub(super) fn add_tls(&mut self, kinds: &[TlsKind]) {
+        for kind in kinds {
+            let own = self.tls_kind(kind.version.clone(), kind.cipher.clone());
+            own.full += kind.full;
+            own.resumed += kind.resumed;
+        }
+    }
+
+    fn tls_kind(&mut self, version: Cow<'static, str>, cipher: Cow<'static, str>) -> &mut TlsKind {
+        let known = self.tls.iter().position(|kind| (&kind.version, &kind.cipher) == (&version, &cipher));
         let at = known.unwrap_or_else(|| {
             self.tls.push(TlsKind { version, cipher, full: 0, resumed: 0 });
             self.tls.len() - 1
         });
-        let kind = &mut self.tls[at];
-        *(if resumed { &mut kind.resumed } else { &mut kind.full }) += count;
+        &mut self.tls[at]
     }
 
     /// Counts an error; `text` is asked for only for the first of its kind.
     pub fn error(&mut self, blame: Blame, kind: &'static str, phase: Phase, text: impl FnOnce() -> String) {
-        self.error_kind(blame, kind, phase, || example(text().as_bytes())).count += 1;
+        self.error_kind(blame, Cow::Borrowed(kind), phase, || example(text().as_bytes())).count += 1;
     }
 
     fn error_kind(
         &mut self,
         blame: Blame,
-        kind: &'static str,
+        kind: Cow<'static, str>,
         phase: Phase,
         example: impl FnOnce() -> String,
     ) -> &mut ErrorKind {
-        let known = self.errors.iter().position(|e| (e.blame, e.kind, e.phase) == (blame, kind, phase));
+        let known = self.errors.iter().position(|e| (e.blame, &e.kind, e.phase) == (blame, &kind, phase));
         let at = known.unwrap_or_else(|| {
             debug_assert!(self.errors.len() < ERROR_KINDS_MAX, "kinds come from closed sets");
             self.errors.push(ErrorKind { blame, kind, phase, count: 0, example: example() });
@@ -426,7 +463,7 @@ mod tests {
             for target in [&mut whole, &mut delta] {
                 target.reply(Phase::Rcpt, if i % 7 == 0 { 550 } else { 250 }, Some((5, 7, (i % 3) as u16)), b"text");
                 target.phase(Phase::Rcpt, i % 7 != 0, i * 1_000);
-                target.tls("TLSv1.3", "A", i % 3 == 0, 1);
+                target.tls("TLSv1.3", "A", i % 3 == 0);
                 target.error(Blame::Peer, "reset", Phase::Data, || "reset".into());
                 target.message(
                     i % 5 != 0,

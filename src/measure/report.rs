@@ -1,14 +1,19 @@
 //! The result of a job in the form that scripts read. `docs/report.md` describes it; its version changes when a field
 //! changes its meaning or goes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use super::confidence::Intervals;
 use super::histogram::{LatencyHistogram, Summary};
-use super::recorder::{ErrorKind, Latencies, RecipientCounts, ReplyKind, TlsKind};
+use super::recorder::{Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, TlsKind};
+use super::threshold::ThresholdResult;
 use super::totals::{SeriesRow, Totals};
+use super::verdict::{LATE_NS, Verdict};
 use crate::phase::Phase;
 use crate::time::Instant;
 
@@ -38,25 +43,40 @@ pub struct Asked {
     pub start: Instant,
     /// When a run by time is to end.
     pub end: Option<Instant>,
+    /// What is shown apart.
+    pub warmup: Option<AskedWarmup>,
+}
+
+/// The warm-up that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedWarmup {
+    /// Until then.
+    Until(Instant),
+    /// By number; it lasts until its last message is due.
+    ByNumber,
 }
 
 /// The object of `--json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Report {
-    /// [`REPORT_VERSION`].
+    /// The version of this schema; raised when a field changes its meaning or goes.
     pub version: u32,
-    /// See [`Asked::load_model`].
-    pub load_model: &'static str,
-    /// See [`Asked::target`].
+    /// `closed`, `open constant` or `open poisson`.
+    pub load_model: Cow<'static, str>,
+    /// Where the load went.
     pub target: String,
-    /// See [`Asked::spec`].
+    /// The job as it was understood, defaults filled in.
+    #[schema(value_type = Object)]
     pub spec: serde_json::Value,
-    /// See [`Asked::seed`].
+    /// What repeats the run.
     pub seed: u64,
-    /// From the start to the last message's outcome; in a run by time, or one that was stopped, to the end of dispatch.
+    /// From the start, or the end of the warm-up, to the last message's outcome; in a run by time, or one that was stopped, to the end of dispatch.
     pub elapsed_s: f64,
     /// From there to the last outcome of what was then in flight.
     pub drain_s: f64,
+    /// What was shown apart; absent without a warm-up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<WarmupReport>,
     /// Messages by outcome: `asked` is the sum of `accepted` to `cut`.
     pub messages: Messages,
     /// Recipients of messages that were answered.
@@ -81,17 +101,35 @@ pub struct Report {
     /// The generator's own effort.
     pub generator: Generator,
     /// Why the run ended early; absent when it did not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aborted: Option<String>,
     /// What the reader should know of this run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
-    /// HDR V2 in base64, values in nanoseconds: `accepted.response`, `accepted.phases.mail`, …
+    /// Ids of the jobs that ran at the same time and shared this machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_jobs: Vec<String>,
+    /// What came of the conditions under which the run fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<ThresholdResult>,
+    /// Whether the figures can be relied on; absent while the run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// HDR V2 in base64, values in nanoseconds: `accepted.response`, `accepted.phases.mail`, …, `turns`.
     pub histograms: BTreeMap<String, String>,
 }
 
+/// The warm-up, of which no other figure knows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WarmupReport {
+    /// How long it took, in seconds.
+    pub elapsed_s: f64,
+    /// Its messages by outcome.
+    pub messages: Messages,
+}
+
 /// Messages by outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Messages {
     /// The number asked for, or in a run by time those that fell due.
     pub asked: u64,
@@ -112,17 +150,17 @@ pub struct Messages {
 }
 
 impl Messages {
-    fn new(asked: &Asked, totals: &Totals) -> Messages {
-        let counts = &totals.merged.messages;
+    /// Of messages of which so many were `asked` for, or as many as fell due.
+    fn new(asked: Option<u64>, counts: &MessageCounts, totals: &Totals) -> Messages {
         let answered = counts.accepted + counts.not_accepted();
         Messages {
-            asked: asked.messages.unwrap_or(counts.taken + counts.missed),
+            asked: asked.unwrap_or(counts.taken + counts.missed),
             sent: counts.sent,
             accepted: counts.accepted,
             deferred: counts.deferred,
             rejected: counts.rejected,
             failed: counts.failed,
-            missed: asked.messages.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
+            missed: asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
             // Of a shard that broke down nobody says what became of its messages in flight: they were cut, too.
             cut: if totals.is_finished() { counts.taken.saturating_sub(answered) } else { counts.cut },
         }
@@ -135,7 +173,7 @@ impl Messages {
 }
 
 /// Connections of a whole job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
     /// Asked for.
     pub asked: u64,
@@ -148,7 +186,7 @@ pub struct Connections {
 }
 
 /// TLS handshakes that came to a good end.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tls {
     /// Full ones.
     pub full: u64,
@@ -159,7 +197,7 @@ pub struct Tls {
 }
 
 /// Successes and everything else, never merged.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
     /// Accepted messages; phases whose reply was positive.
     pub accepted: Times,
@@ -167,10 +205,16 @@ pub struct Latency {
     pub other: Times,
     /// Whether mail, rcpt and data count from the write of their whole group (PIPELINING was in use).
     pub phases_from_group: bool,
+    /// The 95 % intervals of the percentiles of `accepted.response`.
+    #[serde(default)]
+    pub response_95: Intervals,
+    /// Messages that were begun more than a millisecond after they were due.
+    #[serde(default)]
+    pub late: u64,
 }
 
-/// One side of [`Latency`].
-#[derive(Clone, Debug, Serialize)]
+/// The times of successes, or of everything else.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Times {
     /// From due to outcome.
     pub response: Summary,
@@ -179,11 +223,11 @@ pub struct Times {
     /// From due to start.
     pub lateness: Summary,
     /// By phase.
-    pub phases: BTreeMap<&'static str, Summary>,
+    pub phases: BTreeMap<Phase, Summary>,
 }
 
 /// Replies that agree in phase, code and enhanced code.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Reply {
     /// What they answered.
     pub phase: Phase,
@@ -198,7 +242,7 @@ pub struct Reply {
 }
 
 /// The generator's own effort.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Generator {
     /// CPU time of the shards for each message sent, in microseconds.
     pub cpu_us_per_message: f64,
@@ -216,7 +260,7 @@ pub struct Generator {
 }
 
 /// Lengths of turns in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TurnLength {
     /// Median.
     pub p50: f64,
@@ -237,24 +281,37 @@ impl Report {
             true if merged.last_outcome > asked.start => merged.last_outcome,
             _ => now,
         };
-        let elapsed_s = (dispatch_end - asked.start).as_secs_f64();
+        let measured_from = match asked.warmup {
+            None => asked.start,
+            Some(AskedWarmup::Until(until)) => until,
+            Some(AskedWarmup::ByNumber) => merged.warmup_until.max(asked.start),
+        };
+        let elapsed_s = (dispatch_end - measured_from).as_secs_f64();
         let counts = merged.messages;
         let accepted_in_time = counts.accepted - counts.accepted_in_drain;
-        let messages = Messages::new(asked, totals);
+        let warm = merged.warmup.taken + merged.warmup.missed;
+        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts, totals);
+        let warmup = asked.warmup.map(|_| WarmupReport {
+            elapsed_s: (measured_from.min(dispatch_end) - asked.start).as_secs_f64(),
+            messages: Messages::new(None, &merged.warmup, totals),
+        });
         let connections = totals.connections();
         let latency_s = Latency {
             accepted: Times::new(&merged.accepted),
             other: Times::new(&merged.other),
             phases_from_group: merged.grouped,
+            response_95: Intervals::new(&merged.accepted.response),
+            late: merged.accepted.lateness.count_above(LATE_NS) + merged.other.lateness.count_above(LATE_NS),
         };
         Report {
             version: REPORT_VERSION,
-            load_model: asked.load_model,
+            load_model: Cow::Borrowed(asked.load_model),
             target: asked.target.clone(),
             spec: asked.spec.clone(),
             seed: asked.seed,
             elapsed_s,
             drain_s: (merged.last_outcome - dispatch_end).as_secs_f64(),
+            warmup,
             messages,
             recipients: merged.recipients,
             rate_per_s: ratio(accepted_in_time as f64, elapsed_s),
@@ -273,13 +330,16 @@ impl Report {
             generator: Generator::new(asked, totals, dispatch_end),
             aborted: None,
             notes: Vec::new(),
-            histograms: histograms(totals),
+            other_jobs: Vec::new(),
+            thresholds: Vec::new(),
+            verdict: None,
+            histograms: histograms(merged),
         }
     }
 }
 
 impl Tls {
-    fn new(kinds: &[TlsKind]) -> Option<Tls> {
+    pub(super) fn new(kinds: &[TlsKind]) -> Option<Tls> {
         let sum = |count: fn(&TlsKind) -> u64| kinds.iter().map(count).sum();
         let (full, resumed) = (sum(|kind| kind.full), sum(|kind| kind.resumed));
         (!kinds.is_empty()).then(|| Tls { full, resumed, kinds: kinds.to_vec() })
@@ -287,8 +347,8 @@ impl Tls {
 }
 
 impl Times {
-    fn new(latencies: &Latencies) -> Times {
-        let phases = Phase::MEASURED.iter().zip(&latencies.phases).map(|(phase, h)| (phase.name(), h.summary()));
+    pub(super) fn new(latencies: &Latencies) -> Times {
+        let phases = Phase::MEASURED.iter().zip(&latencies.phases).map(|(phase, h)| (*phase, h.summary()));
         Times {
             response: latencies.response.summary(),
             service: latencies.service.summary(),
@@ -310,17 +370,23 @@ impl Reply {
     }
 }
 
+impl TurnLength {
+    pub(super) fn new(turns: &LatencyHistogram) -> TurnLength {
+        let turn = turns.summary();
+        TurnLength { p50: turn.p50 * 1e6, p99: turn.p99 * 1e6, max: turn.max * 1e6 }
+    }
+}
+
 impl Generator {
     fn new(asked: &Asked, totals: &Totals, dispatch_end: Instant) -> Generator {
         let effort = &totals.merged.effort;
-        let turn = effort.turns.summary();
         let cpu = Duration::from_nanos(effort.cpu_ns).as_secs_f64();
         let cpu_before_drain = Duration::from_nanos(effort.cpu_before_drain_ns).as_secs_f64();
         let available = (dispatch_end - asked.dialed).as_secs_f64() * asked.shards as f64;
         Generator {
-            cpu_us_per_message: ratio(cpu * 1e6, totals.merged.messages.sent as f64),
+            cpu_us_per_message: ratio(cpu * 1e6, (totals.merged.messages.sent + totals.merged.warmup.sent) as f64),
             shards: asked.shards,
-            turn_us: TurnLength { p50: turn.p50 * 1e6, p99: turn.p99 * 1e6, max: turn.max * 1e6 },
+            turn_us: TurnLength::new(&effort.turns),
             busy: ratio(cpu_before_drain, available),
             buffers_exhausted: effort.buffers_exhausted,
             deltas_held: effort.deltas_held,
@@ -328,9 +394,10 @@ impl Generator {
     }
 }
 
-fn histograms(totals: &Totals) -> BTreeMap<String, String> {
+/// All histograms of what was measured, encoded, by name; those that are empty are left out.
+pub(super) fn histograms(measured: &Delta) -> BTreeMap<String, String> {
     let mut encoded = BTreeMap::new();
-    for (side, latencies) in [("accepted", &totals.merged.accepted), ("other", &totals.merged.other)] {
+    for (side, latencies) in [("accepted", &measured.accepted), ("other", &measured.other)] {
         let mut put = |name: &str, histogram: &LatencyHistogram| {
             if let Some(text) = histogram.encode() {
                 encoded.insert(format!("{side}.{name}"), text);
@@ -343,18 +410,23 @@ fn histograms(totals: &Totals) -> BTreeMap<String, String> {
             put(&format!("phases.{phase}"), histogram);
         }
     }
+    if let Some(text) = measured.effort.turns.encode() {
+        encoded.insert("turns".to_owned(), text);
+    }
     encoded
 }
 
 /// A quotient that is zero where there is nothing to divide by.
-fn ratio(dividend: f64, divisor: f64) -> f64 {
+pub(super) fn ratio(dividend: f64, divisor: f64) -> f64 {
     if divisor > 0.0 { dividend / divisor } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::recorder::{Delta, MessageTimes};
+    use crate::measure::recorder::{Blame, MessageTimes};
+    use crate::measure::samples::Run;
+    use crate::measure::threshold::Threshold;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -370,6 +442,7 @@ mod tests {
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
             end: None,
+            warmup: None,
         }
     }
 
@@ -419,6 +492,35 @@ mod tests {
         let asked = Asked { end: Some(start + SECOND * 4), ..asked(None) };
         let report = Report::new(&asked, &totals(1_000, 0, Instant::ZERO, start + SECOND), Instant::NEVER);
         assert_eq!((report.elapsed_s, report.drain_s, report.rate_per_s), (4.0, 0.0, 250.0));
+    }
+
+    #[test]
+    fn a_report_is_read_back_as_it_was_written() {
+        let mut report = Run { rejected: 10, ..Run::open(2_000, 1_000.0) }.report();
+        report.errors.push(ErrorKind {
+            blame: Blame::Peer,
+            kind: "reset".into(),
+            phase: Phase::Data,
+            count: 1,
+            example: "connection reset".into(),
+        });
+        report.other_jobs = vec!["7".into()];
+        report.check(&[Threshold::parse("p99>1s").unwrap()]);
+        report.judge();
+        let text = serde_json::to_string(&report).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        // Fields may be absent that are there only at times, or were not always.
+        let mut value = serde_json::to_value(&report).unwrap();
+        let object = value.as_object_mut().unwrap();
+        for field in ["other_jobs", "thresholds", "verdict"] {
+            object.remove(field).unwrap();
+        }
+        for field in ["response_95", "late"] {
+            object["latency_s"].as_object_mut().unwrap().remove(field).unwrap();
+        }
+        let read: Report = serde_json::from_value(value).unwrap();
+        assert!(read.verdict.is_none() && read.thresholds.is_empty() && read.aborted.is_none());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::histogram::{Digits, LatencyHistogram};
 use super::recorder::{ConnectionCounts, Delta};
@@ -12,7 +13,7 @@ use super::recorder::{ConnectionCounts, Delta};
 pub const SERIES_ROWS_MAX: usize = 86_400;
 
 /// One second of a job.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SeriesRow {
     /// Seconds since the job began, at the end of the row; a whole number but for the last row.
     pub t_s: f64,
@@ -36,6 +37,8 @@ struct OpenRow {
     sent: u64,
     accepted: u64,
     other: u64,
+    /// A message of the warm-up was taken.
+    warm: bool,
     response: LatencyHistogram,
 }
 
@@ -76,29 +79,29 @@ impl Totals {
             sent: 0,
             accepted: 0,
             other: 0,
+            warm: false,
             response: LatencyHistogram::new(Digits::Three),
         });
         row.reaches = row.reaches.max(elapsed);
         row.sent += delta.messages.sent;
         row.accepted += delta.messages.accepted;
         row.other += delta.messages.not_accepted();
+        row.warm |= delta.warmup.taken > 0;
         row.response.merge(&delta.accepted.response);
-        let whole = self.shards.iter().map(|shard| shard.second).min().unwrap_or(0);
-        self.close_rows(whole);
+        self.close_rows(self.whole_seconds());
     }
 
     /// `shard` will report no more.
     pub fn shard_finished(&mut self, shard: usize) {
         self.shards[shard].second = u64::MAX;
-        let whole = self.shards.iter().map(|shard| shard.second).min().unwrap_or(0);
-        self.close_rows(whole);
+        self.close_rows(self.whole_seconds());
     }
 
     fn close_rows(&mut self, whole: u64) {
         while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() <= whole) {
             let (second, row) = entry.remove_entry();
             let t_s = (second as f64).min(row.reaches.as_secs_f64());
-            if self.rows.len() < SERIES_ROWS_MAX {
+            if self.rows.len() < SERIES_ROWS_MAX && !row.warm {
                 let quantile = |q| row.response.quantile_ns(q).map(|ns| ns as f64 / 1e9);
                 let (p50, p99) = (quantile(0.5), quantile(0.99));
                 let OpenRow { sent, accepted, other, .. } = row;
@@ -117,7 +120,12 @@ impl Totals {
         self.shards.iter().all(|shard| shard.second == u64::MAX)
     }
 
-    /// The seconds that every shard has reported.
+    /// The last second that every shard has reported; `u64::MAX` when all have ended.
+    pub fn whole_seconds(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.second).min().unwrap_or(0)
+    }
+
+    /// The seconds that every shard has reported, but for those in which messages of the warm-up were begun.
     pub fn rows(&self) -> &[SeriesRow] {
         &self.rows
     }
@@ -125,7 +133,8 @@ impl Totals {
     /// Connections of all shards: the gauges of their last deltas, added up. The maxima of different shards may be of
     /// different moments, so that their sum is an upper bound where there are several.
     pub fn connections(&self) -> ConnectionCounts {
-        let mut sum = ConnectionCounts { opened: self.merged.connections.opened, ..ConnectionCounts::default() };
+        let ConnectionCounts { opened, reopened, .. } = self.merged.connections;
+        let mut sum = ConnectionCounts { opened, reopened, ..ConnectionCounts::default() };
         for ShardState { connections, .. } in &self.shards {
             sum.open += connections.open;
             sum.held += connections.held;

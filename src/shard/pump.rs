@@ -473,12 +473,16 @@ impl Pump {
         for (slot, &file) in files.iter().enumerate() {
             self.owners[file as usize] = Some((index as u32, slot as u32));
         }
+        // Each shard begins with another one, lest all begin with the first.
+        let mut sources = worker.job().source_addresses.clone();
+        let first = self.shard % sources.len().max(1);
+        sources.rotate_left(first);
         let target = match vacant.map(|index| self.jobs[index].target) {
             Some(known) => {
-                self.connections.ring().retarget(known, target);
+                self.connections.ring().retarget(known, target, &sources);
                 known
             }
-            None => self.connections.ring().target(target),
+            None => self.connections.ring().target(target, &sources),
         };
         if self.jobs.iter().all(|running| running.ended) {
             // What the thread has used so far was for no job.

@@ -2,13 +2,16 @@
 //! request, since a load generator has to be tested against faults.
 //!
 //! - [`policy`]: what the sink answers;
+//! - [`capacity`]: how much it takes at most;
 //! - [`fault`]: delays, replies, drops and stalls, and how they are written on the command line;
 //! - [`counts`]: what arrived.
 
+pub mod capacity;
 pub mod counts;
 pub mod fault;
 pub mod policy;
 
+pub use capacity::{Capacity, CapacityError};
 pub use counts::Counts;
 pub use fault::{FaultError, Faults, PhaseDelay, PhaseDrop, PhaseReply, Stall};
 pub use policy::{SinkPolicy, SinkSettings};

@@ -1,5 +1,6 @@
 //! What the sink answers.
 
+use super::capacity::Capacity;
 use super::counts::Counts;
 use super::fault::{Faults, phase_of};
 use crate::time::Instant;
@@ -8,6 +9,7 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 const OTHER_DOMAIN: Refusal = Refusal::from_static("550 5.7.1 no mail for this domain here\r\n");
+const FULL: Refusal = Refusal::from_static("452 4.3.1 too many messages in line, try again later\r\n");
 
 /// What a sink is told.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub struct SinkSettings {
     pub accept_domains: Vec<String>,
     /// What is to go wrong.
     pub faults: Faults,
+    /// How many messages a second are accepted; without it, as many as come.
+    pub capacity: Option<Capacity>,
     /// Octets of each message that are kept for [`SinkPolicy::take_kept`]; 0 keeps none.
     pub keep_bytes_max: usize,
 }
@@ -62,8 +66,17 @@ impl SinkPolicy {
 
 impl Policy for SinkPolicy {
     #[inline]
-    fn decide(&mut self, _now: Instant, question: Question<'_>) -> Decision {
-        let struck = self.settings.faults.strike(phase_of(&question), &mut self.random);
+    fn decide(&mut self, now: Instant, question: Question<'_>) -> Decision {
+        let mut struck = self.settings.faults.strike(phase_of(&question), &mut self.random);
+        // What is not accepted takes nothing of the capacity.
+        if let (Some(capacity), Question::Message { .. }, false, None) =
+            (&self.settings.capacity, question, struck.drop, &struck.refusal)
+        {
+            match capacity.admit(self.start, now) {
+                Some(wait) => struck.hold += wait,
+                None => struck.refusal = Some(FULL),
+            }
+        }
         let answer = if struck.drop {
             Answer::Drop
         } else if let Question::Rcpt { forward_path } = question
@@ -217,6 +230,25 @@ mod tests {
         assert_eq!(codes[0], (5, "220 "));
         assert_eq!(codes[8..], [(5, "250 "), (15, "250 "), (15, "354 "), (1_020, "250 "), (5_000, "221 ")]);
         assert_eq!(drive.policy.counts().messages, 1);
+    }
+
+    #[test]
+    fn messages_wait_for_the_capacity_over_all_sessions_and_a_full_line_defers() {
+        let capacity = Some("10/s,queue=1".parse().unwrap());
+        let settings = SinkSettings { capacity, ..faults(&["final=5ms"], &[], &[], None) };
+        let refusing = SinkSettings { capacity: settings.capacity.clone(), ..faults(&[], &["final=554"], &[], None) };
+        let mut sessions: Vec<Drive> =
+            [&refusing, &settings, &settings, &settings].map(|s| Drive::new(s.clone())).into();
+        for drive in &mut sessions {
+            drive.send_at(0, ENVELOPE);
+            drive.send_at(0, b"hello\r\n.\r\n");
+        }
+        for drive in &mut sessions {
+            drive.send_at(1_000, b"");
+        }
+        let last: Vec<(u64, &str)> = sessions.iter().map(|drive| (drive.last().0, &drive.last().1[..9])).collect();
+        // What is refused takes nothing of the capacity, and a delay comes on top.
+        assert_eq!(last, [(0, "554 5.0.0"), (105, "250 2.6.0"), (205, "250 2.6.0"), (5, "452 4.3.1")]);
     }
 
     #[test]

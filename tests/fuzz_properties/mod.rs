@@ -1,12 +1,14 @@
-//! What must be true of the protocol machines whatever arrives. Included by the fuzz targets, and by `fuzz_corpus`, which
+//! What must be true of whatever reads what others wrote. Included by the fuzz targets, and by `fuzz_corpus`, which
 //! replays what they have found without a fuzzer.
 //!
-//! An input is one line of settings, which is cut off at its LF, and the octets that arrive. Settings are octets whose
+//! For the protocol machines, an input is one line of settings, which is cut off at its LF, and the octets that arrive. Settings are octets whose
 //! bits choose what [`Settings`] says; those that are missing are zero. The same octets then arrive in several splits.
 
-#![allow(dead_code, reason = "each fuzz target uses one half")]
+#![allow(dead_code, reason = "each fuzz target uses a part")]
 
+pub mod auth_exchange;
 pub mod client_session;
+pub mod job_request;
 pub mod server_session;
 
 /// What the first line of an input chooses.

@@ -1,8 +1,9 @@
 //! Our generator into other people's servers: what it reports is what arrived there.
 
 use std::fs;
+use std::net::IpAddr;
 
-use crate::support::{Aiosmtpd, Hammer, Postfix, Scripted, SmtpSink};
+use crate::support::{Aiosmtpd, Hammer, Port, Postfix, Scripted, Sink, SmtpSink};
 
 #[test]
 fn smtp_sink_receives_as_many_messages_as_are_reported() {
@@ -162,4 +163,30 @@ fn no_command_is_sent_ahead_without_pipelining() {
         let groups = server.groups();
         assert!(groups.iter().all(|group| group.len() == 1), "offered {offered}, {asked}: {groups:?}");
     }
+}
+
+#[test]
+fn connections_take_turns_over_the_source_addresses() {
+    let server = Scripted::start(true);
+    let options = ["-m", "40", "-c", "6", "--shards", "1", "--messages-per-connection", "2"];
+    let sources = ["--source-address", "127.0.0.2", "--source-address", "127.0.0.3"];
+    let run = Hammer::run(server.port(), &[&options[..], &sources].concat());
+    run.assert_all_accepted(40);
+    let seen = server.sources();
+    let expected: Vec<IpAddr> = ["127.0.0.2", "127.0.0.3"].map(|source| source.parse().unwrap()).to_vec();
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), expected, "{seen:?}");
+    assert_eq!(seen.values().map(|&count| u64::from(count)).sum::<u64>(), run.count("connections.opened"));
+    let [few, many] = [seen.values().min(), seen.values().max()].map(Option::unwrap);
+    assert!(many - few <= 1, "in turns: {seen:?}");
+    assert_eq!(run.report["spec"]["source_addresses"], serde_json::json!(["127.0.0.2", "127.0.0.3"]));
+}
+
+#[test]
+fn ipv6_works_as_target_and_as_source() {
+    let port = Port::claim();
+    let address = format!("[::1]:{}", port.number());
+    let sink = Sink::start(&["--listen", &address]);
+    let run = Hammer::start_at(&format!("smtp://{address}"), &["-m", "50", "-c", "3", "--source-address", "::1"]);
+    run.finish().assert_all_accepted(50);
+    assert_eq!(sink.stop()["messages"], 50);
 }

@@ -1,10 +1,13 @@
 //! timecop against real peers, each started and ended by the test that needs it: Postfix, its smtp-sink and smtp-source,
-//! aiosmtpd, swaks, openssl and Python's smtplib. A missing peer fails the test; `tools/test` installs them all.
+//! aiosmtpd, swaks, openssl, Python's smtplib, Prometheus, schemathesis. A missing peer fails the test; `tools/test` installs
+//! them all.
 
 mod bench;
+mod control;
 mod faults;
 mod generator;
 mod run;
+mod search;
 mod sink;
 mod support;
 mod tls;

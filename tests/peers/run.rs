@@ -61,9 +61,16 @@ fn the_series_adds_up_to_the_totals() {
 
 #[test]
 fn a_wrong_value_is_named_and_nothing_is_started() {
-    for (option, value) in
-        [("--messages", "many"), ("--connections", "0"), ("--arrival", "sometimes"), ("--to", "no address")]
-    {
+    for (option, value) in [
+        ("--messages", "many"),
+        ("--connections", "0"),
+        ("--arrival", "sometimes"),
+        ("--to", "no address"),
+        ("--source-address", "somewhere"),
+        // Not of the target's family, and not of this machine.
+        ("--source-address", "::1"),
+        ("--source-address", "192.0.2.1"),
+    ] {
         let Finished { status, stdout, stderr } =
             Process::run(timecop().args(["hammer", "smtp://127.0.0.1:9", "--json", "-", "--quiet", option, value]));
         assert_eq!(status.code(), Some(2), "{option} {value}: {stderr}");

@@ -19,7 +19,7 @@ fn localhost() -> Certificate {
 fn run(scheme: &str, port: u16, certificate: &Certificate, options: &[&str]) -> Run {
     let file = certificate.file();
     let options = [&["--ca-file", text(&file)], options].concat();
-    Hammer::aim(&format!("{scheme}://localhost:{port}"), &options).finish()
+    Hammer::start_at(&format!("{scheme}://localhost:{port}"), &options).finish()
 }
 
 fn sink(scheme: &str, certificate: &Certificate, options: &[&str]) -> Sink {
@@ -122,7 +122,7 @@ fn postfix_delivers_as_many_messages_as_are_reported() {
 
 /// A certificate that is not to be believed: every message fails in the handshake, for this reason.
 fn assert_not_believed(target: &str, options: &[&str], reason: &str) {
-    let run = Hammer::aim(target, &[&["-m", "3", "-c", "1"], options].concat()).finish();
+    let run = Hammer::start_at(target, &[&["-m", "3", "-c", "1"], options].concat()).finish();
     assert_eq!((run.exit, run.count("messages.failed")), (1, 3), "{}", run.shown());
     assert_eq!(run.errors_of("certificate", "tls"), 3, "{}", run.shown());
     let error = &run.report["errors"][0];
@@ -146,7 +146,7 @@ fn a_certificate_that_is_not_to_be_believed_costs_every_message_and_says_why() {
             if trusted.file() == good.file() {
                 continue;
             }
-            let believed = Hammer::aim(&target, &["-m", "3", "-c", "1", "--skip-verify"]).finish();
+            let believed = Hammer::start_at(&target, &["-m", "3", "-c", "1", "--skip-verify"]).finish();
             believed.assert_all_accepted(3);
             assert_eq!(believed.report["spec"]["skip_verify"], true);
             let notes = believed.report["notes"].to_string();
@@ -161,7 +161,7 @@ fn starttls_that_is_not_granted_costs_every_message_and_nothing_goes_out_in_the_
     for (options, kind) in [(&["--no-starttls"][..], "not_offered"), (&["--reply", "starttls=454,100%"], "not_granted")]
     {
         let sink = Sink::start(options);
-        let run = Hammer::aim(
+        let run = Hammer::start_at(
             &format!("smtp+starttls://127.0.0.1:{}", sink.port()),
             &["-m", "4", "-c", "2", "--skip-verify"],
         )
@@ -177,7 +177,7 @@ fn starttls_that_is_not_granted_costs_every_message_and_nothing_goes_out_in_the_
 fn a_server_without_tls_is_no_server_for_it() {
     let sink = Sink::start(&[]);
     let target = format!("smtps://127.0.0.1:{}", sink.port());
-    let run = Hammer::aim(&target, &["-m", "2", "-c", "1", "--skip-verify"]).finish();
+    let run = Hammer::start_at(&target, &["-m", "2", "-c", "1", "--skip-verify"]).finish();
     assert_eq!((run.count("messages.failed"), run.errors_of("handshake", "tls")), (2, 2), "{}", run.shown());
 }
 
@@ -211,7 +211,7 @@ fn server_that_answers_starttls(answer: &'static str) -> (u16, JoinHandle<Vec<u8
 fn octets_in_the_clear_behind_the_220_end_the_session_unexecuted() {
     let injected = "220 go ahead\r\n250-here\r\n250 SIZE 1\r\n";
     let (port, session) = server_that_answers_starttls(injected);
-    let run = Hammer::aim(&format!("smtp+starttls://127.0.0.1:{port}"), &["-m", "1", "--skip-verify"]).finish();
+    let run = Hammer::start_at(&format!("smtp+starttls://127.0.0.1:{port}"), &["-m", "1", "--skip-verify"]).finish();
     assert_eq!((run.count("messages.failed"), run.errors_of("injection", "starttls")), (1, 1), "{}", run.shown());
     assert_eq!(session.join().expect("the session"), b"", "the client has not gone on");
 }

@@ -15,3 +15,4 @@ mod scenario;
 mod seeds;
 mod server;
 mod sessions;
+mod warmup;

@@ -67,7 +67,8 @@ pub struct Outcome {
     written: u64,
     connected: u64,
     kept: Vec<Vec<u8>>,
-    turns: u32,
+    /// Turns that the world made.
+    pub turns: u32,
     job: Arc<Job>,
 }
 
@@ -142,11 +143,28 @@ impl Scenario {
         for shard in &mut world.shards {
             let delta = shard.worker.take_delta(Box::default());
             totals.merge(&delta);
-            gauges.push(ConnectionCounts { opened: 0, ..delta.connections });
+            gauges.push(ConnectionCounts { opened: 0, reopened: 0, ..delta.connections });
         }
         let World { accepted_heard, written, connected, .. } = world;
         let (counts, kept) = (world.server.policy.counts(), world.server.kept);
         Outcome { totals, gauges, counts, accepted_heard, written, connected, kept, turns, job }
+    }
+
+    /// The same with a warm-up.
+    pub fn with_warmup(mut self, warmup: timecop::load::warmup::Warmup) -> Scenario {
+        self.spec.warmup = Some(warmup);
+        self
+    }
+
+    /// What must be true of the measured part of a run with a warm-up, and of the warm-up itself.
+    pub fn check_parts(&self, outcome: &Outcome) {
+        for counts in [outcome.totals.messages, outcome.totals.warmup] {
+            let ended = counts.accepted + counts.not_accepted() + counts.cut;
+            assert_eq!(counts.taken, ended, "each message that was taken has one outcome: {counts:?}");
+            assert!(counts.sent <= counts.taken, "{counts:?}");
+        }
+        self.check_recipients(outcome);
+        check_latencies(&outcome.totals);
     }
 
     /// What must be true of every run.
@@ -212,6 +230,11 @@ impl Scenario {
         let connections = outcome.totals.connections;
         assert_eq!((connections.opened, outcome.totals.bytes_sent), (outcome.connected, outcome.written));
         assert!(connections.held_max <= connections.opened, "{connections:?}");
+        let first = connections.opened - connections.reopened;
+        assert!(
+            first <= u64::from(self.spec.connections) && (first > 0) == (connections.opened > 0),
+            "{connections:?}"
+        );
     }
 
     fn check_server(&self, outcome: &Outcome) {
@@ -387,5 +410,5 @@ fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
     }
     let stall = one_in(random, 6).then(|| "40ms@5ms".parse().expect("the fault is valid"));
     let faults = Faults::new(delays, replies, drops, stall).expect("each fault was asked for once");
-    SinkSettings { accept_domains: Vec::new(), faults, keep_bytes_max: 1 << 20 }
+    SinkSettings { faults, keep_bytes_max: 1 << 20, ..SinkSettings::default() }
 }

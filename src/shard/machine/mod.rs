@@ -62,7 +62,8 @@ pub struct Needs {
     pub shards: u32,
     /// Connections of the fullest shard, dialed and accepted: the file slots of its ring.
     pub files_per_shard: u32,
-    /// Connections dialed to one and the same address, by all shards together.
+    /// Connections dialed to one and the same address from one and the same address, by all shards together: each
+    /// needs a local port of its own.
     pub same_target_connections: u32,
     /// Connections accepted, by all shards together.
     pub accepted_connections: u32,
@@ -146,19 +147,6 @@ pub fn fatal(findings: impl IntoIterator<Item = Finding>) -> Result<(), Unfit> {
     if causes.is_empty() { Ok(()) } else { Err(Unfit { causes }) }
 }
 
-/// A whole number with commas between its thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,12 +225,5 @@ mod tests {
         let _ = check(&needs);
         // The bound is for a busy machine.
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::host;
-use super::{Finding, Needs, grouped};
+use super::{Finding, Needs};
+use crate::measure::words::thousands;
 use crate::shard::clock::Clock;
 use crate::shard::placement::{allowed_cpus, parse_cpus};
 
@@ -96,7 +97,7 @@ fn judge_clock(current: &str, available: &str, read_ns: u64) -> Finding {
     const DEVICES: [&str; 5] = ["hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"];
     // As the kernel ranks them; the names of other architectures' clocks never stand beside a device.
     const FAST: [&str; 4] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"];
-    let found = format!("{current}, {} ns a read", grouped(read_ns));
+    let found = format!("{current}, {} ns a read", thousands(read_ns));
     if DEVICES.contains(&current) {
         let better = FAST.iter().find(|name| available.split_ascii_whitespace().any(|source| source == **name));
         let remedy = match better {
@@ -119,13 +120,13 @@ fn judge_backlog(most: u32, accepted: u32) -> Finding {
     const NAME: &str = "listen backlog";
     /// As many as the kernel allows by default; more seldom arrive before the first are accepted.
     const ENOUGH: u32 = 4_096;
-    let found = format!("net.core.somaxconn is {}", grouped(most.into()));
+    let found = format!("net.core.somaxconn is {}", thousands(most.into()));
     if most >= accepted.min(ENOUGH) {
         return Finding::fine(NAME, found);
     }
     Finding::slow(
         NAME,
-        format!("{found}: of {} connections at once some wait a second", grouped(accepted.into())),
+        format!("{found}: of {} connections at once some wait a second", thousands(accepted.into())),
         format!("sudo sysctl -w net.core.somaxconn={ENOUGH}"),
     )
 }

@@ -5,7 +5,8 @@ use std::io;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::host::{self, KernelVersion, Privileges};
-use super::{Finding, Needs, Severity, grouped};
+use super::{Finding, Needs, Severity};
+use crate::measure::words::thousands;
 use crate::shard::ring::Ring;
 
 /// The first kernel that has all that the ring uses: `DEFER_TASKRUN` came last.
@@ -181,7 +182,7 @@ fn judge_locked_memory(memory: LockedMemory, shards: u32) -> Finding {
         return Finding::fine(NAME, "unlimited");
     }
     let shards = if shards == 1 { "1 shard needs".to_owned() } else { format!("{shards} shards need") };
-    let found = format!("{} KiB allowed, {shards} {} KiB", grouped(limit >> 10), grouped(needed >> 10));
+    let found = format!("{} KiB allowed, {shards} {} KiB", thousands(limit >> 10), thousands(needed >> 10));
     if limit >= needed {
         return Finding::fine(NAME, found);
     }
@@ -197,13 +198,13 @@ fn judge_descriptors((soft, hard): (u64, u64), nr_open: u64, needs: &Needs) -> F
     let of_process = DESCRIPTORS_OF_PROCESS + DESCRIPTORS_PER_SHARD * u64::from(needs.shards);
     let needed = u64::from(needs.files_per_shard).max(of_process);
     if needs.files_per_shard > FILE_SLOTS_MAX {
-        let (asked, most) = (grouped(needed), grouped(FILE_SLOTS_MAX.into()));
+        let (asked, most) = (thousands(needed), thousands(FILE_SLOTS_MAX.into()));
         let found = format!("a shard would hold {asked} connections, of {most} that one ring can");
         return Finding::fatal(NAME, found, "use more shards or fewer connections");
     }
     let found = match soft {
-        u64::MAX => format!("unlimited, {} needed", grouped(needed)),
-        _ => format!("{} allowed, {} needed", grouped(soft), grouped(needed)),
+        u64::MAX => format!("unlimited, {} needed", thousands(needed)),
+        _ => format!("{} allowed, {} needed", thousands(soft), thousands(needed)),
     };
     if soft >= needed {
         return Finding::fine(NAME, found);
@@ -228,11 +229,14 @@ fn judge_ports(range: &str, reserved: &str, connections: u32) -> Option<Finding>
     const WIDEST_COUNT: u32 = 64_512;
     let range = host::port_range(range)?;
     let count = (u32::from(*range.end()) + 1 - u32::from(*range.start())) - host::reserved_ports(reserved, &range);
-    let found = format!("{} for {} connections to one target", grouped(count.into()), grouped(connections.into()));
+    let found = format!("{} for {} connections to one target", thousands(count.into()), thousands(connections.into()));
     let widen = format!("sudo sysctl -w net.ipv4.ip_local_port_range='{WIDEST}'");
     Some(if connections > WIDEST_COUNT.max(count) {
-        let most = grouped(WIDEST_COUNT.into());
-        Finding::fatal(NAME, found, format!("use at most {most} connections to one address, or several addresses"))
+        let most = thousands(WIDEST_COUNT.into());
+        Finding::fatal(NAME, found, {
+            let several = "or several addresses, here (--source-address, repeated) or there";
+            format!("use at most {most} connections to one address, {several}")
+        })
     } else if connections > count {
         Finding::fatal(NAME, found, widen)
     } else if connections > count - count / 10 {

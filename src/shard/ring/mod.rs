@@ -12,7 +12,7 @@ mod buffers;
 mod send;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -131,11 +131,19 @@ pub struct Ring {
     /// File slots whose last write asked for no completion, since the last `enter`.
     unconfirmed: Vec<u32>,
     spare: Vec<Outgoing>,
-    /// Boxed, because the kernel may read one while the list grows.
-    #[allow(clippy::vec_box)]
-    targets: Vec<Box<SockAddr>>,
+    targets: Vec<Target>,
     batch: Vec<cqueue::Entry>,
     gathered: Instant,
+}
+
+/// Where connections go.
+struct Target {
+    /// Boxed, because the kernel may read it while the list grows.
+    address: Box<SockAddr>,
+    /// Where they come from, in turns; empty leaves it to the kernel.
+    sources: Vec<SockAddr>,
+    /// How many sources were used.
+    turns: usize,
 }
 
 impl Ring {
@@ -254,27 +262,39 @@ impl Ring {
         }
     }
 
-    /// Makes an address known that connections will be opened to. Its number stays valid as long as the ring lives.
-    pub fn target(&mut self, address: SocketAddr) -> usize {
-        self.targets.push(Box::new(SockAddr::from(address)));
+    /// Makes an address known that connections will be opened to, and from which of this machine's addresses: they
+    /// take turns, and of none the kernel chooses. The target's number stays valid as long as the ring lives.
+    pub fn target(&mut self, address: SocketAddr, sources: &[IpAddr]) -> usize {
+        let address = Box::new(SockAddr::from(address));
+        self.targets.push(Target { address, sources: socket_addresses(sources), turns: 0 });
         self.targets.len() - 1
     }
 
-    /// Puts another address in the place of one to which no connection will be opened any more.
-    pub fn retarget(&mut self, target: usize, address: SocketAddr) {
+    /// Puts another target in the place of one to which no connection will be opened any more.
+    pub fn retarget(&mut self, target: usize, address: SocketAddr, sources: &[IpAddr]) {
+        let target = &mut self.targets[target];
         // The box stays: the kernel may not yet have read the address of a connect that was cancelled.
-        *self.targets[target] = SockAddr::from(address);
+        *target.address = SockAddr::from(address);
+        (target.sources, target.turns) = (socket_addresses(sources), 0);
     }
 
     /// Opens a connection to a known target in an empty file slot; completes as [`Op::Connect`].
     pub fn connect(&mut self, file: u32, target: usize) -> io::Result<()> {
-        let family = self.targets[target].family();
+        let target = &mut self.targets[target];
+        let family = target.address.family();
         let socket = Socket::new(Domain::from(i32::from(family)), Type::STREAM, Some(Protocol::TCP))?;
         // Nagle's algorithm would hold back the last segment of a large message until the one before was acknowledged.
         socket.set_tcp_nodelay(true)?;
+        if !target.sources.is_empty() {
+            // One that can no longer be bound must not hold up the others.
+            let turn = target.turns % target.sources.len();
+            target.turns += 1;
+            leave_port_to_connect(&socket)?;
+            socket.bind(&target.sources[turn])?;
+        }
         self.uring.submitter().register_files_update(file, &[socket.as_raw_fd()])?;
         drop(socket);
-        let address = &self.targets[target];
+        let address = &target.address;
         let entry = opcode::Connect::new(Fixed(file), address.as_ptr().cast(), address.len()).build();
         self.push(&entry.user_data(Op::Connect.token(file)));
         Ok(())
@@ -330,6 +350,22 @@ impl Ring {
     }
 }
 
+fn socket_addresses(addresses: &[IpAddr]) -> Vec<SockAddr> {
+    addresses.iter().map(|&address| SockAddr::from(SocketAddr::new(address, 0))).collect()
+}
+
+/// Lets `bind` choose the address alone (`IP_BIND_ADDRESS_NO_PORT`): a port chosen there would have to differ from those
+/// towards all other targets too. The option belongs to IP and holds for IPv6 as well.
+fn leave_port_to_connect(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the kernel reads one `c_int`, which `on` is, during the call.
+    let result = unsafe {
+        let (value, length) = ((&raw const on).cast(), size_of_val(&on) as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, value, length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Passes over what is no error of the ring: time is over; a signal came; the completion queue is full, which draining
 /// it mends.
 fn tolerate(result: io::Result<usize>) -> io::Result<()> {
@@ -367,7 +403,7 @@ mod tests {
     fn connected() -> (Ring, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut ring = Ring::new(SMALL).unwrap();
-        let target = ring.target(listener.local_addr().unwrap());
+        let target = ring.target(listener.local_addr().unwrap(), &[]);
         ring.connect(0, target).unwrap();
         let (peer, _) = listener.accept_within(&mut ring);
         (ring, peer)
@@ -514,7 +550,7 @@ mod tests {
     fn all_that_has_arrived_is_taken_up_by_one_submit() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut ring = Ring::new(RingConfig { dialed_files: 100, accepted_files: 0, buffers: 128 }).unwrap();
-        let target = ring.target(listener.local_addr().unwrap());
+        let target = ring.target(listener.local_addr().unwrap(), &[]);
         let mut peers = Vec::new();
         for file in 0..100 {
             ring.connect(file, target).unwrap();
@@ -544,10 +580,32 @@ mod tests {
     }
 
     #[test]
+    fn connections_take_turns_over_the_source_addresses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ring = Ring::new(SMALL).unwrap();
+        let sources = ["127.0.0.2", "127.0.0.3"].map(|source| source.parse().unwrap());
+        let target = ring.target(listener.local_addr().unwrap(), &sources);
+        let came_from = |ring: &mut Ring, file| {
+            ring.connect(file, target).unwrap();
+            listener.accept_within(ring).1.ip()
+        };
+        assert_eq!([0, 1, 2].map(|file| came_from(&mut ring, file)), [sources[0], sources[1], sources[0]]);
+        // What is not an address of this machine fails alone.
+        let sources = ["192.0.2.1", "127.0.0.4"].map(|source| source.parse().unwrap());
+        ring.retarget(target, listener.local_addr().unwrap(), &sources);
+        assert_eq!(ring.connect(3, target).unwrap_err().raw_os_error(), Some(libc::EADDRNOTAVAIL));
+        assert_eq!(came_from(&mut ring, 3), sources[1]);
+        ring.close(3);
+        assert_eq!(next(&mut ring).op, Op::Close);
+        ring.retarget(target, listener.local_addr().unwrap(), &[]);
+        assert_eq!(came_from(&mut ring, 3), listener.local_addr().unwrap().ip());
+    }
+
+    #[test]
     fn a_refused_connection_completes_with_its_error() {
         let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut ring = Ring::new(SMALL).unwrap();
-        let target = ring.target(unused);
+        let target = ring.target(unused, &[]);
         ring.connect(3, target).unwrap();
         let completion = next(&mut ring);
         assert_eq!((completion.op, completion.index, completion.result), (Op::Connect, 3, -libc::ECONNREFUSED));

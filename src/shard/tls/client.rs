@@ -66,7 +66,7 @@ impl ClientTls {
 
     /// The TLS of connections to `host`, a name or an IP address, for which the server's certificate must be valid, unless
     /// any is believed.
-    pub(super) fn new(
+    pub fn new(
         host: &str,
         skip_verify: bool,
         resumption: bool,

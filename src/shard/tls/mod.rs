@@ -120,7 +120,7 @@ impl Tls {
     }
 
     /// Puts what is to be sent next into `out`: what the handshake wants, then records of `plain`, no more than
-    /// [`SEALED_BYTES_MAX`] octets at once. Says whether all of `plain` is sealed.
+    /// `SEALED_BYTES_MAX` octets at once. Says whether all of `plain` is sealed.
     pub fn seal(&mut self, plain: Option<&Outgoing>, out: &mut Outgoing) -> bool {
         for segment in self.clear.segments() {
             out.push(segment);

@@ -25,13 +25,13 @@ const ENDS: [&str; 6] = ["accepted", "deferred", "rejected", "failed", "missed",
 impl Hammer {
     /// Starts a run against a port of this machine.
     pub fn start(port: u16, options: &[&str]) -> Hammer {
-        Hammer::aim(&format!("smtp://127.0.0.1:{port}"), options)
+        Hammer::start_at(&format!("smtp://127.0.0.1:{port}"), options)
     }
 
     /// Starts a run against a target.
-    pub fn aim(target: &str, options: &[&str]) -> Hammer {
+    pub fn start_at(target: &str, options: &[&str]) -> Hammer {
         let mut command = timecop();
-        command.arg("hammer").arg(target).args(["--json", "-", "--quiet"]).args(options);
+        command.args(["hammer", target, "--json", "-", "--quiet"]).args(options);
         Hammer { process: Process::start(&mut command) }
     }
 

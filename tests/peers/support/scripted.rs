@@ -1,8 +1,8 @@
 //! A small server inside the test that notes which commands arrive together, before it has answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -13,11 +13,14 @@ use super::Port;
 pub struct Scripted {
     port: Port,
     groups: Groups,
+    sources: Sources,
     ended: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
 }
 
 type Groups = Arc<Mutex<BTreeSet<Vec<String>>>>;
+
+type Sources = Arc<Mutex<BTreeMap<IpAddr, u32>>>;
 
 /// How the end of data is written down among the commands of a group.
 const END_OF_DATA: &str = ".";
@@ -28,23 +31,33 @@ impl Scripted {
         let port = Port::claim();
         let (groups, ended) = (Groups::default(), Arc::new(AtomicBool::new(false)));
         let listener = TcpListener::bind(("127.0.0.1", port.number())).expect("the port was claimed");
-        let (shared, end) = (groups.clone(), ended.clone());
+        let sources = Sources::default();
+        let (shared, from, end) = (groups.clone(), sources.clone(), ended.clone());
         let listener = thread::spawn(move || {
             for connection in listener.incoming() {
                 if end.load(Ordering::Relaxed) {
                     break;
                 }
                 let groups = shared.clone();
+                if let Ok(peer) = connection.as_ref().map(|stream| stream.peer_addr()) {
+                    let source = peer.expect("it was accepted").ip();
+                    *from.lock().expect("nobody panicked").entry(source).or_default() += 1;
+                }
                 // Its thread ends with the client, which the test ends first.
                 thread::spawn(move || connection.and_then(|stream| session(stream, pipelining, &groups)));
             }
         });
-        Scripted { port, groups, ended, listener: Some(listener) }
+        Scripted { port, groups, sources, ended, listener: Some(listener) }
     }
 
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// How many connections came from each address.
+    pub fn sources(&self) -> BTreeMap<IpAddr, u32> {
+        self.sources.lock().expect("nobody panicked").clone()
     }
 
     /// The different groups of commands that came in one piece.

@@ -1,0 +1,132 @@
+//! `timecop check`: whether a configuration file is right, and what the service would do with it.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::args::CheckArguments;
+use super::{CANNOT_START, OK};
+use crate::config::{Config, ConfigErrors, Fault};
+
+/// The version of the JSON object: raised when a field changes its meaning or goes away.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    version: u32,
+    file: String,
+    /// Whether there are no faults.
+    ok: bool,
+    faults: &'a [Fault],
+    warnings: &'a [String],
+}
+
+/// Reads the file and prints what was found to standard output: exit code 0 when the service can start with it.
+pub(super) fn run(arguments: &CheckArguments) -> u8 {
+    let checked = Config::load(&arguments.config);
+    let file = arguments.config.display();
+    let text = if arguments.json { to_json(&file, &checked) } else { to_text(&file, &checked) };
+    // Whoever closed the output early has seen enough; the exit code says the rest.
+    let _ = io::stdout().write_all(text.as_bytes());
+    if checked.is_ok() { OK } else { CANNOT_START }
+}
+
+fn to_json(file: &impl Display, checked: &Result<Config, ConfigErrors>) -> String {
+    let (faults, warnings) = match checked {
+        Ok(config) => (&[][..], &config.warnings[..]),
+        Err(errors) => (&errors.faults[..], &[][..]),
+    };
+    let report = Report { version: SCHEMA_VERSION, file: file.to_string(), ok: checked.is_ok(), faults, warnings };
+    let text = serde_json::to_string_pretty(&report).expect("strings, numbers and booleans can be written as JSON");
+    text + "\n"
+}
+
+fn to_text(file: &impl Display, checked: &Result<Config, ConfigErrors>) -> String {
+    match checked {
+        Ok(config) => {
+            let lines = summary(config).into_iter().map(|(name, value)| format!("  {name:<13}{value}\n"));
+            let warnings = config.warnings.iter().map(|warning| format!("warning: {warning}\n"));
+            format!("{file}: no faults\n\n") + &lines.chain(warnings).collect::<String>()
+        }
+        Err(errors) => format!("{errors}\n"),
+    }
+}
+
+/// What the service would do, a line each.
+fn summary(config: &Config) -> Vec<(&'static str, String)> {
+    let (api, hammer) = (&config.api, &config.hammer);
+    let token = if api.token.is_some() { "with a bearer token" } else { "without a token, for this machine only" };
+    let sink = match config.sink.listen.is_empty() {
+        true => "none, so that every job has to name its target".to_owned(),
+        false => format!("listens on {}; the default target", listed(&config.sink.listen)),
+    };
+    let urls = match hammer.allow_targets.is_empty() {
+        true => "none are taken".to_owned(),
+        false => format!("only inside {}", listed(&hammer.allow_targets)),
+    };
+    let mut lines = vec![
+        ("API", format!("listens on {}, {token}", listed(&api.listen))),
+        ("sink", sink),
+        ("store", format!("{}, the newest {} jobs", config.store.path.display(), config.store.jobs_kept)),
+        ("jobs", format!("at most {} at once", hammer.limits.jobs_max)),
+        ("URL targets", urls),
+    ];
+    for (name, target) in &config.targets {
+        let user = target.credentials.as_ref().map_or(String::new(), |of| format!(", user {:?}", of.user()));
+        let verified = if target.skip_verify { ", its certificate is not verified" } else { "" };
+        lines.push(("target", format!("{name}: {}{user}{verified}", target.url)));
+    }
+    lines
+}
+
+fn listed<T: Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigErrors> {
+        Config::parse(text, Path::new("t.toml"))
+    }
+
+    #[test]
+    fn a_right_file_is_summed_up() {
+        let text =
+            "[store]\npath = '/data/jobs.db'\n[sink]\nlisten = []\n[targets.mx]\nurl = 'smtps://mx.example.com'\n";
+        let expected = "\
+t.toml: no faults
+
+  API          listens on 127.0.0.1:8025, without a token, for this machine only
+  sink         none, so that every job has to name its target
+  store        /data/jobs.db, the newest 1000 jobs
+  jobs         at most 16 at once
+  URL targets  only inside 127.0.0.0/8, ::1/128
+  target       mx: smtps://mx.example.com:465
+";
+        assert_eq!(to_text(&"t.toml", &parse(text)), expected);
+        let value: serde_json::Value = serde_json::from_str(&to_json(&"t.toml", &parse(text))).unwrap();
+        let expected = serde_json::json!({
+            "version": 1, "file": "t.toml", "ok": true, "faults": [], "warnings": [],
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn every_fault_of_a_wrong_file_is_printed_with_line_and_key() {
+        let checked = parse("[api]\nlisten = ['nowhere']\n\n[sink]\nmax_size = 0\n");
+        let text = to_text(&"t.toml", &checked);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("t.toml:2: api.listen: expected an IP address and a port"), "{text}");
+        assert!(lines[1].starts_with("t.toml:5: sink.max_size: expected a whole number"), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&to_json(&"t.toml", &checked)).unwrap();
+        assert_eq!((&value["ok"], &value["faults"][1]["line"]), (&false.into(), &5.into()));
+        assert_eq!(value["faults"][1]["key"], "sink.max_size");
+    }
+}

@@ -1,0 +1,82 @@
+//! Files with a secret in them, and files that must hold certificates.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::expected;
+
+/// Octets of the longest secret.
+const SECRET_BYTES_MAX: u64 = 4_096;
+/// Fewest characters of a token.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// A secret that was read, and what is to be said about its file.
+pub(super) struct Read {
+    pub(super) secret: SecretString,
+    /// The file may be read by everybody.
+    pub(super) is_open: bool,
+}
+
+/// Reads the bearer token: one line of visible ASCII.
+pub(super) fn token(path: &Path) -> Result<Read, String> {
+    let read = secret(path)?;
+    let token = read.secret.expose_secret();
+    match token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|octet| octet.is_ascii_graphic()) {
+        true => Ok(read),
+        false => Err(format!(
+            "expected one line of at least {TOKEN_CHARS_MIN} visible ASCII characters in {}, got something else; write \
+             one with: openssl rand -hex 32",
+            path.display()
+        )),
+    }
+}
+
+/// Reads a password: one line.
+pub(super) fn password(path: &Path) -> Result<Read, String> {
+    let read = secret(path)?;
+    let password = read.secret.expose_secret();
+    match !password.is_empty() && !password.contains(char::is_control) {
+        true => Ok(read),
+        false => Err(format!(
+            "expected one line without control characters in {}, got none, several, or others; correct the file",
+            path.display()
+        )),
+    }
+}
+
+/// The file without its last line end.
+fn secret(path: &Path) -> Result<Read, String> {
+    let wrong = |got: String| expected("a file with one line of text", format!("{}: {got}", path.display()));
+    let metadata = path.metadata().map_err(|error| wrong(error.to_string()))?;
+    if !metadata.is_file() {
+        return Err(wrong("it is none".to_owned()));
+    }
+    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut text = String::new();
+    // Of a text that is no UTF-8 the error says only that.
+    file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(wrong(format!("more than {SECRET_BYTES_MAX} octets")));
+    }
+    let line = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Read { secret: line.into(), is_open: metadata.permissions().mode() & 0o004 != 0 })
+}
+
+/// Checks that a file holds certificates as PEM.
+pub(super) fn check_certificates(path: &Path) -> Result<(), String> {
+    let wrong = |got: &dyn std::fmt::Display| {
+        expected("a file of certificates as PEM (-----BEGIN CERTIFICATE-----)", format!("{}: {got}", path.display()))
+    };
+    if !path.metadata().map_err(|error| wrong(&error))?.is_file() {
+        return Err(wrong(&"it is no file"));
+    }
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+    if certificates.is_empty() { Err(wrong(&"none is in it")) } else { Ok(()) }
+}

@@ -1,0 +1,180 @@
+//! Targets as they are written: `smtp://HOST[:PORT]`, `smtps://…`, `smtp+starttls://…`.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use super::shown;
+use crate::job::spec::ConnectionType;
+use crate::message::DOMAIN_BYTES_MAX;
+
+/// Octets of the longest text that is taken for a URL: a name has at most 255.
+const URL_BYTES_MAX: usize = 512;
+
+/// Scheme, how the connection is secured, and the port where none is named: SMTP's (RFC 5321 §4.5.4.2), that of
+/// submissions (RFC 8314 §7.3), that of submission (RFC 6409 §3.1).
+const SCHEMES: [(&str, ConnectionType, u16); 3] = [
+    ("smtp", ConnectionType::Plain, 25),
+    ("smtps", ConnectionType::Tls, 465),
+    ("smtp+starttls", ConnectionType::StartTls, 587),
+];
+
+/// A target's URL, checked: it names a host and a port, never a user. Displays as a URL with its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetUrl {
+    /// A name in ASCII (IDNA, punycode), or an address; odd forms of IPv4 addresses such as `127.1` have been read as
+    /// what they mean.
+    pub host: Host<String>,
+    /// Never 0.
+    pub port: u16,
+    /// What the scheme says.
+    pub connection: ConnectionType,
+}
+
+impl TargetUrl {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    ///
+    /// The text says what was expected and what came, and leaves it to the caller to name the field. It never shows a
+    /// URL with a user or a password in it.
+    pub fn parse(text: &str) -> Result<TargetUrl, String> {
+        let wrong = |got: &str| {
+            Err(format!(
+                "expected smtp://HOST[:PORT], smtps://HOST[:PORT] or smtp+starttls://HOST[:PORT], such as \
+                 smtp://127.0.0.1:2525, got {got}"
+            ))
+        };
+        let text_shown = shown(text);
+        // A URL's parser skips what is invisible in it, and a name may reach the wire.
+        if text.len() > URL_BYTES_MAX || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return wrong(&format!("{text_shown}, which is too long, or has white space or control characters in it"));
+        }
+        if !text.contains("://") {
+            return wrong(&match text.contains('@') {
+                true => text_shown,
+                false => format!("{text_shown}; did you mean {} ?", shown(&format!("smtp://{text}"))),
+            });
+        }
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => return wrong(&format!("{text_shown} ({error})")),
+        };
+        let Some((_, connection, port)) = SCHEMES.into_iter().find(|(scheme, _, _)| *scheme == url.scheme()) else {
+            return wrong(&format!("the scheme {}", shown(url.scheme())));
+        };
+        if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
+            return wrong("a URL with a user in it; leave the user out");
+        }
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return wrong("a URL that goes on behind host and port; leave that out");
+        }
+        let host = match Host::parse(url.host_str().unwrap_or_default()) {
+            Ok(host) => host,
+            Err(error) => return wrong(&format!("{text_shown} ({error})")),
+        };
+        if matches!(&host, Host::Domain(name) if name.len() > DOMAIN_BYTES_MAX) {
+            return wrong(&format!("a host name of more than {DOMAIN_BYTES_MAX} octets"));
+        }
+        match url.port().unwrap_or(port) {
+            0 => wrong("port 0, on which nobody can listen"),
+            port => Ok(TargetUrl { host, port, connection }),
+        }
+    }
+
+    /// The scheme of a connection type.
+    pub fn scheme(connection: ConnectionType) -> &'static str {
+        let found = SCHEMES.iter().find(|(_, of, _)| *of == connection);
+        found.map(|(scheme, _, _)| *scheme).expect("every connection type has its scheme")
+    }
+}
+
+impl fmt::Display for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}:{}", TargetUrl::scheme(self.connection), self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_host_port_and_connection_type() {
+        for (text, expected) in [
+            ("smtp://mx.example.com", "smtp://mx.example.com:25"),
+            ("SMTPS://MX.Example.com", "smtps://mx.example.com:465"),
+            ("smtp+starttls://mx.example.com/", "smtp+starttls://mx.example.com:587"),
+            ("smtp+starttls://mx.example.com:25", "smtp+starttls://mx.example.com:25"),
+            ("smtp://127.0.0.1:2525/", "smtp://127.0.0.1:2525"),
+            ("smtp://[::1]:2525", "smtp://[::1]:2525"),
+            ("smtp://localhost.:65535", "smtp://localhost.:65535"),
+            ("smtp://mx_1.example.com", "smtp://mx_1.example.com:25"),
+            ("smtp://bücher.example", "smtp://xn--bcher-kva.example:25"),
+            // What these mean is decided here, so that nobody decides otherwise later.
+            ("smtp://127.1", "smtp://127.0.0.1:25"),
+            ("smtp://0x7f.1", "smtp://127.0.0.1:25"),
+            ("smtp://2130706433", "smtp://127.0.0.1:25"),
+            ("smtp://0", "smtp://0.0.0.0:25"),
+            ("smtp://[::ffff:10.0.0.1]", "smtp://[::ffff:a00:1]:25"),
+        ] {
+            assert_eq!(TargetUrl::parse(text).map(|url| url.to_string()), Ok(expected.to_owned()), "{text}");
+        }
+        let url = TargetUrl::parse("smtps://[::1]").unwrap();
+        assert_eq!((url.host, url.connection), (Host::Ipv6(std::net::Ipv6Addr::LOCALHOST), ConnectionType::Tls));
+    }
+
+    #[test]
+    fn anything_else_says_what_was_expected() {
+        let long = format!("smtp://{}", "a".repeat(URL_BYTES_MAX));
+        for wrong in [
+            "",
+            "127.0.0.1:2525",
+            "localhost",
+            "http://a",
+            "smtp://",
+            "smtp://:25",
+            "smtp:///a",
+            "smtp://a/b",
+            "smtp://a?b",
+            "smtp://a#b",
+            "smtp://a:0",
+            "smtp://a:65536",
+            "smtp://a:+25",
+            "smtp://[::1",
+            "smtp://[fe80::1%25eth0]",
+            "smtp://1.2.3.4.5",
+            "smtp://256.0.0.1",
+            "smtp://a b",
+            " smtp://a",
+            "smtp://a\r\nRCPT",
+            "smtp://a\tb",
+            "smtp://a%0d%0aRCPT",
+            "smtp://a%00b",
+            "smtp://a%20b",
+            "smtp://\u{202e}a\u{0}",
+            &long,
+        ] {
+            let error = TargetUrl::parse(wrong).expect_err(wrong);
+            assert!(error.contains("expected smtp://HOST[:PORT]") && error.contains("got"), "{wrong}: {error}");
+            assert!(!error.contains(char::is_control) && error.len() < 400, "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_user_in_a_url_is_refused_without_showing_it() {
+        for wrong in [
+            "smtp://joe:secret@a",
+            "smtp://:secret@a",
+            "smtp://joe@a",
+            "smtp://joe:secret@[bad",
+            "http://joe:secret@a",
+            "joe:secret@a",
+            "smtp://joe:secret@a\n",
+            "smtp://a/?password=secret",
+        ] {
+            let error = TargetUrl::parse(wrong).expect_err(wrong);
+            assert!(!error.contains("secret") && !error.contains("joe"), "{wrong}: {error}");
+        }
+    }
+}

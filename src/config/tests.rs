@@ -1,0 +1,318 @@
+//! Every key right and wrong, and what the errors say.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../docs/timecop.toml");
+const TOKEN: &str = "0123456789abcdef";
+const PASSWORD: &str = "pass word";
+
+/// A folder with the files that the example names.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap().cert.pem();
+    for (name, text) in
+        [("token", format!("{TOKEN}\n")), ("password", format!("{PASSWORD}\r\n")), ("ca.pem", certificate)]
+    {
+        fs::write(folder.path().join(name), text).unwrap();
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    folder
+}
+
+fn parse_in(folder: &Path, text: &str) -> Result<Config, ConfigErrors> {
+    Config::parse(text, &folder.join("timecop.toml"))
+}
+
+fn parse(text: &str) -> Config {
+    parse_in(Path::new("/nowhere"), text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The faults of a text, each as `LINE KEY: PROBLEM`.
+fn faults_in(folder: &Path, text: &str) -> Vec<String> {
+    let faults = parse_in(folder, text).expect_err(text).faults;
+    let line = |fault: &Fault| fault.line.map_or("-".to_owned(), |line| line.to_string());
+    faults.iter().map(|fault| format!("{} {}: {}", line(fault), fault.key, fault.problem)).collect()
+}
+
+/// All values, secrets not shown.
+fn debug(config: &Config) -> String {
+    format!("{config:#?}")
+}
+
+/// The example with all keys in force.
+fn example_in_force() -> String {
+    let is_key =
+        |line: &&str| line.starts_with("#[") || line.starts_with('#') && !line.starts_with("# ") && line.len() > 1;
+    EXAMPLE
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|_| is_key(&line)).unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_example_as_it_is_equals_the_defaults() {
+    assert_eq!(debug(&parse(EXAMPLE)), debug(&Config::default()));
+    assert_eq!(debug(&parse("")), debug(&Config::default()));
+}
+
+#[test]
+fn the_example_names_each_default_and_each_key() {
+    let folder = folder();
+    let config = parse_in(folder.path(), &example_in_force()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.warnings, [""; 0]);
+    // What has no default is given in the example, and here taken back.
+    let mut usual = config.clone();
+    let defaults = Config::default();
+    assert_eq!(usual.api.token.take().unwrap().expose_secret(), TOKEN);
+    assert_eq!(std::mem::replace(&mut usual.store.path, defaults.store.path.clone()), folder.path().join("timecop.db"));
+    assert_eq!(usual.sink.hostname.take().unwrap(), "sink.example.com");
+    assert_eq!((usual.hammer.shards.take(), usual.hammer.cpus.take()), (Some(1), Some(vec![0])));
+    let target = usual.targets.remove("mx").unwrap();
+    assert_eq!(debug(&usual), debug(&defaults));
+    assert_eq!(target.url.to_string(), "smtp+starttls://mx.example.com:587");
+    assert_eq!(target.credentials.as_ref().unwrap().user(), "load");
+    assert_eq!(target.credentials.unwrap().password().expose_secret(), PASSWORD);
+    assert_eq!((target.ca_file, target.skip_verify), (Some(folder.path().join("ca.pem")), false));
+    // An unknown key lists those that are known: all of them are in the example.
+    for section in ["api", "store", "sink", "hammer", "log", "targets.mx"] {
+        let fault = faults_in(folder.path(), &format!("[{section}]\nzzzzzzzz = 1\n")).join("\n");
+        let known = fault.lines().find_map(|fault| fault.split_once("known are ")).unwrap().1;
+        for key in known.split(", ") {
+            assert!(EXAMPLE.contains(&format!("\n#{key} = ")), "{section}.{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn an_ipv4_mapped_address_is_loopback_if_what_it_maps_to_is() {
+    for (address, is_it) in [
+        ("127.0.0.1:1", true),
+        ("127.255.0.9:1", true),
+        ("[::1]:1", true),
+        ("[::ffff:127.0.0.1]:1", true),
+        ("[::ffff:10.0.0.1]:1", false),
+        ("0.0.0.0:1", false),
+        ("[::]:1", false),
+        ("10.0.0.1:1", false),
+    ] {
+        assert_eq!(is_loopback(&address.parse().unwrap()), is_it, "{address}");
+    }
+}
+
+#[test]
+fn values_are_read() {
+    let config = parse(
+        "[api]\nlisten = ['[::1]:1', '127.9.9.9:0']\nhosts = ['Time.Example.COM.', '10.0.0.1', '[::1]']\n\
+         [store]\npath = 'a/b.db'\njobs_kept = 1_0\n[sink]\nlisten = []\n\
+         [hammer]\nallow_targets = ['10.0.0.0/8', 'fd00::/8', '192.0.2.1']\nduration_max = '1h 30m'\nrate_max = 0.5\n\
+         jobs_max = 0x2\ncpus = [3, 1]\n[log]\nformat = 'json'\nlevel = 'off'\n\
+         [targets]\nmx-1_a = { url = 'smtps://mx', skip_verify = true }\n",
+    );
+    assert_eq!(config.api.listen, ["[::1]:1".parse().unwrap(), "127.9.9.9:0".parse::<SocketAddr>().unwrap()]);
+    assert_eq!(config.api.hosts, ["time.example.com", "10.0.0.1", "[::1]"]);
+    assert_eq!((config.store.path, config.store.jobs_kept), (PathBuf::from("/nowhere/a/b.db"), 10));
+    assert_eq!((config.sink.listen.len(), config.hammer.allow_targets.len()), (0, 3));
+    let limits = &config.hammer.limits;
+    assert_eq!((limits.duration_max, limits.rate_max, limits.jobs_max), (Duration::from_secs(5_400), 0.5, 2));
+    assert_eq!((config.hammer.cpus, config.hammer.shards), (Some(vec![3, 1]), None));
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LevelFilter::OFF));
+    assert!(config.targets["mx-1_a"].skip_verify);
+}
+
+/// Each wrong text alone: the beginning of its only fault, and what else it must say.
+#[test]
+fn every_wrong_value_names_line_key_and_remedy() {
+    let folder = folder();
+    fs::write(folder.path().join("short"), "short-token-15c").unwrap();
+    fs::write(folder.path().join("two"), "first line of it\nsecond line of it\n").unwrap();
+    fs::write(folder.path().join("large"), "x".repeat(5_000)).unwrap();
+    fs::write(folder.path().join("latin"), b"caf\xe9caf\xe9caf\xe9caf\xe9caf\xe9").unwrap();
+    fs::write(folder.path().join("empty"), "").unwrap();
+    let target = |rest: &str| format!("[targets.a]\nurl = 'smtps://a'\n{rest}");
+    for (text, fault, remedy) in [
+        ("[api]\nlisten = 8025", "2 api.listen: expected a list of an IP address", "got 8025"),
+        ("[api]\nlisten = ['localhost:25']", "2 api.listen: expected an IP address and a port", "\"localhost:25\""),
+        ("[api]\nlisten = [\n'127.0.0.1:1',\n25]", "4 api.listen: expected an IP address and a port", "got 25"),
+        ("[api]\nlisten = []", "2 api.listen: expected at least one address", "leave the key out"),
+        ("[api]\nlisten = ['127.0.0.1:1', '127.0.0.1:1']", "2 api.listen: expected each address once", "twice"),
+        ("[api]\nlisten = ['0.0.0.0:8025']", "2 api.listen: expected loopback addresses", "token_file"),
+        ("[api]\nlisten = ['127.0.0.1:1', '[::]:1']", "2 api.listen: expected loopback addresses", "[::]:1"),
+        ("[api]\nlisten = ['[::ffff:10.0.0.1]:1']", "2 api.listen: expected loopback addresses", "10.0.0.1"),
+        ("[api]\ntoken_file = 'none'", "2 api.token_file: expected a file with one line", "No such file"),
+        ("[api]\ntoken_file = '.'", "2 api.token_file: expected a file with one line", "it is none"),
+        ("[api]\ntoken_file = 'short'", "2 api.token_file: expected one line of at least 16", "openssl rand"),
+        ("[api]\ntoken_file = 'two'", "2 api.token_file: expected one line of at least 16", "openssl rand"),
+        ("[api]\ntoken_file = 'large'", "2 api.token_file: expected a file with one line", "more than 4096"),
+        ("[api]\ntoken_file = 'latin'", "2 api.token_file: expected a file with one line", "UTF-8"),
+        ("[api]\ntoken_file = ''", "2 api.token_file: expected a path", "got"),
+        ("[api]\nhosts = ['a:80']", "2 api.hosts: expected a host name", "without a port"),
+        ("[api]\nhosts = ['.']", "2 api.hosts: expected a host name", "got"),
+        ("[api]\nhosts = ['::1']", "2 api.hosts: expected a host name", "[2001:db8::1]"),
+        ("[api]\nhosts = ['a b']", "2 api.hosts: expected a host name", "\"a b\""),
+        ("[api]\nconnections_max = 0", "2 api.connections_max: expected a whole number from 1 to 65535", "got 0"),
+        ("[api]\nconnections_max = -1", "2 api.connections_max: expected a whole number", "got -1"),
+        ("[api]\nconnections_max = 1.5", "2 api.connections_max: expected a whole number", "got 1.5"),
+        ("[api]\nconnections_max = '1'", "2 api.connections_max: expected a whole number", "the string \"1\""),
+        ("[api]\nbody_bytes_max = 33554433", "2 api.body_bytes_max: expected a whole number", "33554432"),
+        ("[store]\npath = true", "2 store.path: expected a path, in quotes", "got true"),
+        ("[store]\njobs_kept = 0", "2 store.jobs_kept: expected a whole number", "got 0"),
+        ("[sink]\nlisten = ['127.0.0.1:8025']", "2 sink.listen: expected an address that the API does not", "for both"),
+        ("[sink]\nhostname = 'a b'", "2 sink.hostname: expected one word", "\"a b\""),
+        ("[sink]\nmax_size = 99999999999999999999999999", "2 sink.max_size: expected a whole number", "999"),
+        ("[hammer]\nallow_targets = ['example.com']", "2 hammer.allow_targets: expected a network", "example.com"),
+        ("[hammer]\nallow_targets = ['10.0.0.1/8']", "2 hammer.allow_targets: expected a network", "write 10.0.0.0/8"),
+        ("[hammer]\nallow_targets = ['::ffff:10.0.0.0/104']", "2 hammer.allow_targets: expected a network", "IPv4"),
+        ("[hammer]\njobs_max = 17", "2 hammer.jobs_max: expected a whole number from 1 to 16", "got 17"),
+        ("[hammer]\nconnections_max = 50001", "2 hammer.connections_max: expected", "50000"),
+        ("[hammer]\nduration_max = 30", "2 hammer.duration_max: expected a time such as", "got 30"),
+        ("[hammer]\nduration_max = '30'", "2 hammer.duration_max: expected a time such as", "\"30\""),
+        ("[hammer]\nduration_max = '0s'", "2 hammer.duration_max: expected a time such as", "above 0"),
+        ("[hammer]\nrate_max = 0", "2 hammer.rate_max: expected a number above 0", "got 0"),
+        ("[hammer]\nrate_max = nan", "2 hammer.rate_max: expected a number above 0", "got nan"),
+        ("[hammer]\nrate_max = inf", "2 hammer.rate_max: expected a number above 0", "got inf"),
+        ("[hammer]\nshards = 0", "2 hammer.shards: expected a whole number", "got 0"),
+        ("[hammer]\ncpus = '0-3'", "2 hammer.cpus: expected a list of whole numbers", "\"0-3\""),
+        ("[hammer]\ncpus = []", "2 hammer.cpus: expected at least one CPU", "leave the key out"),
+        ("[hammer]\ncpus = [1, 1]", "2 hammer.cpus: expected each CPU once", "1 twice"),
+        ("[log]\nformat = 'xml'", "2 log.format: expected one of text, json", "\"xml\""),
+        ("[log]\nlevel = 'INFO'", "2 log.level: expected one of off, error", "\"INFO\""),
+        ("api = 3", "1 api: expected a table, written as [api]", "got 3"),
+        ("[[api]]", "1 api: expected a table, written as [api]", "got a list"),
+        ("targets = []", "1 targets: expected a table", "got a list"),
+        ("[targets]\na = 'smtp://a'", "2 targets.a: expected a table, written as [targets.a]", "the string"),
+        ("[targets.a]", "1 targets.a.url: expected a URL", "add one"),
+        ("[targets.a]\nurl = 'http://a'", "2 targets.a.url: expected smtp://HOST[:PORT]", "\"http\""),
+        ("[targets.'a b']\nurl = 'smtp://a'", "1 targets.a b: expected a name of letters", "\"a b\""),
+        (&target("user = 'x'"), "3 targets.a.user: expected a password_file", "leave both out"),
+        (&target("password_file = 'password'"), "3 targets.a.password_file: expected a user", "leave both out"),
+        (&target("user = ''\npassword_file = 'password'"), "3 targets.a.user: expected 1 to 255", "got"),
+        (&target("user = 'x'\npassword_file = 'two'"), "4 targets.a.password_file: expected one line", "correct"),
+        (&target("user = 'x'\npassword_file = 'empty'"), "4 targets.a.password_file: expected one line", "none"),
+        (&target("ca_file = 'token'"), "3 targets.a.ca_file: expected a file of certificates", "none is in it"),
+        (&target("ca_file = 'none'"), "3 targets.a.ca_file: expected a file of certificates", "No such file"),
+        (&target("skip_verify = 'no'"), "3 targets.a.skip_verify: expected true or false", "\"no\""),
+        ("[targets.a]\nurl = 'smtp://a'\nskip_verify = true", "3 targets.a.skip_verify: expected a URL of", "no TLS"),
+        ("[targets.a]\nurl = 'smtp://a'\nca_file = 'ca.pem'", "3 targets.a.ca_file: expected a URL of", "no TLS"),
+        ("[api]\nlisten = ['127.0.0.1:1'", "2 : this is no TOML", "correct the line"),
+        ("[api]\nhosts = []\nhosts = []", "3 : this is no TOML: duplicate key", "correct the line"),
+        ("[api]\n[store]\n[api]", "3 : this is no TOML: duplicate key", "correct the line"),
+    ] {
+        let faults = faults_in(folder.path(), text);
+        assert_eq!(faults.len(), 1, "{text}: {faults:#?}");
+        assert!(faults[0].starts_with(fault) && faults[0].contains(remedy), "{text}: {faults:#?}");
+        assert!(faults[0].len() < 500 && !faults[0].contains(char::is_control), "{text}: {faults:#?}");
+    }
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_the_order_of_the_file() {
+    let text = "[log]\nlevel = 1\n[api]\nhosts = [1, 'ok', 2]\nlisten = ['0.0.0.0:1']\n[hammer]\nrate = 1\n[web]\n";
+    let errors = parse_in(Path::new("/etc"), text).unwrap_err();
+    let shown = errors.to_string();
+    let begins: Vec<&str> = shown.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    let at = |line: u32| format!("/etc/timecop.toml:{line}");
+    assert_eq!(begins, [at(2), at(4), at(4), at(5), at(7), at(8)]);
+    assert!(shown.contains(": hammer.rate: this key is unknown; did you mean rate_max ?"), "{shown}");
+    let endless = format!("[api]\nhosts = [{}]", "1,".repeat(100_000));
+    assert!(faults_in(Path::new(""), &endless).len() <= 100);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
+    for (text, fault) in [
+        ("[api]\nlisen = []", "2 api.lisen: this key is unknown; did you mean listen ?"),
+        ("[api]\nTokenFile = ''", "2 api.TokenFile: this key is unknown; did you mean token_file ?"),
+        ("[api]\ntoken = 'x'", "2 api.token: this key is unknown; did you mean token_file ?"),
+        (
+            "[targets.a]\nurl = 'smtp://a'\npassword = 'secret'",
+            "3 targets.a.password: this key is unknown; did you mean password_file ?",
+        ),
+        ("[log]\nzzz = 1", "2 log.zzz: this key is unknown; known are format, level"),
+        ("[hammers]", "1 hammers: this key is unknown; did you mean hammer ?"),
+        ("zzz = 1", "1 zzz: this key is unknown; known are api, store, sink, hammer, log, targets"),
+        (
+            "[targets.a]\nurl = 'smtp://a'\n[targets.a.b]",
+            "3 targets.a.b: this key is unknown; known are url, user, password_file, ca_file, skip_verify",
+        ),
+    ] {
+        assert_eq!(faults_in(Path::new(""), text), [fault]);
+    }
+}
+
+#[test]
+fn secrets_are_read_and_shown_nowhere() {
+    let folder = folder();
+    let text = "[api]\nlisten = ['0.0.0.0:8025']\ntoken_file = 'token'\n\
+                [targets.a]\nurl = 'smtp://a'\nuser = 'joe'\npassword_file = 'password'\n";
+    let config = parse_in(folder.path(), text).unwrap();
+    assert_eq!(config.api.token.as_ref().unwrap().expose_secret(), TOKEN);
+    assert_eq!(config.targets["a"].credentials.as_ref().unwrap().password().expose_secret(), PASSWORD);
+    assert!(!debug(&config).contains(TOKEN) && !debug(&config).contains(PASSWORD), "{}", debug(&config));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("targets.a") && config.warnings[0].contains("unencrypted"));
+    // Files that everybody may read are told of, and no error shows what is in one.
+    for name in ["token", "password"] {
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let warnings = parse_in(folder.path(), text).unwrap().warnings.join("\n");
+    assert_eq!(warnings.matches("chmod o-rwx").count(), 2, "{warnings}");
+    fs::write(folder.path().join("token"), "a secret that is not one word").unwrap();
+    fs::write(folder.path().join("password"), "a secret\u{7}").unwrap();
+    let faults = faults_in(folder.path(), text).join("\n");
+    assert!(faults.contains("api.token_file") && faults.contains("targets.a.password_file"), "{faults}");
+    assert!(!faults.contains("secret"), "{faults}");
+    let faults = faults_in(folder.path(), "[targets.a]\nurl = 'smtp://joe:secret@a'\nuser = 'secret'\n").join("\n");
+    assert!(!faults.contains("secret") && !faults.contains("joe"), "{faults}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_of_the_file() {
+    let folder = folder();
+    fs::write(folder.path().join("binary"), b"\xff\xfe").unwrap();
+    fs::write(folder.path().join("large"), " ".repeat((1 << 20) + 1)).unwrap();
+    for (name, got) in [("none", "No such file"), (".", "directory"), ("binary", "UTF-8"), ("large", "more than")] {
+        let error = Config::load(&folder.path().join(name)).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}: expected a file of TOML")) && error.contains(got), "{error}");
+    }
+    fs::write(folder.path().join("timecop.toml"), EXAMPLE).unwrap();
+    assert_eq!(debug(&Config::load(&folder.path().join("timecop.toml")).unwrap()), debug(&Config::default()));
+}
+
+#[test]
+fn what_needs_a_restart_is_named() {
+    let folder = folder();
+    let parse = |text: &str| parse_in(folder.path(), text).unwrap_or_else(|errors| panic!("{errors}"));
+    let before = parse("");
+    for text in [
+        "",
+        "[targets.a]\nurl = 'smtp://a'",
+        "[hammer]\nallow_targets = []\njobs_max = 1\nconnections_max = 1\nmessages_max = 1\nmsg_size_max = 1\n\
+         recipients_max = 1\nduration_max = '1s'\nrate_max = 1",
+    ] {
+        assert_eq!(before.needs_restart(&parse(text)), [""; 0], "{text}");
+    }
+    for (text, named) in [
+        ("[api]\nlisten = ['127.0.0.1:1']", "[api]"),
+        ("[api]\nhosts = ['a']", "[api]"),
+        ("[api]\nconnections_max = 1", "[api]"),
+        ("[api]\nbody_bytes_max = 1", "[api]"),
+        ("[api]\ntoken_file = 'token'", "[api]"),
+        ("[store]\njobs_kept = 1", "[store]"),
+        ("[sink]\nmax_size = 1", "[sink]"),
+        ("[hammer]\nshards = 3", "shards and cpus of [hammer]"),
+        ("[hammer]\ncpus = [9]", "shards and cpus of [hammer]"),
+        ("[log]\nlevel = 'warn'", "[log]"),
+    ] {
+        assert_eq!(before.needs_restart(&parse(text)), [named], "{text}");
+    }
+    let with_token = parse("[api]\ntoken_file = 'token'");
+    assert_eq!(with_token.needs_restart(&parse("[api]\ntoken_file = 'token'")), [""; 0]);
+    fs::write(folder.path().join("token"), "another-token-of-16").unwrap();
+    assert_eq!(with_token.needs_restart(&parse("[api]\ntoken_file = 'token'")), ["[api]"]);
+}

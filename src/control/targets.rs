@@ -1,0 +1,363 @@
+//! From what a job names to the one address that its bytes may go to.
+//!
+//! [`Targets::choose`] applies every rule that needs no name resolution and never waits; [`Resolver::resolve`] looks the
+//! host up on a thread of its own and holds every address of it to the allow-list. The address that was checked is the
+//! one that is connected to: nothing is looked up twice.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Host;
+
+use crate::config::{Config, Credentials, NamedTarget, TargetUrl, shown};
+use crate::job::spec::{ConnectionType, RawSpec, SpecError, Target};
+use crate::shard::tls::{ClientTls, ClientTlsFiles};
+
+/// Host names that are looked up at once, those that were given up but still block a thread included.
+pub const RESOLUTIONS_MAX: usize = 8;
+/// How long a look-up may take before it is given up.
+pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// How many names or networks an error lists.
+const LISTED_MAX: usize = 20;
+
+/// Where a job goes, checked.
+#[derive(Clone, Debug)]
+pub struct ResolvedTarget {
+    /// As reports show it, never with credentials.
+    pub name: String,
+    /// The host as it was named, for SNI and the certificate; an IPv6 address stands in brackets.
+    pub host: String,
+    /// What is connected to. An IPv4-mapped address has become the IPv4 one.
+    pub address: SocketAddr,
+    /// How connections are secured.
+    pub connection: ConnectionType,
+    /// What to present, where the job asks for `auth`.
+    pub credentials: Option<Credentials>,
+    /// Certificates that are trusted in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether the certificate is taken as it comes.
+    pub skip_verify: bool,
+    /// What its connections are secured with; [`Resolver::resolve`] makes it ready where there is to be TLS.
+    pub tls: Option<ClientTls>,
+}
+
+impl ResolvedTarget {
+    /// As a job knows it.
+    pub fn as_target(&self) -> Target {
+        // A certificate names an IPv6 address without brackets.
+        let host = self.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Target { name: self.name.clone(), host, address: self.address, connection: self.connection }
+    }
+
+    /// A job's values with what is the target's to say. Without TLS there is nothing to verify; the API has always taken
+    /// the field all the same.
+    pub fn complete(&self, raw: RawSpec) -> RawSpec {
+        let skip_verify = (self.connection != ConnectionType::Plain).then_some(self.skip_verify);
+        RawSpec { skip_verify, ..raw }
+    }
+
+    /// With its TLS made ready; reads files.
+    fn secured(self) -> Result<ResolvedTarget, SpecError> {
+        if self.connection == ConnectionType::Plain {
+            return Ok(self);
+        }
+        let ca_pem = self.ca_file.as_deref().map(std::fs::read).transpose();
+        let ca_pem = ca_pem.map_err(|error| {
+            SpecError::new("target", "a target whose ca_file can be read", format!("{}: {error}", self.name))
+        })?;
+        let files = ClientTlsFiles { ca_pem, identity: None };
+        let tls = ClientTls::new(&self.as_target().host, self.skip_verify, true, &files)?;
+        Ok(ResolvedTarget { tls: Some(tls), ..self })
+    }
+}
+
+/// The targets that jobs may name. Made anew when the configuration is.
+#[derive(Debug)]
+pub struct Targets {
+    sink: Option<SocketAddr>,
+    named: BTreeMap<String, NamedTarget>,
+    allowed: Arc<[IpNet]>,
+}
+
+/// A target that the rules admit, before its host is looked up.
+#[derive(Clone, Debug)]
+pub struct Unresolved {
+    name: String,
+    url: TargetUrl,
+    credentials: Option<Credentials>,
+    ca_file: Option<PathBuf>,
+    skip_verify: bool,
+    /// What it must resolve to; `None` where the configuration itself names it.
+    allowed: Option<Arc<[IpNet]>>,
+}
+
+impl Targets {
+    /// The targets of a configuration. `sink` is where the embedded sink really listens, first.
+    pub fn new(config: &Config, sink: Option<SocketAddr>) -> Targets {
+        Targets { sink, named: config.targets.clone(), allowed: config.hammer.allow_targets.as_slice().into() }
+    }
+
+    /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job
+    /// asks for beside it; `connection` must be the target's own.
+    ///
+    /// # Errors
+    ///
+    /// Names the job's field that does not fit: `target`, `smtp_connection_type`, `auth` or `skip_verify`.
+    pub fn choose(
+        &self,
+        target: Option<&str>,
+        connection: ConnectionType,
+        auth: bool,
+        skip_verify: Option<bool>,
+    ) -> Result<Unresolved, SpecError> {
+        match target {
+            None => self.embedded_sink(connection, auth, skip_verify),
+            Some(text) if text.contains("://") => self.url(text, connection, auth, skip_verify),
+            Some(name) => self.named(name, connection, auth, skip_verify),
+        }
+    }
+
+    fn embedded_sink(
+        &self,
+        connection: ConnectionType,
+        auth: bool,
+        skip_verify: Option<bool>,
+    ) -> Result<Unresolved, SpecError> {
+        let Some(address) = self.sink else {
+            let expected = format!("{}, because no sink is embedded ([sink] listen is empty)", self.known());
+            return Err(SpecError::new("target", expected, "none"));
+        };
+        if auth {
+            return Err(auth_needs_credentials("the embedded sink, which has none"));
+        }
+        // A sink that listens on every address is reached on loopback.
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Host::Ipv4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(ip) if ip.is_unspecified() => Host::Ipv6(Ipv6Addr::LOCALHOST),
+            IpAddr::V4(ip) => Host::Ipv4(ip),
+            IpAddr::V6(ip) => Host::Ipv6(ip),
+        };
+        // It offers STARTTLS, with a certificate that nobody else has signed.
+        if connection == ConnectionType::StartTls {
+            if skip_verify != Some(true) {
+                let expected = "true, since the embedded sink has signed its certificate itself";
+                return Err(SpecError::new("skip_verify", expected, "false or nothing"));
+            }
+            let url = TargetUrl { host, port: address.port(), connection };
+            return Ok(Unresolved { skip_verify: true, ..Unresolved::unrestricted(url) });
+        }
+        let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain };
+        same_connection(&url, connection, "the embedded sink")?;
+        Ok(Unresolved::unrestricted(url))
+    }
+
+    fn url(
+        &self,
+        text: &str,
+        connection: ConnectionType,
+        auth: bool,
+        skip_verify: Option<bool>,
+    ) -> Result<Unresolved, SpecError> {
+        let url = TargetUrl::parse(text).map_err(|problem| SpecError { field: "target", problem })?;
+        if auth {
+            return Err(auth_needs_credentials("a URL, with which no credentials are ever used"));
+        }
+        same_connection(&url, connection, &url.to_string())?;
+        Ok(Unresolved {
+            skip_verify: skip_verify.unwrap_or(false),
+            allowed: Some(Arc::clone(&self.allowed)),
+            ..Unresolved::unrestricted(url)
+        })
+    }
+
+    fn named(
+        &self,
+        name: &str,
+        connection: ConnectionType,
+        auth: bool,
+        skip_verify: Option<bool>,
+    ) -> Result<Unresolved, SpecError> {
+        let Some(target) = self.named.get(name) else {
+            return Err(SpecError::new("target", self.known(), shown(name)));
+        };
+        let credentials = match (auth, &target.credentials) {
+            (false, _) => None,
+            (true, Some(credentials)) => Some(credentials.clone()),
+            (true, None) => return Err(auth_needs_credentials(&format!("{name}, which has none"))),
+        };
+        if skip_verify == Some(true) && !target.skip_verify {
+            let got = format!("true, which is weaker; set skip_verify in [targets.{name}] if that is meant");
+            return Err(SpecError::new("skip_verify", format!("false or nothing, as the target {name} has it"), got));
+        }
+        same_connection(&target.url, connection, name)?;
+        Ok(Unresolved {
+            name: format!("{name} ({})", target.url),
+            credentials,
+            ca_file: target.ca_file.clone(),
+            skip_verify: target.skip_verify && skip_verify != Some(false),
+            ..Unresolved::unrestricted(target.url.clone())
+        })
+    }
+
+    /// What `target` may be, in words.
+    fn known(&self) -> String {
+        let names = listed(self.named.keys());
+        let names = if names.is_empty() { "of which none is configured".to_owned() } else { names };
+        format!("a URL such as smtp://127.0.0.1:2525, or the name of a configured target ({names})")
+    }
+}
+
+impl Unresolved {
+    /// A URL that may resolve to anything: for whoever may reach everything from here anyway, as a command line's user.
+    pub fn unrestricted(url: TargetUrl) -> Unresolved {
+        let name = url.to_string();
+        Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, allowed: None }
+    }
+}
+
+fn auth_needs_credentials(got: &str) -> SpecError {
+    let expected = "a target with user and password_file in the configuration beside it, or false";
+    SpecError::new("auth", expected, format!("true with {got}"))
+}
+
+fn same_connection(url: &TargetUrl, asked: ConnectionType, target: &str) -> Result<(), SpecError> {
+    if url.connection == asked {
+        return Ok(());
+    }
+    let expected = format!("{}, as {target} has it", url.connection.name());
+    let got = match target.contains("://") {
+        true => format!("{}; a URL for that begins with {}://", asked.name(), TargetUrl::scheme(asked)),
+        false => asked.name().to_owned(),
+    };
+    Err(SpecError::new("smtp_connection_type", expected, got))
+}
+
+fn listed<T: ToString>(items: impl ExactSizeIterator<Item = T>) -> String {
+    let more = if items.len() > LISTED_MAX { ", …" } else { "" };
+    items.take(LISTED_MAX).map(|item| item.to_string()).collect::<Vec<_>>().join(", ") + more
+}
+
+/// Looks a target's host up, which may block for long, and checks every address of it.
+///
+/// # Errors
+///
+/// The host has no address, or one outside of the allow-list.
+pub fn resolve(target: Unresolved) -> Result<ResolvedTarget, SpecError> {
+    resolve_by(target, look_up)
+}
+
+/// The addresses of a host, in the order of the system's resolver; blocks.
+fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok((name, port).to_socket_addrs()?.collect())
+}
+
+fn resolve_by(
+    target: Unresolved,
+    look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
+) -> Result<ResolvedTarget, SpecError> {
+    let port = target.url.port;
+    let addresses = match &target.url.host {
+        Host::Ipv4(ip) => Ok(vec![SocketAddr::from((*ip, port))]),
+        Host::Ipv6(ip) => Ok(vec![SocketAddr::from((*ip, port))]),
+        Host::Domain(name) => look_up(name, port),
+    };
+    let host = target.url.host.to_string();
+    let unresolved =
+        |reason: String| SpecError::new("target", "a host that can be resolved", format!("{}: {reason}", shown(&host)));
+    let addresses = addresses.map_err(|error| unresolved(error.to_string()))?;
+    let addresses: Vec<SocketAddr> = addresses.into_iter().map(unmapped).collect();
+    if let Some(networks) = &target.allowed {
+        let is_allowed = |address: &SocketAddr| networks.iter().any(|network| network.contains(&address.ip()));
+        if let Some(outside) = addresses.iter().find(|address| !is_allowed(address)) {
+            let expected = format!("a host inside of allow_targets ({})", listed(networks.iter()));
+            let got = format!(
+                "{}, an address of {}; add it to allow_targets in [hammer], or give the target a name in [targets]",
+                outside.ip(),
+                shown(&host)
+            );
+            return Err(SpecError::new("target", expected, got));
+        }
+    }
+    let address = *addresses.first().ok_or_else(|| unresolved("it has no address".to_owned()))?;
+    Ok(ResolvedTarget {
+        name: target.name,
+        host,
+        address,
+        connection: target.url.connection,
+        credentials: target.credentials,
+        ca_file: target.ca_file,
+        skip_verify: target.skip_verify,
+        tls: None,
+    })
+}
+
+/// The address that is really connected to: that of an IPv4-mapped one is the IPv4 one (RFC 4291 §2.5.5.2).
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Looks hosts up on threads of its own, so that control never blocks on one.
+#[derive(Debug, Default)]
+pub struct Resolver {
+    /// Every thread holds a clone for as long as it lives: the count of them is that of the threads.
+    threads: Arc<()>,
+}
+
+impl Resolver {
+    /// As [`resolve`], within [`RESOLUTION_TIME_MAX`], on the glommio executor that it must be called from.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`resolve`]; that there was no answer in time; that [`RESOLUTIONS_MAX`] look-ups are under way.
+    pub async fn resolve(&self, target: Unresolved) -> Result<ResolvedTarget, SpecError> {
+        self.resolve_by(target, RESOLUTION_TIME_MAX, look_up).await
+    }
+
+    async fn resolve_by(
+        &self,
+        target: Unresolved,
+        within: Duration,
+        look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    ) -> Result<ResolvedTarget, SpecError> {
+        let (host, connection) = (target.url.host.to_string(), target.url.connection);
+        if !matches!(target.url.host, Host::Domain(_)) && connection == ConnectionType::Plain {
+            return resolve_by(target, look_up);
+        }
+        let wrong = |what: &str, got: String| Err(SpecError::new("target", what, got));
+        let host = shown(&host);
+        if Arc::strong_count(&self.threads) > RESOLUTIONS_MAX {
+            let got = format!("{host} beside them; try again later, or name an IP address");
+            return wrong(&format!("fewer than {RESOLUTIONS_MAX} host names being looked up"), got);
+        }
+        let (answer, answered) = async_channel::bounded(1);
+        let counted = Arc::clone(&self.threads);
+        let thread = thread::Builder::new().name("timecop-resolve".to_owned()).spawn(move || {
+            // Nobody waits any longer for an answer that comes too late.
+            let _ = answer.try_send(resolve_by(target, look_up).and_then(ResolvedTarget::secured));
+            drop(counted);
+        });
+        if let Err(error) = thread {
+            return wrong("a thread for looking up the host", format!("none: {error}; try again later"));
+        }
+        let answer = futures_lite::future::or(async { answered.recv().await.ok() }, async {
+            glommio::timer::Timer::new(within).await;
+            None
+        });
+        let seconds = within.as_secs_f64();
+        answer
+            .await
+            .unwrap_or_else(|| wrong("a host that can be resolved", format!("{host}: no answer in {seconds} s")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

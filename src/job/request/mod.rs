@@ -1,0 +1,407 @@
+//! What `POST /v1/hammer/job.run` takes: JSON becomes a [`JobRequest`], and that a [`RawSpec`].
+//!
+//! A field stands once in the table below, with its kind of value; how a kind is read, echoed and described is said in
+//! [`field`] and [`load_control`].
+
+pub mod duration;
+pub mod field;
+pub mod load_control;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::error::Category;
+use serde_json::value::{RawValue, to_raw_value};
+use thiserror::Error;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::spec::{CONNECTIONS_MAX, ConnectionType, DURATION_MAX, MESSAGES_MAX, RawSpec, SpecError, TIMEOUT_MAX};
+use crate::load::stages::Stage;
+use crate::load::warmup::Warmup;
+use crate::load::{Arrival, RATE_PER_S_MAX};
+use crate::measure::abort::AbortRule;
+use crate::measure::threshold::Threshold;
+use crate::message::{MESSAGE_BYTES_MAX, RECIPIENTS_PER_MESSAGE_MAX};
+use crate::time::duration_ns;
+pub use field::JobType;
+use field::{Body, Field, Pipelining, RecipientList, RecipientVariables, TargetName};
+use load_control::List;
+
+/// Messages of a job that names neither their number nor a duration nor stages.
+pub const MESSAGES: u64 = 1_000;
+/// Characters of a wrong value that its error repeats.
+pub const GOT_CHARS_MAX: usize = 60;
+
+/// Makes the struct, its reader, its echo and its schema of one table: the docs of a field, its name, the kind of its
+/// value, its key in JSON where that is not its name, and what the schema says of its bounds.
+macro_rules! fields {
+    ($(
+        $(#[doc = $doc:literal])+
+        $field:ident $(as $key:literal)?: $kind:ty $({ $($bound:ident: $value:expr),+ })?;
+    )+) => {
+        /// A job as the API was asked for it; `None` where nothing was said. Every value that is there is of its kind,
+        /// but nobody has yet looked at its size.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct JobRequest {
+            $($(#[doc = $doc])+ pub $field: Option<$kind>,)+
+        }
+
+        /// The keys that a request may have, in the order in which a job shows them.
+        pub const KEYS: &[&str] = &[$(fields!(@key $field $($key)?)),+];
+
+        impl JobRequest {
+            /// Reads the value of one key.
+            fn set(&mut self, key: &str, json: &RawValue) -> Result<(), SpecError> {
+                $(if key.eq_ignore_ascii_case(fields!(@key $field $($key)?)) {
+                    self.$field = read(fields!(@key $field $($key)?), json)?;
+                    return Ok(());
+                })+
+                Err(unknown(key))
+            }
+        }
+
+        /// As a job shows its request.
+        impl Serialize for JobRequest {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(None)?;
+                $(if let Some(value) = &self.$field {
+                    map.serialize_entry(fields!(@key $field $($key)?), &value.echo())?;
+                })+
+                map.end()
+            }
+        }
+
+        impl PartialSchema for JobRequest {
+            fn schema() -> RefOr<Schema> {
+                let mut schema = ObjectBuilder::new()
+                    .schema_type(SchemaType::Type(Type::Object))
+                    .description(Some("A job to run. Keys match without regard to case; null counts as absent."))
+                    .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false)));
+                $(
+                    let mut property = <$kind as Field>::schema();
+                    let description = Some(concat!($($doc, "\n"),+).trim().to_owned());
+                    match &mut property {
+                        Schema::Object(object) => {
+                            object.description = description;
+                            $($(object.$bound = Some(($value).into());)+)?
+                        }
+                        Schema::Array(array) => array.description = description,
+                        Schema::AnyOf(any) => any.description = description,
+                        _ => {}
+                    }
+                    schema = schema.property(fields!(@key $field $($key)?), property);
+                )+
+                schema.examples([example()]).into()
+            }
+        }
+
+        impl ToSchema for JobRequest {}
+    };
+    (@key $field:ident $key:literal) => { $key };
+    (@key $field:ident) => { stringify!($field) };
+}
+
+fields! {
+    /// Whether the target's certificate is believed unseen. Without it a configured target decides for itself.
+    skip_verify: bool;
+    /// How connections are secured. Needed for smtp.
+    smtp_connection_type: ConnectionType;
+    /// What messages are sent by (smtp).
+    kind as "Type": JobType;
+    /// Size of each generated message in octets, headers included, exactly. Needed without `body`, excluded by it.
+    msg_size: u64 { maximum: MESSAGE_BYTES_MAX };
+    /// Connections to the target (1; with `rate` 100).
+    connections: u32 { minimum: 1, maximum: CONNECTIONS_MAX };
+    /// A message to send instead of generated ones, header and body. A job shows its size and SHA-256.
+    body: Body;
+    /// What differs in `body` from recipient to recipient: a JSON object of objects, as a string. Ignored without `body`.
+    recipient_variables: RecipientVariables;
+    /// Whether the credentials of the configured target are used.
+    auth: bool;
+    /// Time limit of every reply and of the connect: a Go duration, or whole nanoseconds. "0s", or nothing, for the time
+    /// limits of RFC 5321, section 4.5.3.2.
+    timeout: Duration { minimum: 0, maximum: duration_ns(TIMEOUT_MAX) };
+    /// Number of messages (1000, unless there are a `duration` or `stages`, which exclude it).
+    messages: u64 { minimum: 1, maximum: MESSAGES_MAX };
+    /// Envelope recipients, which take turns (load@example.com).
+    recipients: RecipientList;
+    /// Where to: a URL such as smtp://127.0.0.1:2525, or the name of a configured target (the embedded sink).
+    target: TargetName;
+    /// Envelope sender, "" for the null reverse-path (timecop@example.com).
+    from: String;
+    /// Messages a second. Makes the loop an open one: messages are due whatever the target does.
+    rate: f64 { exclusive_minimum: 0, maximum: RATE_PER_S_MAX };
+    /// How an open loop's messages are spaced (poisson).
+    arrival: Arrival;
+    /// How long new messages are sent: a Go duration, or whole nanoseconds. Excludes `messages`.
+    duration: Duration { minimum: 1, maximum: duration_ns(DURATION_MAX) };
+    /// Linear ramps of the rate, from `rate` or from 0: each stage says how long it takes, and the messages a second at its
+    /// end. Makes the loop an open one, which ends with the last stage. Excludes `messages` and `duration`.
+    stages: List<Stage>;
+    /// The first part of the run, which is left out of all figures and shown apart: a Go duration, or a number of messages
+    /// as an object.
+    warmup: Warmup;
+    /// Gives the run up, as failed, when a condition is true of its last seconds: `window` (10s) whole seconds, none of them
+    /// within `grace` (5s) of the start. One condition an object: a share of messages not accepted, or a response time of
+    /// accepted ones, that is exceeded; or a text as on the command line.
+    abort_on: List<AbortRule>;
+    /// Conditions under which the result is a failure, such as "p99>300ms" or "failures>0.1%". What came of them is in the
+    /// result's `thresholds` when the job has ended, whose state does not depend on it.
+    fail_if: List<Threshold>;
+    /// Recipients of one message (1).
+    recipients_per_message: u32 { minimum: 1, maximum: RECIPIENTS_PER_MESSAGE_MAX };
+    /// Messages after which a connection is closed and opened anew (unlimited).
+    messages_per_connection: u64 { minimum: 1 };
+    /// Whether PIPELINING is used where it is offered (auto); true and false mean auto and off.
+    pipelining: Pipelining;
+    /// Shards that generate, each on a CPU of its own.
+    shards: u64 { minimum: 1 };
+    /// Repeats sizes, recipients, arrivals and content of an earlier job (a fresh one, which the result names).
+    seed: u64;
+}
+
+/// The schema of [`JobRequest::echo`]. In no other way than this does an echo differ from its request.
+#[derive(Debug)]
+pub struct JobEcho;
+
+impl PartialSchema for JobEcho {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = JobRequest::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut schema {
+            object.description = Some("What was asked for: the fields that were set.".to_owned());
+            object.examples.clear();
+            object.properties.insert("body".to_owned(), Body::echo_schema());
+        }
+        schema
+    }
+}
+
+impl ToSchema for JobEcho {}
+
+fn example() -> serde_json::Value {
+    serde_json::json!({
+        "Type": "smtp",
+        "messages": 1000,
+        "connections": 10,
+        "msg_size": 100_000,
+        "timeout": "0s",
+        "smtp_connection_type": "plain",
+    })
+}
+
+/// Why a request is no job.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// It is no JSON object: status 400.
+    #[error("{0}")]
+    NotJson(String),
+    /// A key is unknown, stands twice or lacks, or its value cannot be: status 422.
+    #[error(transparent)]
+    Field(#[from] SpecError),
+}
+
+fn unknown(key: &str) -> SpecError {
+    SpecError { field: "unknown key", problem: advice(key, KEYS) }
+}
+
+/// An unknown key, and what was most likely meant.
+fn advice(key: &str, known: &[&str]) -> String {
+    match nearest(key, known) {
+        Some(known) => format!("\"{}\"; did you mean `{known}`?", short(key)),
+        None => format!("\"{}\"; expected one of {}", short(key), known.join(", ")),
+    }
+}
+
+impl JobRequest {
+    /// Reads a request.
+    ///
+    /// # Errors
+    ///
+    /// When it is no JSON object, has a key that is unknown or stands twice, a value of the wrong kind, or lacks one that
+    /// every job needs. How large values may be is looked at by [`super::spec::JobSpec::new`].
+    pub fn parse(json: &[u8]) -> Result<JobRequest, RequestError> {
+        let Outcome(request) = serde_json::from_slice(json).map_err(|error| {
+            let got = match error.classify() {
+                // serde's own words would repeat the value, however long it is.
+                Category::Data => short(&String::from_utf8_lossy(&json[..json.len().min(4 * GOT_CHARS_MAX)])),
+                _ => format!("what is no JSON: {error}"),
+            };
+            RequestError::NotJson(format!("expected a JSON object, got {got}"))
+        })?;
+        let request = request?;
+        request.check()?;
+        Ok(request)
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() {
+            return Err(SpecError::new("smtp_connection_type", "plain, tls or starttls for type smtp", "none"));
+        }
+        if self.msg_size.is_none() && self.body.is_none() {
+            return Err(SpecError::new("msg_size", "either `msg_size` or `body`", "neither"));
+        }
+        match &self.recipient_variables {
+            Some(variables) if self.body.is_some() && !variables.is_well_formed() => Err(SpecError::new(
+                "recipient_variables",
+                "the JSON of an object with an object of scalar values for each recipient, without control characters",
+                short(&variables.0),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What messages are sent by.
+    pub fn job_type(&self) -> JobType {
+        self.kind.unwrap_or_default()
+    }
+
+    /// The first thing asked for that the API knows and the engine cannot do yet.
+    pub fn not_built_yet(&self) -> Option<SpecError> {
+        let error = |field, expected, got: &str| Some(SpecError::new(field, expected, format!("{got}: not built yet")));
+        match self {
+            _ if self.job_type() != JobType::Smtp => error("Type", "smtp", self.job_type().name()),
+            JobRequest { auth: Some(true), .. } => error("auth", "false, or nothing", "true"),
+            JobRequest { recipient_variables: Some(_), body: Some(_), .. } => {
+                error("recipient_variables", "none beside `body`", "some")
+            }
+            _ => None,
+        }
+    }
+
+    /// What a job shows of its request: the fields that were set, by their keys and in their order. A body appears as its
+    /// size and SHA-256, a duration as Go writes it. Not to be shown before the target was taken: a URL with a password
+    /// is refused only there.
+    pub fn echo(&self) -> Arc<RawValue> {
+        to_raw_value(self).expect("its keys are strings, and its numbers finite").into()
+    }
+
+    /// The values that [`super::spec::JobSpec::new`] looks at, which is also where their defaults are. The others
+    /// (`target`, `smtp_connection_type`, `auth`, `skip_verify`, `shards`, `fail_if`) say where and on what the job runs, and
+    /// what is made of its result.
+    pub fn into_raw_spec(self) -> RawSpec {
+        RawSpec {
+            messages: self.messages.or_else(|| (self.duration.is_none() && self.stages.is_none()).then_some(MESSAGES)),
+            duration: self.duration,
+            connections: self.connections,
+            rate: self.rate,
+            arrival: self.arrival,
+            msg_size: self.msg_size,
+            body: self.body.map(|body| body.0.into_bytes()),
+            from: self.from,
+            recipients: self.recipients.map_or_else(Vec::new, |list| list.0),
+            recipients_per_message: self.recipients_per_message,
+            messages_per_connection: self.messages_per_connection,
+            pipelining: self.pipelining.map(|pipelining| pipelining == Pipelining::Auto),
+            timeout: self.timeout,
+            seed: self.seed,
+            stages: self.stages.map(|list| list.0),
+            warmup: self.warmup,
+            abort_on: self.abort_on.map_or_else(Vec::new, |list| list.0),
+            source_addresses: Vec::new(),
+            skip_verify: None,
+            resumption: None,
+        }
+    }
+}
+
+/// `null` counts as absent.
+fn read<T: Field>(key: &'static str, json: &RawValue) -> Result<Option<T>, SpecError> {
+    if json.get() == "null" {
+        return Ok(None);
+    }
+    T::take(json).map(Some).map_err(|problem| SpecError { field: key, problem })
+}
+
+/// The beginning of a text in the form in which errors repeat it.
+fn short(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(GOT_CHARS_MAX) {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    if text.chars().nth(GOT_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// What came of reading an object that was JSON to its end.
+struct Outcome(Result<JobRequest, SpecError>);
+
+impl<'de> Deserialize<'de> for Outcome {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Outcome, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor).map(Outcome)
+    }
+}
+
+/// Reads value by value. None is held in any form but its own, so that a request takes little more memory than its text.
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Result<JobRequest, SpecError>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut request, mut seen) = (JobRequest::default(), Vec::new());
+        while let Some(key) = map.next_key::<String>()? {
+            let json: &RawValue = map.next_value()?;
+            let outcome = once(&key, &mut seen).and_then(|()| request.set(&key, json));
+            if let Err(error) = outcome {
+                // The rest has only to be JSON.
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(request))
+    }
+}
+
+/// A key may stand once only, however it is spelt: nobody could say which of its values is meant.
+fn once(key: &str, seen: &mut Vec<&'static str>) -> Result<(), SpecError> {
+    if let Some(known) = KEYS.iter().find(|known| known.eq_ignore_ascii_case(key)) {
+        if seen.contains(known) {
+            return Err(SpecError::new(known, "the key once", "it twice"));
+        }
+        seen.push(known);
+    }
+    Ok(())
+}
+
+/// The known word that a wrong one was most likely meant to be: at most one letter in three differs.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A longer one is nothing's neighbour, and comparing it would take long.
+    if word.len() > 2 * GOT_CHARS_MAX {
+        return None;
+    }
+    let word = word.to_ascii_lowercase();
+    let nearest = known.iter().map(|known| (distance(&word, &known.to_ascii_lowercase()), *known)).min()?;
+    (nearest.0 <= nearest.1.len() / 3).then_some(nearest.1)
+}
+
+/// Octets to be inserted, removed or replaced to make one text of the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (above, a) in one.bytes().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (column, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests;

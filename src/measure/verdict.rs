@@ -1,0 +1,597 @@
+//! The verdict that ends every run: whether its figures can be relied on, and why not.
+//!
+//! `docs/verdict.md` has the rules as a table. Where they come from: the achieved rate from Nighthawk, late sends from
+//! fortio, the generator's share of its cores from k6, Little's law from wrk, connections held from wrk2.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::confidence;
+use super::recorder::Blame;
+use super::report::Report;
+use super::words::{percent, rate, thousands, time};
+
+/// An open loop that offers less than this share of the rate asked for is invalid.
+pub const RATE_SHARE_MIN: f64 = 0.99;
+/// A message that was begun later than this after it was due is late.
+pub const LATE_NS: u64 = 1_000_000;
+/// The share of messages that may be late.
+pub const LATE_SHARE_MAX: f64 = 0.05;
+/// The share of its cores that the generator may use.
+pub const BUSY_MAX: f64 = 0.8;
+/// How long one turn in a hundred may be, as a share of the median response time.
+pub const TURN_SHARE_MAX: f64 = 0.1;
+/// How far the mean number of messages in flight may be from what Little's law says.
+pub const LITTLE_SHARE_MAX: f64 = 0.05;
+/// Messages a connection from which on the run's two ends do not disturb Little's law.
+const LITTLE_MESSAGES_PER_CONNECTION: u64 = 100;
+
+/// Whether a run's figures can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Validity {
+    /// They are what they say.
+    Valid,
+    /// They are true, but may not say what the reader thinks; the reasons tell.
+    Suspect,
+    /// The run did not do what was asked.
+    Invalid,
+}
+
+impl Validity {
+    /// All of them, the best first.
+    pub const ALL: [Validity; 3] = [Validity::Valid, Validity::Suspect, Validity::Invalid];
+
+    /// As every output spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Validity::Valid => "VALID",
+            Validity::Suspect => "SUSPECT",
+            Validity::Invalid => "INVALID",
+        }
+    }
+}
+
+/// What a reason does to the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing: it is to be known.
+    Note,
+    /// SUSPECT at best.
+    Suspect,
+    /// INVALID.
+    Invalid,
+}
+
+impl Severity {
+    /// As every output spells it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Note => "note",
+            Severity::Suspect => "suspect",
+            Severity::Invalid => "invalid",
+        }
+    }
+}
+
+/// The rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// No message was answered.
+    Unanswered,
+    /// The run was given up or stopped.
+    Aborted,
+    /// An open loop offered less than the rate asked for.
+    Rate,
+    /// Messages never left, or were in flight at the end.
+    Missed,
+    /// Messages of an open loop were begun late.
+    Late,
+    /// The generator used up its cores.
+    Busy,
+    /// The generator's turns are long against the times it measured.
+    Turns,
+    /// Rate, times and connections contradict each other.
+    LittlesLaw,
+    /// Fewer connections were held than asked for.
+    Connections,
+    /// Errors that are the generator's own.
+    Generator,
+    /// Other jobs shared the machine.
+    OtherJobs,
+    /// The target's certificate was not checked.
+    SkipVerify,
+    /// A percentile has no interval.
+    FewSamples,
+}
+
+impl Rule {
+    /// Every rule, in the order in which reasons are given.
+    pub const ALL: [Rule; 13] = [
+        Rule::Unanswered,
+        Rule::Aborted,
+        Rule::Rate,
+        Rule::Missed,
+        Rule::Late,
+        Rule::Busy,
+        Rule::Turns,
+        Rule::LittlesLaw,
+        Rule::Connections,
+        Rule::Generator,
+        Rule::OtherJobs,
+        Rule::SkipVerify,
+        Rule::FewSamples,
+    ];
+
+    fn judge(self, run: &Run) -> Option<(Severity, String)> {
+        match self {
+            Rule::Unanswered => run.unanswered(),
+            Rule::Aborted => run.aborted(),
+            Rule::Rate => run.rate(),
+            Rule::Missed => run.missed(),
+            Rule::Late => run.late(),
+            Rule::Busy => run.busy(),
+            Rule::Turns => run.turns(),
+            Rule::LittlesLaw => run.littles_law(),
+            Rule::Connections => run.connections(),
+            Rule::Generator => run.generator(),
+            Rule::OtherJobs => run.other_jobs(),
+            Rule::SkipVerify => run.skip_verify(),
+            Rule::FewSamples => run.few_samples(),
+        }
+    }
+}
+
+/// Why a verdict is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reason {
+    /// Which rule speaks.
+    pub rule: Rule,
+    /// What it does to the verdict.
+    pub severity: Severity,
+    /// In plain words, with the figures.
+    pub text: String,
+}
+
+/// The verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Verdict {
+    /// As bad as the worst reason.
+    pub result: Validity,
+    /// In the order of [`Rule::ALL`].
+    pub reasons: Vec<Reason>,
+}
+
+impl Verdict {
+    /// Judges the report of a run that has ended.
+    pub fn of(report: &Report) -> Verdict {
+        let run = Run::new(report);
+        let reasons = Rule::ALL.into_iter().filter_map(|rule| {
+            let (severity, text) = rule.judge(&run)?;
+            Some(Reason { rule, severity, text })
+        });
+        Verdict::new(reasons.collect())
+    }
+
+    /// The verdict that follows from these reasons.
+    pub(super) fn new(reasons: Vec<Reason>) -> Verdict {
+        let result = match reasons.iter().map(|reason| reason.severity).max() {
+            None | Some(Severity::Note) => Validity::Valid,
+            Some(Severity::Suspect) => Validity::Suspect,
+            Some(Severity::Invalid) => Validity::Invalid,
+        };
+        Verdict { result, reasons }
+    }
+}
+
+impl Report {
+    /// Gives the verdict, which whoever completes the report of an ended run does last.
+    pub fn judge(&mut self) {
+        self.verdict = Some(Verdict::of(self));
+    }
+
+    /// Whether the run has ended and did not do what was asked.
+    pub fn is_invalid(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| verdict.result == Validity::Invalid)
+    }
+}
+
+/// A report with what several rules look at.
+struct Run<'a> {
+    report: &'a Report,
+    is_open: bool,
+    /// Messages that were taken from the schedule.
+    taken: u64,
+    /// Connections are closed after some messages, so that not all are there at any time.
+    reconnects: bool,
+}
+
+impl Run<'_> {
+    fn new(report: &Report) -> Run<'_> {
+        Run {
+            report,
+            is_open: report.load_model.starts_with("open"),
+            taken: report.messages.asked.saturating_sub(report.messages.missed),
+            reconnects: report.spec["messages_per_connection"].is_number(),
+        }
+    }
+
+    fn unanswered(&self) -> Option<(Severity, String)> {
+        let messages = &self.report.messages;
+        (messages.accepted + messages.deferred + messages.rejected == 0)
+            .then(|| (Severity::Invalid, "no message was answered, so there is nothing to measure".into()))
+    }
+
+    fn aborted(&self) -> Option<(Severity, String)> {
+        let reason = self.report.aborted.as_ref()?;
+        Some((
+            Severity::Suspect,
+            format!("the run ended before its time ({reason}); its figures are of the part until then"),
+        ))
+    }
+
+    /// Random arrivals do not add up to the rate, so a run by time is held against the messages that fell due.
+    fn rate(&self) -> Option<(Severity, String)> {
+        let asked = self.report.spec["rate"].as_f64().filter(|_| self.is_open && self.taken > 0)?;
+        let taken = self.taken as f64;
+        let share = match self.report.spec["messages"].as_u64() {
+            None => taken / self.report.messages.asked as f64,
+            Some(_) => {
+                // The last message's own time is no part of the schedule, and random gaps of a short run may add up to
+                // more than they should: three standard deviations are let pass.
+                let longest = self.report.latency_s.accepted.service.max.max(self.report.latency_s.other.service.max);
+                let chance = if self.report.load_model == "open poisson" { 3.0 / taken.sqrt() } else { 0.0 };
+                let offering_s = (self.report.elapsed_s - longest) / (1.0 + chance);
+                if offering_s <= 0.0 { 1.0 } else { taken / offering_s / asked }
+            }
+        };
+        (share < RATE_SHARE_MIN).then(|| {
+            let text = format!(
+                "{} of the {} messages a second asked for were offered{}; ask for a lower rate or give it more \
+                 connections",
+                percent(share),
+                rate(asked),
+                self.scarce_connections()
+            );
+            (Severity::Invalid, text)
+        })
+    }
+
+    fn missed(&self) -> Option<(Severity, String)> {
+        let messages = &self.report.messages;
+        // What was not begun when a run was stopped is no fault of its own.
+        let missed = if self.report.aborted.is_some() { 0 } else { messages.missed };
+        let text = match (missed, messages.cut) {
+            (0, 0) => return None,
+            (missed, 0) => format!("{} messages never left", thousands(missed)),
+            (0, cut) => format!("{} messages were still in flight at the end", thousands(cut)),
+            (missed, cut) => format!(
+                "{} messages never left, and {} were still in flight at the end",
+                thousands(missed),
+                thousands(cut)
+            ),
+        };
+        Some((Severity::Suspect, format!("{text}; times are of the others, so the truth is worse")))
+    }
+
+    fn late(&self) -> Option<(Severity, String)> {
+        let latency = &self.report.latency_s;
+        let begun = latency.accepted.lateness.count + latency.other.lateness.count;
+        let share = latency.late as f64 / begun.max(1) as f64;
+        (self.is_open && share > LATE_SHARE_MAX).then(|| {
+            let text = format!(
+                "{} of the messages were begun more than {} after they were due{}; response times count that, the \
+                 target's own are the service times",
+                percent(share),
+                time(LATE_NS as f64 / 1e9),
+                self.scarce_connections()
+            );
+            (Severity::Suspect, text)
+        })
+    }
+
+    /// A cause of lateness that the figures show.
+    fn scarce_connections(&self) -> &'static str {
+        let held = self.report.connections.held_max as f64;
+        if self.in_flight(false) > 0.9 * held { ", since nearly all connections were in use all the time" } else { "" }
+    }
+
+    fn busy(&self) -> Option<(Severity, String)> {
+        let generator = &self.report.generator;
+        let cores = if generator.shards == 1 { "core's" } else { "cores'" };
+        (generator.busy > BUSY_MAX).then(|| {
+            let text = match self.is_open {
+                false => "the generator was the bottleneck: this is what it can send, not what the target can take",
+                true => "the generator was near its own limit, so times hold waits for itself",
+            };
+            (Severity::Suspect, format!("{text} (it was busy for {} of its {cores} time)", percent(generator.busy)))
+        })
+    }
+
+    fn turns(&self) -> Option<(Severity, String)> {
+        let median = self.report.latency_s.accepted.response;
+        let turn_s = self.report.generator.turn_us.p99 / 1e6;
+        (median.count > 0 && turn_s > TURN_SHARE_MAX * median.p50).then(|| {
+            let text = format!(
+                "times are coarse: each errs by up to a turn of the generator's loop, of which one in a hundred took \
+                 more than {}, and the median response time is {}",
+                time(turn_s),
+                time(median.p50)
+            );
+            (Severity::Suspect, text)
+        })
+    }
+
+    /// Mean number of messages in flight by Little's law: rate times mean time; from due, or from begun.
+    fn in_flight(&self, from_due: bool) -> f64 {
+        let latency = &self.report.latency_s;
+        let sum = [&latency.accepted, &latency.other].map(|times| {
+            let summary = if from_due { &times.response } else { &times.service };
+            summary.mean * summary.count as f64
+        });
+        if self.report.elapsed_s > 0.0 { (sum[0] + sum[1]) / self.report.elapsed_s } else { 0.0 }
+    }
+
+    /// In closed loop each connection always has a message, so as many are in flight as connections are held; in open
+    /// loop there cannot be more.
+    fn littles_law(&self) -> Option<(Severity, String)> {
+        let held = self.report.connections.held_max;
+        let begun = self.report.latency_s.accepted.service.count + self.report.latency_s.other.service.count;
+        if held == 0 || self.reconnects || begun < LITTLE_MESSAGES_PER_CONNECTION * held {
+            return None;
+        }
+        let in_flight = self.in_flight(!self.is_open);
+        let share = in_flight / held as f64;
+        let beginning = format!(
+            "by Little's law {in_flight:.1} messages were in flight on average (rate times mean time), over {} \
+             connections",
+            thousands(held)
+        );
+        // Messages that are slow to end in the drain count with all of their time.
+        let with_drain = share * self.report.elapsed_s / (self.report.elapsed_s + self.report.drain_s);
+        if with_drain > 1.0 + LITTLE_SHARE_MAX {
+            let text = format!("{beginning}: these figures contradict each other, do not rely on them");
+            return Some((Severity::Suspect, text));
+        }
+        (!self.is_open && share < 1.0 - LITTLE_SHARE_MAX).then(|| {
+            let text = format!("{beginning}: not all were in use all the time, so the load was less than it seems");
+            (Severity::Suspect, text)
+        })
+    }
+
+    fn connections(&self) -> Option<(Severity, String)> {
+        let (held, asked) = (self.report.connections.held_max, self.report.connections.asked);
+        (held < asked).then(|| {
+            let text = format!("only {} of {} connections were held at once", thousands(held), thousands(asked));
+            // A run with fewer messages than connections needs no more, and one that reconnects never has all of them.
+            match self.report.messages.asked < asked || self.reconnects {
+                true => (Severity::Note, text),
+                false => (Severity::Suspect, format!("{text}, so the load was less than it seems")),
+            }
+        })
+    }
+
+    fn generator(&self) -> Option<(Severity, String)> {
+        let errors = self.report.errors.iter().filter(|error| error.blame == Blame::Generator);
+        let errors: u64 = errors.map(|error| error.count).sum();
+        let exhausted = self.report.generator.buffers_exhausted;
+        let text = match (errors, exhausted) {
+            (0, 0) => return None,
+            (0, exhausted) => format!("the generator had no receive buffer {} times", thousands(exhausted)),
+            (errors, _) => format!("{} errors were the generator's own or its machine's", thousands(errors)),
+        };
+        Some((Severity::Suspect, text))
+    }
+
+    fn other_jobs(&self) -> Option<(Severity, String)> {
+        let others = &self.report.other_jobs;
+        let jobs = if others.len() == 1 { "another job" } else { "other jobs" };
+        (!others.is_empty()).then(|| {
+            let text = format!("{jobs} ran on this machine at the same time: {}", others.join(", "));
+            (Severity::Suspect, text)
+        })
+    }
+
+    fn skip_verify(&self) -> Option<(Severity, String)> {
+        let text = "the target's certificate was not checked (skip_verify): who answered is not known";
+        (self.report.spec["skip_verify"] == Value::Bool(true)).then(|| (Severity::Note, text.into()))
+    }
+
+    fn few_samples(&self) -> Option<(Severity, String)> {
+        let response = &self.report.latency_s.accepted.response;
+        let percentiles = [
+            ("p50", confidence::P50),
+            ("p90", confidence::P90),
+            ("p95", confidence::P95),
+            ("p99", confidence::P99),
+            ("p99.9", confidence::P99_9),
+        ];
+        let (name, quantile) =
+            percentiles.into_iter().find(|(_, quantile)| response.count < confidence::needed(*quantile))?;
+        (response.count > 0).then(|| {
+            let text = format!(
+                "too few accepted messages ({}) to say how far {name} can be trusted; that needs {}",
+                thousands(response.count),
+                thousands(confidence::needed(quantile))
+            );
+            (Severity::Note, text)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::recorder::ErrorKind;
+    use crate::measure::samples::{self, Run as Sample};
+    use crate::phase::Phase;
+
+    fn rules(report: &Report) -> Vec<(Rule, Severity)> {
+        Verdict::of(report).reasons.iter().map(|reason| (reason.rule, reason.severity)).collect()
+    }
+
+    #[test]
+    fn a_run_in_which_all_is_well_is_valid() {
+        for report in [samples::open(5_000, 1_000.0), samples::closed(20_000, 10)] {
+            assert_eq!(Verdict::of(&report), Verdict { result: Validity::Valid, reasons: Vec::new() });
+        }
+    }
+
+    #[test]
+    fn a_short_run_is_valid_and_says_what_it_cannot() {
+        for report in [samples::open(1_000, 5_000.0), samples::closed(1_000, 100), samples::closed(10, 10)] {
+            let verdict = Verdict::of(&report);
+            assert_eq!(verdict.result, Validity::Valid, "{verdict:?}");
+            assert_eq!(rules(&report), [(Rule::FewSamples, Severity::Note)]);
+        }
+        let text = &Verdict::of(&samples::open(1_000, 5_000.0)).reasons[0].text;
+        assert!(text.contains("(1,000)") && text.contains("p99.9") && text.contains("3,688"), "{text}");
+    }
+
+    #[test]
+    fn an_open_loop_that_offers_less_than_asked_is_invalid() {
+        // By number: it takes longer than the schedule.
+        let slow = |rate: f64| {
+            let mut report = samples::open(10_000, 1_000.0);
+            report.spec["rate"] = rate.into();
+            report
+        };
+        assert_eq!(rules(&slow(1_005.0)), []);
+        let verdict = Verdict::of(&slow(1_050.0));
+        assert_eq!((verdict.result, verdict.reasons[0].rule), (Validity::Invalid, Rule::Rate));
+        assert!(verdict.reasons[0].text.starts_with("95.2 % of the 1,050 messages"), "{verdict:?}");
+        // By time: what fell due did not leave.
+        let missed = |missed: u64| {
+            let mut report = samples::open(10_000, 1_000.0);
+            report.spec["messages"] = Value::Null;
+            report.messages.missed = missed;
+            report
+        };
+        assert_eq!(rules(&missed(50)), [(Rule::Missed, Severity::Suspect)]);
+        assert!(rules(&missed(200)).contains(&(Rule::Rate, Severity::Invalid)));
+    }
+
+    #[test]
+    fn random_arrivals_are_no_reason_to_doubt_the_rate() {
+        let mut report = samples::open(900, 1_000.0);
+        report.load_model = "open poisson".into();
+        report.elapsed_s *= 1.05;
+        assert_eq!(rules(&report), [(Rule::FewSamples, Severity::Note)]);
+        report.elapsed_s *= 1.15;
+        assert!(rules(&report).contains(&(Rule::Rate, Severity::Invalid)));
+    }
+
+    #[test]
+    fn late_messages_count_in_an_open_loop_alone() {
+        let late = Sample { lateness_us: 1_500.0, ..Sample::open(5_000, 1_000.0) };
+        assert_eq!(rules(&late.report()), [(Rule::Late, Severity::Suspect)]);
+        let on_time = Sample { lateness_us: 900.0, ..late };
+        assert_eq!(rules(&on_time.report()), []);
+        let closed = Sample { lateness_us: 1_500.0, ..Sample::closed(5_000, 10) };
+        assert_eq!(rules(&closed.report()), []);
+    }
+
+    #[test]
+    fn a_busy_generator_is_named_as_the_bottleneck() {
+        let closed = Sample { busy: 0.96, ..Sample::closed(5_000, 10) }.report();
+        let verdict = Verdict::of(&closed);
+        assert_eq!(verdict.result, Validity::Suspect);
+        assert!(verdict.reasons[0].text.contains("not what the target can take"), "{verdict:?}");
+        let open = Sample { busy: 0.81, ..Sample::open(5_000, 1_000.0) }.report();
+        assert_eq!(rules(&open), [(Rule::Busy, Severity::Suspect)]);
+        assert_eq!(rules(&Sample { busy: 0.79, ..Sample::open(5_000, 1_000.0) }.report()), []);
+    }
+
+    #[test]
+    fn turns_are_held_against_the_times_that_they_blur() {
+        let coarse = |turn_us| rules(&Sample { turn_us, ..Sample::open(5_000, 1_000.0) }.report());
+        assert_eq!(coarse(90), []);
+        assert_eq!(coarse(150), [(Rule::Turns, Severity::Suspect)]);
+    }
+
+    #[test]
+    fn littles_law_finds_connections_that_were_idle_and_times_that_cannot_be() {
+        let with = |factor: f64| {
+            let mut report = samples::closed(20_000, 10);
+            report.elapsed_s *= factor;
+            rules(&report)
+        };
+        assert_eq!((with(1.04), with(0.96)), (vec![], vec![]));
+        assert_eq!(with(1.1), [(Rule::LittlesLaw, Severity::Suspect)]);
+        assert_eq!(with(0.9), [(Rule::LittlesLaw, Severity::Suspect)]);
+        // A stall in the drain is no contradiction.
+        let mut stalled = samples::closed(20_000, 10);
+        stalled.latency_s.accepted.response.mean *= 2.0;
+        stalled.drain_s = stalled.elapsed_s;
+        assert_eq!(rules(&stalled), []);
+        // A connection a message: what opening and closing take is no part of a message's time.
+        let mut reconnecting = samples::closed(20_000, 10);
+        reconnecting.spec["messages_per_connection"] = 1.into();
+        reconnecting.elapsed_s *= 1.2;
+        assert_eq!(rules(&reconnecting), []);
+    }
+
+    #[test]
+    fn connections_count_where_the_run_needed_them() {
+        let mut report = samples::closed(20_000, 10);
+        report.connections.asked = 12;
+        assert_eq!(rules(&report), [(Rule::Connections, Severity::Suspect)]);
+        let mut few_messages = samples::closed(10, 10);
+        few_messages.connections.asked = 100;
+        assert!(rules(&few_messages).contains(&(Rule::Connections, Severity::Note)));
+    }
+
+    #[test]
+    fn circumstances_are_named() {
+        let mut report = samples::open(5_000, 1_000.0);
+        report.aborted = Some("it was stopped".into());
+        report.messages.missed = 100;
+        report.elapsed_s *= 0.98;
+        report.messages.cut = 3;
+        report.other_jobs = vec!["7".into(), "8".into()];
+        report.spec["skip_verify"] = true.into();
+        report.errors.push(ErrorKind {
+            blame: Blame::Generator,
+            kind: "ports".into(),
+            phase: Phase::Connect,
+            count: 4,
+            example: String::new(),
+        });
+        assert_eq!(
+            rules(&report),
+            [
+                (Rule::Aborted, Severity::Suspect),
+                (Rule::Missed, Severity::Suspect),
+                (Rule::Generator, Severity::Suspect),
+                (Rule::OtherJobs, Severity::Suspect),
+                (Rule::SkipVerify, Severity::Note),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_not_there_makes_the_run_invalid() {
+        let mut report = samples::nothing_accepted();
+        report.judge();
+        assert!(report.is_invalid());
+        assert!(rules(&report).contains(&(Rule::Unanswered, Severity::Invalid)));
+    }
+
+    #[test]
+    fn a_server_that_refuses_everything_can_be_measured() {
+        let refused = Sample { rejected: 5_000, ..Sample::closed(5_000, 10) }.report();
+        assert_eq!(Verdict::of(&refused).result, Validity::Valid);
+    }
+
+    #[test]
+    fn every_rule_is_in_the_table_of_the_documentation() {
+        let table = include_str!("../../docs/verdict.md");
+        for rule in Rule::ALL {
+            let name = serde_json::to_value(rule).unwrap();
+            assert!(table.contains(&format!("| `{}` |", name.as_str().unwrap())), "docs/verdict.md lacks {rule:?}");
+        }
+    }
+}
