@@ -56,6 +56,28 @@ fn the_commands_of_the_readme_work() {
 }
 
 #[test]
+fn the_service_of_the_readme_works() {
+    let blocks = shell_blocks("## A service for the team");
+    let [serve, requests] = blocks[..] else { panic!("expected the blocks of two terminals, got {blocks:?}") };
+    let [api, sink] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [api, sink] = [api, sink].map(|listener| listener.local_addr().unwrap());
+    let script = format!(
+        "printf '[api]\\nlisten=[\"{api}\"]\\n[sink]\\nlisten=[\"{sink}\"]\\n[store]\\npath=\"jobs.db\"\\n' > timecop.toml\n\
+         export TIMECOP_API=http://{api}\n\
+         {} --config timecop.toml > serve.out &\n\
+         timeout 30 sh -c 'until grep -q smtp: serve.out; do :; done'\n\
+         {requests}\n\
+         kill -TERM $!; wait $!\n",
+        serve.trim_end()
+    );
+    let (output, _folder) = run(&script.replace("127.0.0.1:8025", &api.to_string()));
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    assert!(out.contains("5,000 asked: 5,000 accepted"), "{out}\n{error}");
+    assert!(out.contains("timecop_hammer_messages_total{type=\"smtp\",outcome=\"accepted\"}"), "{out}\n{error}");
+}
+
+#[test]
 fn the_table_of_the_report_names_every_field() {
     let binary = env!("CARGO_BIN_EXE_timecop");
     let output = Command::new(binary).args(["hammer", "-m", "10", "--json", "-", "--quiet"]).output().unwrap();
@@ -107,7 +129,7 @@ fn every_option_of_the_readme_exists() {
         let output = Command::new(binary).args(command).arg("--help").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let known = [&["hammer"][..], &["sink"], &["check"]].map(help).concat();
+    let known = [&["hammer"][..], &["sink"], &["check"], &["serve"], &["job", "run"]].map(help).concat();
     for word in README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")) {
         if !["--release", "--path", "--", "--help", "---"].contains(&word) && !word.trim_matches('-').is_empty() {
             assert!(known.contains(word), "the README speaks of {word}, which no command knows");

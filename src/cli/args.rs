@@ -32,6 +32,10 @@ pub(super) enum Command {
     Search(Box<SearchArguments>),
     /// Serve SMTP at high speed: accept everything, keep nothing, count all of it.
     Sink(Box<SinkArguments>),
+    /// Serve the job API, with a sink of its own to be loaded, until a signal ends it.
+    Serve(ServeArguments),
+    /// Start, watch and stop jobs of a service.
+    Job(JobArguments),
     /// Check a configuration file, and say what is wrong with it.
     Check(CheckArguments),
     /// Compare reports: which differences are more than chance?
@@ -422,6 +426,131 @@ pub(super) struct SinkArguments {
     /// Repeats the rolls of the faults
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>, default_value_t = 1, help_heading = "Faults")]
     pub(super) seed: u64,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  timecop serve
+      the API on 127.0.0.1:8025, a sink on 127.0.0.1:2525 as the default target
+  timecop serve --config timecop.toml
+      as the file says; `timecop check --config timecop.toml` tries the file first
+
+SIGTERM or Ctrl-C ends it: no new jobs, running ones drain for at most 10 seconds; a second one ends it at once.
+SIGHUP reads targets and limits again.
+Exit code: 0 it was told to end; 1 a shard failed; 2 it could not start; 130 a second signal ended it at once.";
+
+/// `timecop serve`.
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(super) struct ServeArguments {
+    /// Configuration file; without it defaults hold
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+const JOB_EXAMPLES: &str = "\
+Examples:
+  timecop job run -m 100000 -c 50
+      load the service's own sink; prints the job's id
+  timecop job run smtp://127.0.0.1:2525 --rate 500 -d 1m --wait
+      a URL that the service allows, or a target of its configuration by name; waits for the end
+  timecop job get 1 --json
+  timecop job list
+  timecop job stop 1
+
+The service is that of --api, else of the environment's TIMECOP_API, else http://127.0.0.1:8025.
+Exit code: 0 done; 1 with --wait, when not all messages were accepted, the job was given up, a condition of --fail-if is
+true of its result, or its verdict is INVALID; 2 the service refused or was not reached.";
+
+/// `timecop job`.
+#[derive(Debug, Args)]
+#[command(after_help = JOB_EXAMPLES)]
+pub(super) struct JobArguments {
+    #[command(subcommand)]
+    pub(super) command: JobCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum JobCommand {
+    /// Start a job.
+    Run(Box<JobRunArguments>),
+    /// Show a job with its result so far.
+    Get(JobIdArguments),
+    /// List all jobs that are kept, the newest first.
+    List(ServiceArguments),
+    /// Stop a job: no new messages, those in flight may end.
+    Stop(JobIdArguments),
+}
+
+/// Which service is asked, and how its answer is shown.
+#[derive(Debug, Args)]
+pub(super) struct ServiceArguments {
+    /// The service's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TIMECOP_API",
+        default_value = "http://127.0.0.1:8025",
+        help_heading = "Service"
+    )]
+    pub(super) api: String,
+    /// File with the service's token
+    #[arg(long, value_name = "FILE", env = "TIMECOP_TOKEN_FILE", help_heading = "Service")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Print the service's answer as it is, one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub(super) json: bool,
+}
+
+/// `timecop job get` and `timecop job stop`.
+#[derive(Debug, Args)]
+pub(super) struct JobIdArguments {
+    /// The job's id
+    pub(super) id: String,
+    #[command(flatten)]
+    pub(super) service: ServiceArguments,
+}
+
+/// `timecop job run`.
+#[derive(Debug, Args)]
+#[command(after_help = JOB_EXAMPLES, allow_negative_numbers = true)]
+pub(super) struct JobRunArguments {
+    /// The server: a URL, or the name of a target in the service's configuration [default: the service's own sink]
+    #[arg(value_name = "TARGET")]
+    pub(super) target: Option<String>,
+    #[command(flatten)]
+    pub(super) load: LoadArguments,
+    /// How connections are secured; a configured target with TLS needs its own one named [default: as the target's URL
+    /// says, else plain]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Load")]
+    pub(super) connection_type: Option<ConnectionTypeArgument>,
+    /// Log in with the credentials that the configured target has (not built yet: the service refuses it)
+    #[arg(long, help_heading = "Load")]
+    pub(super) auth: bool,
+    /// Believe any certificate, whoever shows it; the result says so. A configured target decides for itself
+    #[arg(long, help_heading = "Load")]
+    pub(super) skip_verify: bool,
+    /// Shards of the service that are used [default: all]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
+    pub(super) shards: Option<usize>,
+    /// Wait until the job has ended, and show its result
+    #[arg(long, help_heading = "Run")]
+    pub(super) wait: bool,
+    #[command(flatten)]
+    pub(super) fail_if: FailIfArguments,
+    #[command(flatten)]
+    pub(super) service: ServiceArguments,
+}
+
+/// `--connection-type`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ConnectionTypeArgument {
+    /// No TLS
+    Plain,
+    /// TLS from the first byte
+    Tls,
+    /// TLS after STARTTLS
+    Starttls,
 }
 
 /// `--arrival`.

@@ -8,12 +8,14 @@ mod args;
 mod check;
 mod doctor;
 mod hammer;
+mod job;
 mod output;
 mod progress;
 mod report;
 mod reports;
 mod resources;
 mod search;
+mod serve;
 mod sink;
 mod target;
 
@@ -43,6 +45,8 @@ pub fn main() -> ExitCode {
     let result = match arguments.command {
         args::Command::Check(arguments) => Ok(check::run(&arguments)),
         args::Command::Doctor(arguments) => Ok(doctor::run(&arguments)),
+        args::Command::Serve(arguments) => serve::run(&arguments),
+        args::Command::Job(arguments) => job::run(arguments),
         args::Command::Compare(arguments) => reports::compare(&arguments),
         args::Command::Merge(arguments) => reports::merge(&arguments),
         args::Command::Hammer(arguments) => hammer::run(*arguments),

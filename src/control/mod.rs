@@ -1,10 +1,15 @@
 //! Control: starts and stops shards, follows jobs, and merges what the shards measured.
 
+pub mod api;
 pub mod hammer;
+pub mod jobs;
 pub mod layout;
+pub mod metrics;
 pub mod resolve;
 pub mod running;
 pub mod search;
+pub mod serve;
 pub mod signals;
 pub mod sink;
+pub mod store;
 pub mod targets;

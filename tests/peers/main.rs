@@ -8,6 +8,7 @@ mod faults;
 mod generator;
 mod run;
 mod search;
+mod service;
 mod sink;
 mod support;
 mod tls;

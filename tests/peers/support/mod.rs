@@ -8,6 +8,7 @@ mod port;
 mod postfix;
 mod process;
 mod scripted;
+mod service;
 mod sink;
 mod smtp_sink;
 
@@ -18,6 +19,7 @@ pub use port::Port;
 pub use postfix::Postfix;
 pub use process::{Finished, Process, poll};
 pub use scripted::Scripted;
+pub use service::{Service, agent};
 pub use sink::{Sink, contents};
 pub use smtp_sink::SmtpSink;
 

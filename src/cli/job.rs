@@ -1,0 +1,241 @@
+//! `timecop job`: a thin client of a service's job API.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::args::{
+    ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, PipeliningArgument,
+    ServiceArguments, Stages,
+};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, hammer, report};
+use crate::job::request::duration;
+use crate::load::Arrival;
+use crate::load::stages::Stage;
+use crate::load::warmup::Warmup;
+use crate::measure::report::Report;
+
+/// How long the service may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Most octets of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+/// How often `--wait` asks how a job stands.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) fn run(arguments: JobArguments) -> Result<u8, StartError> {
+    match arguments.command {
+        JobCommand::Run(arguments) => start(*arguments),
+        JobCommand::Get(JobIdArguments { id, service }) => show(&service, &format!("job.get?id={}", escaped(&id))),
+        JobCommand::Stop(JobIdArguments { id, service }) => show(&service, &format!("job.stop?id={}", escaped(&id))),
+        JobCommand::List(service) => list(&service),
+    }
+}
+
+/// A job as the API shows it.
+#[derive(Deserialize)]
+struct Job {
+    id: String,
+    job: BTreeMap<String, Value>,
+    start_time: String,
+    stop_time: String,
+    state: String,
+    result: Option<Report>,
+}
+
+#[derive(Deserialize)]
+struct Jobs {
+    #[serde(rename = "Items")]
+    items: Vec<Job>,
+}
+
+fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
+    let wait = arguments.wait;
+    let (request, service) = request(arguments)?;
+    let answer = ask(&service, "job.run", Some(request.to_string()))?;
+    let job: Job = parse(&answer)?;
+    if !wait {
+        match service.json {
+            true => println!("{answer}"),
+            false => println!("job {} runs; timecop job get {} shows how it stands", job.id, job.id),
+        }
+        return Ok(OK);
+    }
+    let path = format!("job.get?id={}", job.id);
+    let bar = indicatif::ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let (answer, job) = loop {
+        let answer = ask(&service, &path, None)?;
+        let job: Job = parse(&answer)?;
+        if job.state != "running" {
+            break (answer, job);
+        }
+        if let Some(result) = &job.result {
+            let messages = &result.messages;
+            bar.set_message(format!("job {}: {} of {} accepted", job.id, messages.accepted, messages.asked));
+        }
+        std::thread::sleep(ASK_EVERY);
+    };
+    bar.finish_and_clear();
+    print(&job, &answer, &service)?;
+    let all = job.result.is_some_and(|result| {
+        result.messages.accepted == result.messages.asked
+            && !result.is_invalid()
+            && result.thresholds.iter().all(|threshold| threshold.met)
+    });
+    Ok(if all && job.state == "finished" { OK } else { NOT_ALL_ACCEPTED })
+}
+
+/// What `job.run` is asked, from the same arguments as a run of this process.
+fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), StartError> {
+    let JobRunArguments { target, load, connection_type, auth, skip_verify, shards, wait: _, fail_if, service } =
+        arguments;
+    let connection_type = connection_type.unwrap_or(match target.as_deref().and_then(|url| url.split_once("://")) {
+        Some(("smtps", _)) => ConnectionTypeArgument::Tls,
+        Some(("smtp+starttls", _)) => ConnectionTypeArgument::Starttls,
+        _ => ConnectionTypeArgument::Plain,
+    });
+    let connection_type = match connection_type {
+        ConnectionTypeArgument::Plain => "plain",
+        ConnectionTypeArgument::Tls => "tls",
+        ConnectionTypeArgument::Starttls => "starttls",
+    };
+    let body = match load.body.as_deref().map(hammer::read_body).transpose()? {
+        None => None,
+        Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| {
+            StartError::new("--body: expected a message in UTF-8, which JSON can carry, got other octets")
+        })?),
+    };
+    let stage = |stage: &Stage| json!({ "duration": duration::format(stage.duration), "rate": stage.rate_per_s });
+    let nanoseconds = |time: Duration| time.as_nanos() as u64;
+    let fields = json!({
+        "Type": "smtp",
+        "smtp_connection_type": connection_type,
+        "target": target,
+        "auth": auth.then_some(true),
+        "skip_verify": skip_verify.then_some(true),
+        "messages": load.messages,
+        "duration": load.duration.map(nanoseconds),
+        "connections": load.connections,
+        "rate": load.rate,
+        "stages": load.stages.map(|Stages(stages)| stages.iter().map(stage).collect::<Vec<_>>()),
+        "arrival": load.arrival.map(|arrival| match arrival.into() { Arrival::Constant => "constant", Arrival::Poisson => "poisson" }),
+        "warmup": load.warmup.map(|warmup| match warmup {
+            Warmup::Duration(time) => json!(duration::format(time)),
+            Warmup::Messages(messages) => json!({ "messages": messages }),
+        }),
+        "abort_on": conditions(&load.abort_on),
+        "fail_if": conditions(&fail_if.conditions),
+        "messages_per_connection": load.messages_per_connection,
+        "msg_size": load.msg_size.or(body.is_none().then_some(crate::job::spec::MESSAGE_BYTES)),
+        "body": body,
+        "from": load.from,
+        "recipients": (!load.to.is_empty()).then_some(load.to),
+        "recipients_per_message": load.recipients_per_message,
+        "pipelining": (load.pipelining == PipeliningArgument::Off).then_some("off"),
+        "timeout": load.timeout.map(nanoseconds),
+        "seed": load.seed,
+        "shards": shards,
+    });
+    let Value::Object(fields) = fields else { unreachable!("an object was written down") };
+    let said: Map<String, Value> = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    Ok((Value::Object(said), service))
+}
+
+/// Conditions as they are written, unless there are none.
+fn conditions(list: &[impl ToString]) -> Option<Vec<String>> {
+    (!list.is_empty()).then(|| list.iter().map(ToString::to_string).collect())
+}
+
+fn show(service: &ServiceArguments, path: &str) -> Result<u8, StartError> {
+    let answer = ask(service, path, None)?;
+    print(&parse(&answer)?, &answer, service)?;
+    Ok(OK)
+}
+
+fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), StartError> {
+    if service.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    println!("job {}, {}: from {}{}", job.id, job.state, job.start_time, until(job));
+    for (field, value) in &job.job {
+        println!("  {field}: {value}");
+    }
+    match &job.result {
+        Some(result) => report::print(result).map_err(StartError::new),
+        None => Ok(()),
+    }
+}
+
+fn list(service: &ServiceArguments) -> Result<u8, StartError> {
+    let answer = ask(service, "job.list", None)?;
+    if service.json {
+        println!("{answer}");
+        return Ok(OK);
+    }
+    let Jobs { items } = parse(&answer)?;
+    if items.is_empty() {
+        println!("no jobs; timecop job run starts one");
+    }
+    for job in items {
+        let target = job.job.get("target").and_then(Value::as_str).unwrap_or("the service's sink");
+        println!("{:>8}  {:<11}  {}{}  {target}", job.id, job.state, job.start_time, until(&job));
+    }
+    Ok(OK)
+}
+
+/// When it ended, unless it has not: Go's zero time stands for that.
+fn until(job: &Job) -> String {
+    match job.stop_time.contains(" 0001 ") {
+        true => String::new(),
+        false => format!(" to {}", job.stop_time),
+    }
+}
+
+/// One request to the service. What it refuses is an error in its own words.
+fn ask(service: &ServiceArguments, path: &str, body: Option<String>) -> Result<String, StartError> {
+    let url = format!("{}/v1/hammer/{path}", service.api.trim_end_matches('/'));
+    let unreachable =
+        |error: ureq::Error| StartError::new(format!("{url}: {error}; is `timecop serve` running there?"));
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(ANSWER_WITHIN))
+        .build()
+        .new_agent();
+    let mut request = agent.post(&url);
+    if let Some(path) = &service.token_file {
+        request = request.header("Authorization", format!("Bearer {}", token(path)?));
+    }
+    let answer = match body {
+        Some(body) => request.content_type("application/json").send(body),
+        None => request.send_empty(),
+    };
+    let mut answer = answer.map_err(unreachable)?;
+    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
+    if answer.status().is_success() {
+        return Ok(text);
+    }
+    let reason = serde_json::from_str::<Value>(&text).ok();
+    let reason = reason.as_ref().and_then(|reason| reason["Reason"].as_str());
+    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), str::to_owned)))
+}
+
+fn token(path: &Path) -> Result<String, StartError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StartError::new(format!("--token-file: cannot read {}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(answer: &str) -> Result<T, StartError> {
+    serde_json::from_str(answer).map_err(|error| {
+        StartError::new(format!("the service's answer is not one of timecop {}: {error}", env!("CARGO_PKG_VERSION")))
+    })
+}
+
+fn escaped(id: &str) -> String {
+    url::form_urlencoded::byte_serialize(id.as_bytes()).collect()
+}

@@ -1,0 +1,96 @@
+//! `timecop serve`.
+
+use std::io::Write as _;
+
+use super::args::ServeArguments;
+use super::output::complain;
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, resources};
+use crate::config::{Config, Log, LogFormat};
+use crate::control::layout;
+use crate::control::serve::{self, Listening, ServeError, ServePlan};
+use crate::control::signals;
+use crate::control::sink::SinkPlan;
+use crate::shard::machine::{self, Needs};
+use crate::shard::tls::ServerTls;
+use crate::wire::smtp::server::ServerConfig;
+
+pub(super) fn run(arguments: &ServeArguments) -> Result<u8, StartError> {
+    let config = match &arguments.config {
+        Some(path) => Config::load(path).map_err(StartError::new)?,
+        None => Config::default(),
+    };
+    log(&config.log)?;
+    let plan = plan(config, arguments)?;
+    check_machine(&needs(&plan))?;
+    let signals = signals::service_requests().map_err(StartError::new)?;
+    match serve::serve(plan, &signals, say) {
+        Ok(()) => Ok(OK),
+        Err(error @ ServeError::Shard(_)) => {
+            complain(format_args!("error: {error}"));
+            Ok(NOT_ALL_ACCEPTED)
+        }
+        Err(error) => Err(StartError::new(error)),
+    }
+}
+
+fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartError> {
+    let may = resources::cpus("cpus in [hammer]", config.hammer.cpus.as_deref())?;
+    let mut cpus = layout::service(&may);
+    // By default no more shards than the machine has locked memory for; control's own executor needs some, too.
+    let most = (machine::shards_max() as usize).saturating_sub(1).max(2);
+    cpus.generator.truncate(most.div_ceil(2));
+    cpus.server.truncate(most / 2);
+    cpus.generator = resources::shards("shards in [hammer]", config.hammer.shards, cpus.generator, &may)?;
+    let host = resources::host_name();
+    let name = config.sink.hostname.as_deref().unwrap_or(&host);
+    let tls = ServerTls::self_signed(name).map_err(StartError::new)?;
+    let sink = (!config.sink.listen.is_empty()).then(|| SinkPlan {
+        listen: config.sink.listen.iter().copied().map(Into::into).collect(),
+        tls: Some(tls),
+        server: ServerConfig::new(name, config.sink.max_size, true).offering_starttls(),
+        settings: Default::default(),
+        save: None,
+        cpus: cpus.server.clone(),
+        descriptors: resources::descriptors(),
+        seed: 0,
+    });
+    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, host })
+}
+
+/// What the machine must have: all connections that the configuration allows at once, on one shard at worst.
+fn needs(plan: &ServePlan) -> Needs {
+    let connections = plan.config.hammer.limits.connections_max;
+    let servers = if plan.sink.is_some() { plan.cpus.server.len() } else { 0 };
+    Needs {
+        shards: (plan.cpus.generator.len() + servers) as u32,
+        files_per_shard: connections,
+        same_target_connections: connections,
+        accepted_connections: if servers > 0 { connections } else { 0 },
+        is_loopback: plan.sink.is_some(),
+    }
+}
+
+fn log(log: &Log) -> Result<(), StartError> {
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(log.level)
+        .with_target(false)
+        .with_ansi(console::user_attended_stderr())
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    }
+    .map_err(StartError::new)
+}
+
+/// Says where it listens, on standard output, as `timecop sink` does.
+fn say(listening: &Listening) {
+    let mut out = std::io::stdout().lock();
+    for address in &listening.api {
+        let _ = writeln!(out, "listening on http://{address} (the API)");
+    }
+    for address in &listening.sink {
+        let _ = writeln!(out, "listening on smtp://{address} (a sink that keeps nothing; the default target)");
+    }
+    let _ = out.flush();
+}

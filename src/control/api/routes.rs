@@ -1,0 +1,189 @@
+//! What each path of the API does.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode, header};
+use serde_json::value::RawValue;
+use url::form_urlencoded;
+
+use super::http::{Refusal, Request, Response, reason, shown};
+use super::openapi;
+use crate::control::jobs::{JobRefusal, Jobs};
+use crate::control::metrics::{self, Gauges};
+use crate::control::targets::{Resolver, Targets, Unresolved};
+use crate::job::record::{self, JobList, JobRecord};
+use crate::job::request::{JobRequest, RequestError};
+use crate::job::spec::SpecError;
+use crate::time::WallTime;
+
+/// What the routes work on. One thread owns it, so nothing here is locked; no borrow outlives an `await`.
+pub struct Api {
+    /// The jobs.
+    pub jobs: Rc<RefCell<Jobs>>,
+    /// Where jobs may go.
+    pub targets: RefCell<Targets>,
+    /// Turns host names into addresses.
+    pub resolver: Resolver,
+    /// When the service began.
+    pub began: WallTime,
+}
+
+impl Api {
+    /// Answers one request that the guard has admitted.
+    pub async fn answer(&self, request: Request) -> Response {
+        let path = request.uri().path();
+        let (methods, allow) = match path {
+            "/v1/hammer/job.run" | "/v1/hammer/job.get" | "/v1/hammer/job.list" | "/v1/hammer/job.stop" => {
+                (&[Method::POST][..], "POST")
+            }
+            "/healthz" | "/readyz" | "/metrics" | "/openapi.json" => (&[Method::GET, Method::HEAD][..], "GET, HEAD"),
+            _ => return reason(StatusCode::NOT_FOUND, "no such path; /openapi.json lists those that there are"),
+        };
+        if !methods.contains(request.method()) {
+            let mut refusal = reason(StatusCode::METHOD_NOT_ALLOWED, &format!("expected {allow} for this path"));
+            refusal.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
+            return refusal;
+        }
+        match path {
+            "/v1/hammer/job.run" => self.run(request.body()).await.unwrap_or_else(Into::into),
+            "/v1/hammer/job.list" => self.list(),
+            "/v1/hammer/job.get" => match id(request.uri().query()) {
+                Ok(id) => self.get(id).await,
+                Err(refusal) => refusal.into(),
+            },
+            "/v1/hammer/job.stop" => match id(request.uri().query()) {
+                Ok(id) => self.stop(id).await,
+                Err(refusal) => refusal.into(),
+            },
+            "/healthz" => json(&all_is_well()),
+            "/readyz" => self.ready(),
+            "/metrics" => answer(METRICS, self.metrics()),
+            _ => answer(JSON, openapi::document()),
+        }
+    }
+
+    async fn run(&self, body: &[u8]) -> Result<Response, Refusal> {
+        let request = JobRequest::parse(body).map_err(|error| match error {
+            RequestError::NotJson(_) => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
+            RequestError::Field(_) => unprocessable(error),
+        })?;
+        self.jobs.borrow().admit().map_err(refused)?;
+        let unresolved = self.choose(&request).map_err(unprocessable)?;
+        let target = self.resolver.resolve(unresolved).await.map_err(unprocessable)?;
+        let record = self.jobs.borrow_mut().start(request, &target).map_err(refused)?;
+        Ok(job(&record, None))
+    }
+
+    fn choose(&self, request: &JobRequest) -> Result<Unresolved, SpecError> {
+        let connection = request.smtp_connection_type.unwrap_or_default();
+        let auth = request.auth.unwrap_or(false);
+        self.targets.borrow().choose(request.target.as_deref(), connection, auth, request.skip_verify)
+    }
+
+    async fn get(&self, id: u64) -> Response {
+        let found = self.jobs.borrow().get(id);
+        match found {
+            None => unknown_job(id).into(),
+            Some((record, Some(live))) => job(&record, Some(live)),
+            Some((record, None)) => self.with_stored_result(record).await,
+        }
+    }
+
+    async fn stop(&self, id: u64) -> Response {
+        let stopped = self.jobs.borrow_mut().stop(id);
+        match stopped {
+            None => unknown_job(id).into(),
+            Some(_) => self.get(id).await,
+        }
+    }
+
+    async fn with_stored_result(&self, record: JobRecord) -> Response {
+        let result = self.jobs.borrow().store().result(record.id);
+        let why = match result.recv().await {
+            Ok(Ok(result)) => return job(&record, result),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the service is ending".to_owned(),
+        };
+        reason(StatusCode::SERVICE_UNAVAILABLE, &format!("the job's result cannot be read: {why}"))
+    }
+
+    fn list(&self) -> Response {
+        let jobs = self.jobs.borrow();
+        json(&JobList { items: jobs.list().map(|record| record.view(None)).collect() })
+    }
+
+    fn ready(&self) -> Response {
+        match self.jobs.borrow().readiness() {
+            Ok(()) => json(&all_is_well()),
+            Err(why) => reason(StatusCode::SERVICE_UNAVAILABLE, &why),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let jobs = self.jobs.borrow();
+        let (descriptors_open, descriptors_max) = metrics::descriptors();
+        jobs.metrics().render(&Gauges {
+            jobs_running: jobs.running() as u64,
+            connections_open: jobs.connections_open(),
+            shards: jobs.pool().len() as u64,
+            store_writable: jobs.store().health().is_ok(),
+            descriptors_open,
+            descriptors_max,
+            start_unix_ns: self.began.as_unix_ns(),
+        })
+    }
+}
+
+const JSON: &str = "application/json";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn all_is_well() -> serde_json::Value {
+    serde_json::json!({ "status": "ok" })
+}
+
+/// The job that a request names.
+fn id(query: Option<&str>) -> Result<u64, Refusal> {
+    let query = query.unwrap_or_default();
+    let given = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "id").map(|(_, id)| id);
+    match given.filter(|id| !id.is_empty()) {
+        None => {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, "id: expected a job's id in the query, as in ?id=1234, got none"))
+        }
+        Some(given) => record::parse_id(&given).ok_or_else(|| unknown_job(shown(given.as_bytes()))),
+    }
+}
+
+fn refused(refusal: JobRefusal) -> Refusal {
+    let status = match &refusal {
+        JobRefusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        JobRefusal::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+        JobRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, refusal.to_string())
+}
+
+fn unprocessable(error: impl std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+}
+
+fn unknown_job(id: impl std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("id: expected a job of /v1/hammer/job.list, got {id}"))
+}
+
+fn job(record: &JobRecord, result: Option<String>) -> Response {
+    // What is stored was written as JSON by us.
+    let result = result.and_then(|result| RawValue::from_string(result).ok());
+    json(&record.view(result.as_deref()))
+}
+
+fn json(value: &impl serde::Serialize) -> Response {
+    answer(JSON, serde_json::to_vec(value).expect("a view is made of numbers and strings"))
+}
+
+fn answer(content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into().into());
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

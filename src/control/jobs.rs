@@ -1,0 +1,372 @@
+//! The jobs of the service: admitted, followed, stopped, and kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::metrics::Metrics;
+use super::running::RunningJob;
+use super::store::{Store, StoreError, StoredJob};
+use super::targets::ResolvedTarget;
+use crate::config::Limits;
+use crate::job::plan::{Circumstances, Job};
+use crate::job::record::{JobRecord, JobState};
+use crate::job::request::{JobRequest, JobType};
+use crate::job::spec::{JobSpec, SpecError};
+use crate::measure::report::Report;
+use crate::measure::threshold::Threshold;
+use crate::shard::clock::wall_now;
+use crate::shard::mailbox::Event;
+use crate::shard::pool::Pool;
+use crate::time::Instant;
+
+/// How often the totals of a running job are stored, as long as they are small.
+const STORE_EVERY: Duration = Duration::from_secs(1);
+/// Octets of results that are stored a second: a result that has grown larger is stored less often.
+const STORED_A_SECOND: usize = 256 << 10;
+
+/// All jobs, running and kept.
+pub struct Jobs {
+    pool: Pool,
+    /// The pool's first shards generate, so many of them.
+    generators: usize,
+    host: String,
+    limits: Limits,
+    running: Vec<Running>,
+    /// The newest ones, without their results.
+    records: BTreeMap<u64, JobRecord>,
+    kept: u64,
+    store: Store,
+    metrics: Metrics,
+    closing: bool,
+}
+
+struct Running {
+    job: RunningJob,
+    /// Connections on each shard of the pool, by the shard's number.
+    connections: Vec<(usize, u32)>,
+    /// Conditions under which its result is a failure.
+    fail_if: Vec<Threshold>,
+    store_at: Instant,
+}
+
+/// Why a job was not taken.
+#[derive(Debug, Error)]
+pub enum JobRefusal {
+    /// It cannot be.
+    #[error(transparent)]
+    Invalid(#[from] SpecError),
+    /// Not beside those that run.
+    #[error("{0}")]
+    Busy(String),
+    /// The service ends, or cannot give it an id.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What the jobs run on.
+pub struct JobsParts {
+    /// Running shards; the first ones generate.
+    pub pool: Pool,
+    /// So many of them.
+    pub generators: usize,
+    /// This host's name, for EHLO and Message-ID.
+    pub host: String,
+    /// What a job may ask for.
+    pub limits: Limits,
+    /// Jobs that are kept.
+    pub kept: u64,
+    /// Where they are kept.
+    pub store: Store,
+    /// Those that were there already.
+    pub known: Vec<JobRecord>,
+}
+
+impl Jobs {
+    /// Nothing runs yet.
+    pub fn new(parts: JobsParts) -> Jobs {
+        Jobs {
+            pool: parts.pool,
+            generators: parts.generators,
+            host: parts.host,
+            limits: parts.limits,
+            running: Vec::new(),
+            records: parts.known.into_iter().map(|record| (record.id, record)).collect(),
+            kept: parts.kept,
+            store: parts.store,
+            metrics: Metrics::new(),
+            closing: false,
+        }
+    }
+
+    /// The shards.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What was counted of all jobs.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Jobs that run, draining ones included.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Connections of all jobs that are open.
+    pub fn connections_open(&self) -> u64 {
+        self.running.iter().map(|running| running.job.connections_open()).sum()
+    }
+
+    /// Whether jobs can be started and kept, or why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        self.admit_any().map_err(|refusal| refusal.to_string())?;
+        self.store
+            .health()
+            .map_err(|why| format!("the store cannot be written: {why}; jobs go on, and are kept in memory"))
+    }
+
+    /// Sets what a job may ask for from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Whether another job may start now; asked before a target is resolved, and again by [`Jobs::start`].
+    pub fn admit(&self) -> Result<(), JobRefusal> {
+        self.admit_any()?;
+        if self.running.len() >= self.limits.jobs_max as usize {
+            return Err(JobRefusal::Busy(format!(
+                "{} jobs run, as many as may run at once (`jobs_max` in [hammer]): wait until one has ended, or stop one",
+                self.running.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn admit_any(&self) -> Result<(), JobRefusal> {
+        match self.closing {
+            true => Err(JobRefusal::Unavailable("the service is ending and takes no new jobs".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Starts a job on the shards that have the fewest connections.
+    pub fn start(&mut self, mut request: JobRequest, target: &ResolvedTarget) -> Result<JobRecord, JobRefusal> {
+        self.admit()?;
+        if let Some(error) = request.not_built_yet() {
+            return Err(error.into());
+        }
+        let echo = request.echo();
+        let shards = self.shards_of(&request)?;
+        let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
+        // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
+        let spec =
+            JobSpec::new(target.complete(request.into_raw_spec()), target.as_target(), rand::random::<u64>() >> 33)?;
+        self.within_limits(&spec)?;
+        let circumstances = Circumstances {
+            now: self.pool.clock().now(),
+            wall: wall_now(),
+            run_id: rand::random(),
+            host: self.host.clone(),
+        };
+        let built = Job::new(&spec, &circumstances)?;
+        let id = self.store.next_id().ok_or_else(|| {
+            JobRefusal::Unavailable("no job can be given an id while the store cannot be written: see /readyz".into())
+        })?;
+        let mut job = RunningJob::start(id, &spec, built, target.tls.as_ref(), &self.pool, &shards);
+        for running in &mut self.running {
+            running.job.beside(id);
+            job.beside(running.job.id());
+        }
+        let shares = Job::connections(spec.connections, shards.len() as u32);
+        let connections = shards.into_iter().zip(shares).collect();
+        self.running.push(Running { job, connections, fail_if, store_at: Instant::ZERO });
+        let record = JobRecord { id, job: echo, state: JobState::Running, start: circumstances.wall, stop: None };
+        self.records.insert(id, record.clone());
+        self.forget_old();
+        self.keep(id);
+        tracing::info!(job = id, target = %target.name, "job started");
+        Ok(record)
+    }
+
+    /// The shards for a job: those with the fewest connections.
+    fn shards_of(&self, request: &JobRequest) -> Result<Vec<usize>, SpecError> {
+        let wanted = request.shards.map_or(self.generators as u64, u64::from);
+        if !(1..=self.generators as u64).contains(&wanted) {
+            return Err(SpecError::new(
+                "shards",
+                format!("1 to {}, as many as generate here", self.generators),
+                wanted,
+            ));
+        }
+        let mut shards: Vec<usize> = (0..self.generators).collect();
+        shards.sort_by_key(|&shard| self.connections_on(shard));
+        shards.truncate(wanted as usize);
+        Ok(shards)
+    }
+
+    fn connections_on(&self, shard: usize) -> u32 {
+        let shares = self.running.iter().flat_map(|running| &running.connections);
+        shares.filter(|(own, _)| *own == shard).map(|(_, connections)| connections).sum()
+    }
+
+    fn within_limits(&self, spec: &JobSpec) -> Result<(), JobRefusal> {
+        self.limits.check(spec)?;
+        let used: u32 = (0..self.generators).map(|shard| self.connections_on(shard)).sum();
+        if used + spec.connections > self.limits.connections_max {
+            return Err(JobRefusal::Busy(format!(
+                "connections: running jobs have {used} of the {} that may be open at once (`connections_max` in \
+                 [hammer]), which leaves too few for {}: wait until one has ended, or stop one",
+                self.limits.connections_max, spec.connections
+            )));
+        }
+        Ok(())
+    }
+
+    /// A job; one that runs comes with its report so far, as JSON.
+    pub fn get(&self, id: u64) -> Option<(JobRecord, Option<String>)> {
+        let record = self.records.get(&id)?.clone();
+        let running = self.running.iter().find(|running| running.job.id() == id);
+        Some((record, running.map(|running| to_json(&running.job.report(self.pool.clock().now())))))
+    }
+
+    /// All jobs, the newest first.
+    pub fn list(&self) -> impl Iterator<Item = &JobRecord> {
+        self.records.values().rev()
+    }
+
+    /// Sends no new messages of a job; those in flight have the drain's time to end. A job that has ended is left alone.
+    pub fn stop(&mut self, id: u64) -> Option<JobRecord> {
+        let record = self.records.get_mut(&id)?;
+        if record.state == JobState::Running {
+            (record.state, record.stop) = (JobState::Stopped, Some(wall_now()));
+            if let Some(running) = self.running.iter_mut().find(|running| running.job.id() == id) {
+                running.job.abort(&self.pool, "it was stopped by job.stop".into());
+            }
+            tracing::info!(job = id, "job stopped");
+            self.keep(id);
+        }
+        self.records.get(&id).cloned()
+    }
+
+    /// The service ends: no new jobs, and those that run have the drain's time to end.
+    pub fn close(&mut self) {
+        self.closing = true;
+        for running in &mut self.running {
+            if let Some(record) = self.records.get_mut(&running.job.id())
+                && record.state == JobState::Running
+            {
+                (record.state, record.stop) = (JobState::Interrupted, Some(wall_now()));
+            }
+            running.job.abort(&self.pool, "the service was told to end".into());
+        }
+    }
+
+    /// Takes what a shard says. An error means that the service cannot go on.
+    pub fn take(&mut self, shard: usize, event: Event) -> Result<(), String> {
+        match event {
+            Event::Measured { job, second, elapsed, delta, finished } => {
+                self.metrics.add(JobType::Smtp, &delta);
+                if let Some(at) = self.running.iter().position(|running| running.job.id() == job) {
+                    self.running[at].job.take(shard, second, elapsed, delta, finished);
+                    self.end_if_finished(at);
+                }
+                Ok(())
+            }
+            Event::Failed(reason) => {
+                for at in (0..self.running.len()).rev() {
+                    self.running[at].job.shard_failed(&self.pool, shard, &reason);
+                    self.end_if_finished(at);
+                }
+                Err(format!("shard {shard} failed: {reason}"))
+            }
+            Event::Ready | Event::Sunk(_) | Event::Ended => Ok(()),
+        }
+    }
+
+    /// Looks after the jobs that run; to be called a few times a second.
+    pub fn look(&mut self) {
+        let now = self.pool.clock().now();
+        for at in 0..self.running.len() {
+            self.running[at].job.look(&self.pool);
+            if now >= self.running[at].store_at {
+                self.keep(self.running[at].job.id());
+            }
+        }
+    }
+
+    fn end_if_finished(&mut self, at: usize) {
+        if !self.running[at].job.is_finished() {
+            return;
+        }
+        let Running { job, fail_if, .. } = self.running.swap_remove(at);
+        let mut report = job.report(self.pool.clock().now());
+        report.judge();
+        report.check(&fail_if);
+        let Some(record) = self.records.get_mut(&job.id()) else { return };
+        if record.state == JobState::Running {
+            record.state = if report.aborted.is_some() { JobState::Failed } else { JobState::Finished };
+            record.stop = Some(wall_now());
+        }
+        tracing::info!(
+            job = record.id,
+            state = record.state.name(),
+            accepted = report.messages.accepted,
+            asked = report.messages.asked,
+            aborted = report.aborted.as_deref(),
+            "job ended"
+        );
+        self.metrics.job_ended(JobType::Smtp, record.state, Some(&report));
+        self.store.put(stored(record, Some(to_json(&report))));
+    }
+
+    /// Stores how a running job stands.
+    fn keep(&mut self, id: u64) {
+        let Some(record) = self.records.get(&id) else { return };
+        let Some(running) = self.running.iter_mut().find(|running| running.job.id() == id) else { return };
+        let now = self.pool.clock().now();
+        let result = to_json(&running.job.report(now));
+        running.store_at = now + STORE_EVERY.max(STORE_EVERY * (result.len() / STORED_A_SECOND) as u32);
+        self.store.put(stored(record, Some(result)));
+    }
+
+    /// Forgets the oldest jobs beyond those that are kept, never one that runs.
+    fn forget_old(&mut self) {
+        while self.records.len() as u64 > self.kept {
+            let is_running = |id: &u64| self.running.iter().any(|running| running.job.id() == *id);
+            let Some(id) = self.records.keys().find(|id| !is_running(id)).copied() else { return };
+            self.records.remove(&id);
+        }
+    }
+
+    /// Ends the shards and writes what is not yet stored, when no job runs any more.
+    pub fn end(self, within: Duration) -> Result<(), StoreError> {
+        self.pool.shut_down();
+        while self.pool.events().recv_blocking().is_ok() {}
+        self.pool.join();
+        self.store.close(within)
+    }
+}
+
+fn to_json(report: &Report) -> String {
+    serde_json::to_string(report).expect("a report is made of numbers and strings")
+}
+
+fn stored(record: &JobRecord, result: Option<String>) -> StoredJob {
+    StoredJob {
+        id: record.id,
+        state: record.state,
+        job: record.job.get().to_owned(),
+        start_unix_ns: record.start.as_unix_ns(),
+        stop_unix_ns: record.stop.map(|stop| stop.as_unix_ns()),
+        totals_unix_ns: wall_now().as_unix_ns(),
+        result,
+    }
+}

@@ -1,0 +1,288 @@
+//! The service, from its start to its end: shards, store, API, and the loop that follows the jobs.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use glommio::{LocalExecutorBuilder, Placement};
+use hyper::http::request::Parts;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::api::guard::{Guard, GuardError};
+use super::api::http::{self, HttpLimits, Request};
+use super::api::routes::Api;
+use super::jobs::{Jobs, JobsParts};
+use super::layout::{self, ServiceCpus};
+use super::signals::Signal;
+use super::sink::{self, SinkError, SinkPlan};
+use super::store::{Store, StoreError, StoredJob};
+use super::targets::{Resolver, Targets};
+use crate::config::Config;
+use crate::job::record::JobRecord;
+use crate::job::worker::DRAIN;
+use crate::shard::clock::{Clock, wall_now};
+use crate::shard::listen::listen;
+use crate::shard::mailbox::Event;
+use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::time::{Instant, WallTime};
+
+/// How often running jobs are looked after.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long after the drain's time a shard may take to report its end.
+const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
+/// How long what waits for the store may take to be written at the end.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is to be served, and on what.
+pub struct ServePlan {
+    /// The configuration.
+    pub config: Config,
+    /// Where it was read from, to be read again when that is asked for.
+    pub config_file: Option<PathBuf>,
+    /// Which CPU does what.
+    pub cpus: ServiceCpus,
+    /// The embedded sink, if there is one.
+    pub sink: Option<SinkPlan>,
+    /// This host's name, for EHLO and Message-ID.
+    pub host: String,
+}
+
+/// Where the service listens.
+pub struct Listening {
+    /// The API.
+    pub api: Vec<SocketAddr>,
+    /// The embedded sink.
+    pub sink: Vec<SocketAddr>,
+}
+
+/// Why the service did not start, or did not go on.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// An address of the API could not be listened on.
+    #[error("api.listen: cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why, as the kernel says it.
+        reason: std::io::Error,
+    },
+    /// The store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The embedded sink did not start.
+    #[error("sink.listen: {0}")]
+    Sink(#[from] SinkError),
+    /// Nobody could be let in, or everybody.
+    #[error("[api] {0}")]
+    Guard(#[from] GuardError),
+    /// The shards did not start.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// Control itself did not start.
+    #[error("control has no executor: the machine has no room for another io_uring ({0})")]
+    Executor(String),
+    /// A shard failed; what was running has been stored.
+    #[error("{0}; running jobs were stored as failed")]
+    Shard(String),
+}
+
+/// Serves until a signal says otherwise. `ready` is called once everything listens.
+pub fn serve(plan: ServePlan, signals: &Receiver<Signal>, ready: impl FnOnce(&Listening)) -> Result<(), ServeError> {
+    let placement = plan.cpus.control.map_or(Placement::Unbound, Placement::Fixed);
+    // First of all, so that every thread that control starts stays off the shards' CPUs, too.
+    let executor = LocalExecutorBuilder::new(placement)
+        .io_memory(64 << 10)
+        .make()
+        .map_err(|error| ServeError::Executor(error.to_string()))?;
+    executor.run(run(plan, signals, ready))
+}
+
+async fn run(
+    mut plan: ServePlan,
+    signals: &Receiver<Signal>,
+    ready: impl FnOnce(&Listening),
+) -> Result<(), ServeError> {
+    let listeners = plan.config.api.listen.iter().map(|&address| match listen(address, 1) {
+        Ok((mut sockets, address)) => Ok((TcpListener::from(sockets.remove(0)), address)),
+        Err(reason) => Err(ServeError::Listen { address, reason }),
+    });
+    let listeners = listeners.collect::<Result<Vec<(TcpListener, SocketAddr)>, _>>()?;
+    let (store, known) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
+    let clock = Clock::start();
+    let embedded = plan.sink.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
+    let sink_addresses = embedded.iter().flat_map(|sink| &sink.addresses).map(|listen| listen.address).collect();
+    let generators = plan.cpus.generator.len();
+    let ring = layout::generator_ring(plan.config.hammer.limits.connections_max);
+    let specs = plan.cpus.generator.iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
+    let pool = Pool::start(specs.chain(embedded.into_iter().flat_map(|sink| sink.specs)).collect(), clock)?;
+    let events = pool.events().clone();
+
+    let listening = Listening { api: listeners.iter().map(|(_, address)| *address).collect(), sink: sink_addresses };
+    let guard = Guard::new(plan.config.api.token.clone(), &plan.config.api.hosts, &listening.api)?;
+    let jobs = Rc::new(RefCell::new(Jobs::new(JobsParts {
+        pool,
+        generators,
+        host: plan.host,
+        limits: plan.config.hammer.limits.clone(),
+        kept: plan.config.store.jobs_kept,
+        store,
+        known: known.into_iter().filter_map(recorded).collect(),
+    })));
+    let targets = Targets::new(&plan.config, listening.sink.first().copied());
+    let api = Rc::new(Api {
+        jobs: Rc::clone(&jobs),
+        targets: RefCell::new(targets),
+        resolver: Resolver::default(),
+        began: wall_now(),
+    });
+    let (stop_api, api_stopped) = async_channel::bounded::<Infallible>(1);
+    let guard = Rc::new(move |head: &Parts| guard.admit(head));
+    let limits = HttpLimits {
+        connections_max: plan.config.api.connections_max as usize,
+        body_bytes_max: plan.config.api.body_bytes_max as usize,
+        ..HttpLimits::default()
+    };
+    let mut servers = Vec::with_capacity(listeners.len());
+    for (listener, address) in listeners {
+        let (guard, api, stopped) = (Rc::clone(&guard), Rc::clone(&api), api_stopped.clone());
+        let answer = Rc::new(async move |request: Request| api.answer(request).await);
+        servers.push(glommio::spawn_local(async move {
+            let stopped = async {
+                let _ = stopped.recv().await;
+            };
+            if let Err(error) = http::serve(listener, limits, guard, answer, stopped).await {
+                tracing::error!(%address, %error, "the API cannot be served");
+            }
+        }));
+    }
+    ready(&listening);
+    for warning in &plan.config.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let result =
+        follow(&jobs, &events, signals, &clock, || reload(plan.config_file.as_deref(), &plan.config, &listening, &api))
+            .await;
+    drop(stop_api);
+    for server in servers {
+        server.await;
+    }
+    drop(api);
+    drop(events);
+    let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
+    jobs.end(STORED_WITHIN)?;
+    result.map_err(ServeError::Shard)
+}
+
+/// A job as the store keeps it, without its result, which stays there.
+fn recorded(job: StoredJob) -> Option<JobRecord> {
+    Some(JobRecord {
+        id: job.id,
+        job: RawValue::from_string(job.job).ok()?.into(),
+        state: job.state,
+        start: WallTime::from_unix_ns(job.start_unix_ns),
+        stop: job.stop_unix_ns.map(WallTime::from_unix_ns),
+    })
+}
+
+/// Reads the configuration again and takes its targets and limits. A file with faults changes nothing.
+fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Api) {
+    let Some(file) = file else { return tracing::warn!("there is no configuration file to be read again") };
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return tracing::error!("nothing was reloaded: {error}"),
+    };
+    for section in running.needs_restart(&config) {
+        tracing::warn!("{section} has changed, which takes effect at the next start");
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    api.targets.replace(Targets::new(&config, listening.sink.first().copied()));
+    api.jobs.borrow_mut().set_limits(config.hammer.limits);
+    tracing::info!("targets and limits were reloaded from {}", file.display());
+}
+
+/// What control waits for.
+enum Woken {
+    Event(usize, Event),
+    AllShardsGone,
+    Signal(Signal),
+    TimeToLook,
+}
+
+/// Follows the jobs until the service is told to end and the last of them has ended, or a shard fails.
+async fn follow(
+    jobs: &RefCell<Jobs>,
+    events: &Receiver<(usize, Event)>,
+    signals: &Receiver<Signal>,
+    clock: &Clock,
+    mut reload: impl FnMut(),
+) -> Result<(), String> {
+    let mut result = Ok(());
+    let mut until = Instant::NEVER;
+    let mut next_look = clock.now() + LOOK_EVERY;
+    loop {
+        let woken = wake(events, signals, clock, next_look).await;
+        let mut jobs = jobs.borrow_mut();
+        let is_over = match woken {
+            Woken::Event(shard, event) => {
+                let taken = jobs.take(shard, event);
+                let failed = taken.is_err();
+                result = result.and(taken);
+                failed
+            }
+            Woken::AllShardsGone => return result.and(Err("all shards have ended".into())),
+            Woken::Signal(Signal::Stop) => true,
+            Woken::Signal(Signal::Reload) => {
+                drop(jobs);
+                reload();
+                continue;
+            }
+            Woken::TimeToLook => {
+                next_look = clock.now() + LOOK_EVERY;
+                jobs.look();
+                false
+            }
+        };
+        if is_over && until == Instant::NEVER {
+            until = clock.now() + DRAIN + LAST_REPORTS_WITHIN;
+            tracing::info!(jobs = jobs.running(), "ending: no new jobs, and those that run have 10 s to drain");
+            jobs.close();
+        }
+        if until != Instant::NEVER && (jobs.running() == 0 || clock.now() >= until) {
+            return result;
+        }
+    }
+}
+
+async fn wake(
+    events: &Receiver<(usize, Event)>,
+    signals: &Receiver<Signal>,
+    clock: &Clock,
+    next_look: Instant,
+) -> Woken {
+    use futures_lite::future::or;
+    let event = async {
+        match events.recv().await {
+            Ok((shard, event)) => Woken::Event(shard, event),
+            Err(_) => Woken::AllShardsGone,
+        }
+    };
+    let signal = async {
+        match signals.recv().await {
+            Ok(signal) => Woken::Signal(signal),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let look = async {
+        glommio::timer::sleep(next_look - clock.now()).await;
+        Woken::TimeToLook
+    };
+    or(event, or(signal, look)).await
+}

@@ -1,0 +1,360 @@
+//! The store against real files: what survives, what is refused, and what a full disk or a foreign lock does to it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+/// Tried again at once, so that [`settle`] needs no clock.
+const LIMITS: Limits = Limits { busy: Duration::ZERO, retry: Duration::ZERO, pages_max: None };
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data/jobs.db");
+    (folder, path)
+}
+
+fn open(path: &Path, kept: u64) -> (Store, Vec<StoredJob>) {
+    Store::open_within(path, kept, LIMITS).unwrap()
+}
+
+fn job(id: u64, state: JobState) -> StoredJob {
+    StoredJob {
+        id,
+        state,
+        job: format!(r#"{{"messages":{id}}}"#),
+        start_unix_ns: 1_000,
+        stop_unix_ns: (state != JobState::Running).then_some(3_000),
+        totals_unix_ns: 2_000,
+        result: Some(format!(r#"{{"accepted":{id}}}"#)),
+    }
+}
+
+fn result(store: &Store, id: u64) -> Option<String> {
+    store.result(id).recv_blocking().expect("the thread answers").unwrap()
+}
+
+/// Returns when everything put so far was tried: a read is answered before the write that follows it, so the second
+/// answer comes after the first one's write.
+fn settle(store: &Store) {
+    result(store, 0);
+    result(store, 0);
+}
+
+/// What the file would be after `kill -9`: a copy of it and its log while the store has it open.
+fn as_killed(path: &Path) -> (TempDir, PathBuf) {
+    let (folder, copy) = folder();
+    fs::create_dir(copy.parent().unwrap()).unwrap();
+    for end in ["", "-wal"] {
+        let named = |path: &Path| PathBuf::from(format!("{}{end}", path.display()));
+        fs::copy(named(path), named(&copy)).unwrap();
+    }
+    (folder, copy)
+}
+
+fn ids(jobs: &[StoredJob]) -> Vec<u64> {
+    jobs.iter().map(|job| job.id).collect()
+}
+
+#[test]
+fn jobs_come_back_newest_first_and_without_their_results() {
+    let (_folder, path) = folder();
+    let (store, found) = open(&path, 10);
+    assert_eq!(found, []);
+    let (first, second) = (job(1, JobState::Finished), job(2, JobState::Failed));
+    store.put(first.clone());
+    store.put(second.clone());
+    store.close(LONG).unwrap();
+    let (store, found) = open(&path, 10);
+    assert_eq!(found, [second, first.clone()].map(|job| StoredJob { result: None, ..job }));
+    assert_eq!(result(&store, 1), first.result);
+    assert_eq!(result(&store, 3), None);
+}
+
+#[test]
+fn a_store_that_was_killed_opens_again_and_what_ran_was_interrupted_at_its_last_totals() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    store.put(job(1, JobState::Finished));
+    store.put(job(2, JobState::Running));
+    store.put(StoredJob { totals_unix_ns: 0, result: None, ..job(3, JobState::Running) });
+    settle(&store);
+    let (_copied, copy) = as_killed(&path);
+    let (killed, found) = open(&copy, 10);
+    let states: Vec<_> = found.iter().map(|job| (job.id, job.state, job.stop_unix_ns)).collect();
+    assert_eq!(
+        states,
+        [
+            (3, JobState::Interrupted, Some(1_000)),
+            (2, JobState::Interrupted, Some(2_000)),
+            (1, JobState::Finished, Some(3_000))
+        ]
+    );
+    assert_eq!(result(&killed, 2), job(2, JobState::Running).result, "partial results are kept");
+}
+
+#[test]
+fn ids_never_come_again() {
+    let (_folder, path) = folder();
+    let mut given = BTreeSet::new();
+    let mut take = |store: &Store, count: u64| {
+        for _ in 0..count {
+            let id = store.next_id().unwrap();
+            assert!(given.insert(id), "{id} came twice");
+            if id.is_multiple_of(20) {
+                settle(store);
+            }
+        }
+    };
+    let (store, _) = open(&path, 0);
+    take(&store, 3 * IDS_RESERVED);
+    let (_copied, killed) = as_killed(&path);
+    drop(store);
+    let (store, _) = open(&killed, 0);
+    take(&store, 1);
+    store.put(job(1, JobState::Finished));
+    store.close(LONG).unwrap();
+    let (store, found) = open(&killed, 0);
+    assert_eq!(found, [], "no job is kept, and yet");
+    take(&store, IDS_RESERVED);
+}
+
+#[test]
+fn ids_end_when_the_store_cannot_be_written_and_go_on_when_it_can() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let given: Vec<u64> = std::iter::from_fn(|| store.next_id()).take(10_000).collect();
+    assert_eq!(given.len() as u64, IDS_RESERVED);
+    settle(&store);
+    assert!(store.health().is_err());
+    other.execute_batch("COMMIT").unwrap();
+    settle(&store);
+    assert_eq!(store.next_id(), Some(given.last().unwrap() + 1));
+    assert_eq!(store.health(), Ok(()));
+}
+
+#[test]
+fn the_last_id_is_the_greatest_that_sqlite_can_hold() {
+    let (_folder, path) = folder();
+    open(&path, 10).0.close(LONG).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute("UPDATE ids SET free = ?1", [i64::MAX - IDS_RESERVED as i64]).unwrap();
+    let (store, _) = open(&path, 10);
+    let given: Vec<u64> = std::iter::from_fn(|| store.next_id()).take(10_000).collect();
+    assert_eq!((given.len() as u64, *given.last().unwrap()), (IDS_RESERVED, i64::MAX as u64 - 1));
+    settle(&store);
+    assert_eq!(store.next_id(), None);
+}
+
+#[test]
+fn the_newest_jobs_are_kept_and_a_running_one_always() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 3);
+    store.put(job(1, JobState::Running));
+    for id in 2..=10 {
+        store.put(job(id, JobState::Finished));
+        settle(&store);
+    }
+    assert_eq!(result(&store, 7), None);
+    assert!(result(&store, 1).is_some());
+    let (_copied, copy) = as_killed(&path);
+    store.close(LONG).unwrap();
+    let (_fewer, found) = open(&copy, 2);
+    assert_eq!(ids(&found), [10, 9], "a store that keeps fewer forgets the others when it opens");
+}
+
+#[test]
+fn a_full_disk_keeps_rows_waiting_and_is_recovered_from() {
+    let (_folder, path) = folder();
+    let (store, _) = Store::open_within(&path, 10, Limits { pages_max: Some(40), ..LIMITS }).unwrap();
+    let large = |id| StoredJob { result: Some("x".repeat(100_000)), ..job(id, JobState::Running) };
+    store.put(large(1));
+    settle(&store);
+    assert_eq!(store.health(), Ok(()));
+    store.put(large(2));
+    settle(&store);
+    let reason = store.health().unwrap_err();
+    assert!(reason.contains("full") && reason.contains("free some space"), "{reason}");
+    assert_eq!(result(&store, 2), large(2).result, "read from what waits");
+    let newer = StoredJob { result: None, state: JobState::Finished, ..job(2, JobState::Finished) };
+    store.put(newer);
+    let other = Connection::open(&path).unwrap();
+    assert_eq!(other.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0)), Ok(1));
+    assert_eq!(other.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)), Ok("ok".into()));
+    other.execute("DELETE FROM jobs WHERE id = 1", []).unwrap();
+    settle(&store);
+    assert_eq!(store.health(), Ok(()));
+    store.close(LONG).unwrap();
+    let (store, found) = open(&path, 10);
+    assert_eq!((ids(&found), found[0].state), (vec![2], JobState::Finished));
+    assert_eq!(result(&store, 2), large(2).result, "a row without a result leaves the older one's");
+}
+
+#[test]
+fn a_row_without_a_result_leaves_the_one_that_is_written() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    store.put(job(1, JobState::Running));
+    settle(&store);
+    store.put(StoredJob { result: None, ..job(1, JobState::Stopped) });
+    settle(&store);
+    assert_eq!(store.shared.lock().waiting.len(), 0);
+    assert_eq!(result(&store, 1), job(1, JobState::Running).result);
+}
+
+#[test]
+fn a_row_that_comes_while_its_older_one_is_written_is_written_next() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let mut desk = store.shared.lock();
+    desk.put(job(1, JobState::Running));
+    desk.put(job(2, JobState::Running));
+    let writing: Vec<_> = desk.waiting.values().cloned().collect();
+    desk.put(job(2, JobState::Finished));
+    desk.written(&writing);
+    assert_eq!(desk.waiting.values().map(|job| (job.id, job.state)).collect::<Vec<_>>(), [(2, JobState::Finished)]);
+}
+
+#[test]
+fn a_locked_file_keeps_the_newest_row_of_each_job_waiting() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    for accepted in 0..100 {
+        store.put(StoredJob { result: Some(accepted.to_string()), ..job(1, JobState::Running) });
+    }
+    settle(&store);
+    let reason = store.health().unwrap_err();
+    assert!(reason.contains("locked") && reason.contains("fuser"), "{reason}");
+    assert_eq!(store.shared.lock().waiting.len(), 1);
+    other.execute_batch("COMMIT").unwrap();
+    settle(&store);
+    assert_eq!(store.health(), Ok(()));
+    assert_eq!(store.shared.lock().waiting.len(), 0);
+    assert_eq!(result(&store, 1).as_deref(), Some("99"));
+}
+
+#[test]
+fn closing_a_store_that_cannot_be_written_ends_and_says_what_is_lost() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.put(job(1, JobState::Finished));
+    settle(&store);
+    let error = store.close(Duration::from_millis(1)).unwrap_err();
+    assert!(matches!(error, StoreError::Unwritten { jobs: 1, .. }), "{error}");
+}
+
+#[test]
+fn two_services_never_share_a_store_by_whatever_name() {
+    let (folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    for name in [&path, &link] {
+        let error = Store::open_within(name, 10, LIMITS).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+        assert!(error.to_string().contains("data/jobs.db"), "{error}");
+    }
+    store.close(LONG).unwrap();
+    open(&link, 10);
+}
+
+#[test]
+fn the_folder_and_the_files_are_for_this_user_alone() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    store.put(job(1, JobState::Running));
+    settle(&store);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = path.parent().unwrap();
+    assert_eq!(mode(folder), 0o700);
+    let modes: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| mode(&entry.unwrap().path())).collect();
+    assert_eq!(modes, [0o600; 4], "the file, its log, the log's index, and the lock");
+}
+
+#[test]
+fn what_is_no_store_is_refused_and_left_as_it_is() {
+    let with = |sql: &str| {
+        let (folder, path) = folder();
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        (folder, path)
+    };
+    let garbage = folder();
+    fs::create_dir(garbage.1.parent().unwrap()).unwrap();
+    fs::write(&garbage.1, "no database at all, but long enough for the header of one").unwrap();
+    let newer = folder();
+    open(&newer.1, 10).0.close(LONG).unwrap();
+    Connection::open(&newer.1).unwrap().execute_batch("PRAGMA user_version = 9").unwrap();
+    let cases = [
+        (garbage, "move it away"),
+        (newer, "found 9"),
+        (with("CREATE TABLE theirs (x)"), "not one of timecop"),
+        (with("CREATE TABLE theirs (x); PRAGMA user_version = 1"), "not one of timecop"),
+    ];
+    for ((_folder, path), expected) in cases {
+        let before = fs::read(&path).unwrap();
+        let error = Store::open_within(&path, 10, LIMITS).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("jobs.db"), "{error}");
+        assert!(error.contains("left as it is"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_damaged_page_is_an_error_with_a_remedy() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    store.put(job(1, JobState::Finished));
+    store.close(LONG).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4_096..].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let error = Store::open_within(&path, 10, LIMITS).unwrap_err().to_string();
+    assert!(error.contains("malformed") && error.contains(".recover"), "{error}");
+}
+
+#[test]
+fn a_path_that_cannot_be_a_file_names_itself() {
+    let (folder, _) = folder();
+    let error = Store::open_within(folder.path(), 10, LIMITS).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("store {}: not a regular file", folder.path().display())), "{error}");
+    assert!(!folder.path().with_extension("lock").exists(), "nothing is left beside it");
+    let error = Store::open_within(Path::new("/proc/nowhere/jobs.db"), 10, LIMITS).unwrap_err().to_string();
+    assert!(error.starts_with("store /proc/nowhere/jobs.db"), "{error}");
+}
+
+#[test]
+fn a_reader_that_gave_up_holds_nobody_up() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    (0..10 * ASKED_MAX as u64).for_each(|id| drop(store.result(id)));
+    store.put(job(1, JobState::Finished));
+    store.close(LONG).unwrap();
+    assert_eq!(ids(&open(&path, 10).1), [1]);
+}
+
+#[test]
+fn the_log_does_not_grow_with_every_write() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let large = StoredJob { result: Some("x".repeat(100_000)), ..job(1, JobState::Running) };
+    for _ in 0..200 {
+        store.put(large.clone());
+        settle(&store);
+    }
+    let log = fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    assert!(log < 8 << 20, "{log} octets of log after 20 MB of writes");
+    store.close(LONG).unwrap();
+    assert_eq!(fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len()), 0);
+}

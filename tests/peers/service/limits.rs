@@ -1,0 +1,106 @@
+//! Who may ask, and for how much.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use crate::support::{Finished, Process, Service, agent, timecop};
+
+const SHORT: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100}"#;
+
+#[test]
+fn foreign_pages_hosts_and_bodies_are_kept_out() {
+    let service = Service::start("[api]\nhosts = [\"timecop.example.com\"]\n");
+    let run = |headers: &[(&str, &str)]| {
+        let mut request = agent().post(format!("{}/v1/hammer/job.run", service.api));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send(SHORT).expect("the service answers").status().as_u16()
+    };
+    let json = ("Content-Type", "application/json");
+    assert_eq!(run(&[json, ("Host", "timecop.example.com")]), 200);
+    assert_eq!(run(&[json, ("Host", "localhost:8025"), ("Origin", "http://localhost:3000")]), 200);
+    assert_eq!(run(&[json, ("Host", "attacker.example")]), 403);
+    assert_eq!(run(&[json, ("Origin", "https://attacker.example")]), 403);
+    assert_eq!(run(&[json, ("Origin", "null")]), 403);
+    assert_eq!(run(&[("Content-Type", "text/plain")]), 415);
+    assert_eq!(run(&[]), 415);
+}
+
+#[test]
+fn a_token_is_asked_for_where_there_is_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("token");
+    fs::write(&file, "correct-horse-battery-staple\n").expect("a file can be written");
+    let service = Service::start(&format!("[api]\ntoken_file = \"{}\"\n", file.display()));
+    let list = |token: Option<&str>| {
+        let mut request = agent().post(format!("{}/v1/hammer/job.list", service.api));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        request.send_empty().expect("the service answers").status().as_u16()
+    };
+    assert_eq!(list(None), 401);
+    assert_eq!(list(Some("correct-horse-battery-stapl")), 401);
+    assert_eq!(list(Some("correct-horse-battery-staple")), 200);
+    assert_eq!(service.get("/healthz").0, 200);
+    assert_eq!((service.get("/metrics").0, service.get("/openapi.json").0), (401, 401));
+    let listed = Process::run(timecop().args(["job", "list", "--api", &service.api, "--token-file"]).arg(&file));
+    assert_eq!(listed.status.code(), Some(0), "{}", listed.stderr);
+    service.signal("TERM");
+    let ended = service.finish();
+    assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("correct-horse"), "{}", ended.stderr);
+}
+
+#[test]
+fn other_addresses_need_a_token() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("timecop.toml");
+    fs::write(&file, "[api]\nlisten = [\"0.0.0.0:0\"]\n").expect("a file can be written");
+    for command in ["serve", "check"] {
+        let Finished { status, stderr, stdout } = Process::run(timecop().arg(command).arg("--config").arg(&file));
+        assert_eq!(status.code(), Some(2), "{command}: {stderr}");
+        let said = format!("{stdout}{stderr}");
+        assert!(said.contains("token_file") && said.contains("timecop.toml"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn jobs_and_connections_at_once_are_bounded() {
+    let service = Service::start("[hammer]\njobs_max = 2\nconnections_max = 50\n");
+    let endless = r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"1h","rate":10,"connections":30}"#;
+    let first = service.run(endless);
+    let many = service.post("/v1/hammer/job.run", Some(endless));
+    assert_eq!(many.status, 429, "{many:?}");
+    assert!(many.reason().contains("connections_max"), "{many:?}");
+    service.run(SHORT);
+    service.accepted(&first, 1);
+    service.post(&format!("/v1/hammer/job.stop?id={first}"), None);
+    service.ended(&first);
+    service.ended(&service.run(&endless.replace("1h", "1s")));
+}
+
+#[test]
+fn a_body_beyond_the_cap_is_not_read() {
+    let service = Service::start("[api]\nbody_bytes_max = 1000\n");
+    let address = service.api.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("the service listens");
+    let head = format!(
+        "POST /v1/hammer/job.run HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).expect("it can be written");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("it is answered and closed");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_bytes_max"), "{answer}");
+}
+
+#[test]
+fn two_services_never_share_a_store() {
+    let service = Service::start("");
+    let config = service.folder().join("timecop.toml");
+    let second = Process::run(timecop().arg("serve").arg("--config").arg(config));
+    assert_eq!(second.status.code(), Some(2), "{}", second.stderr);
+    assert!(second.stderr.contains("jobs.db"), "{}", second.stderr);
+}

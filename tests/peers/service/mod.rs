@@ -1,0 +1,6 @@
+//! The service from outside: its job API, its store through a kill, its metrics, its limits.
+
+mod api;
+mod limits;
+mod metrics;
+mod survival;

@@ -1,0 +1,101 @@
+//! What is kept through kills, reloads, and a store that cannot be written.
+
+use serde_json::Value;
+
+use crate::support::{Service, poll};
+
+/// Runs until it is stopped.
+const ENDLESS: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"1h","rate":200,"connections":4}"#;
+const SHORT: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100}"#;
+
+#[test]
+fn a_killed_service_keeps_its_jobs_and_calls_the_running_one_interrupted() {
+    let service = Service::start("");
+    let finished = service.ended(&service.run(SHORT));
+    let id = service.run(ENDLESS);
+    service.accepted(&id, 300);
+    let (_, service) = service.restart_after("KILL");
+    let interrupted = service.job(&id);
+    assert_eq!(interrupted["state"], "interrupted", "{interrupted}");
+    assert!(!interrupted["stop_time"].as_str().expect("a time").contains(" 0001 "), "{interrupted}");
+    let accepted = interrupted["result"]["messages"]["accepted"].as_u64();
+    assert!(accepted.is_some_and(|accepted| accepted > 0), "partial totals are kept: {interrupted}");
+    assert_eq!(service.job(finished["id"].as_str().expect("an id")), finished);
+    let next: u64 = service.run(SHORT).parse().expect("a decimal number");
+    assert!(next > id.parse().expect("a decimal number"), "{next} comes after {id}");
+    // The newest comes first.
+    let list = service.post("/v1/hammer/job.list", None).body;
+    let ids: Vec<u64> = list["Items"].as_array().expect("items").iter().map(|item| number(&item["id"])).collect();
+    assert!(ids.is_sorted_by(|a, b| a > b), "{ids:?}");
+}
+
+#[test]
+fn a_signal_drains_what_runs_and_stores_it_whole() {
+    let service = Service::start("");
+    let id = service.run(ENDLESS);
+    service.accepted(&id, 100);
+    let (finished, service) = service.restart_after("TERM");
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    let job = service.job(&id);
+    assert_eq!(job["state"], "interrupted", "{job}");
+    let messages = &job["result"]["messages"];
+    let ends = ["accepted", "deferred", "rejected", "failed", "missed", "cut"]
+        .map(|end| messages[end].as_u64().expect("a count"));
+    assert_eq!(ends.iter().sum::<u64>(), messages["asked"].as_u64().expect("a count"), "{job}");
+    assert_eq!(messages["cut"], 0, "{job}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    // A target that never greets: the job drains for as long as it may.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let service = Service::start("");
+    let target = format!("smtp://{}", silent.local_addr().expect("an address"));
+    let id = service
+        .run(&format!(r#"{{"smtp_connection_type":"plain","msg_size":500,"messages":100,"target":"{target}"}}"#));
+    poll("the connection", || (service.job(&id)["result"]["connections"]["opened"] == 1).then_some(()));
+    service.signal("TERM");
+    poll("no new jobs", || (service.post("/v1/hammer/job.run", Some(SHORT)).status == 503).then_some(()));
+    service.signal("TERM");
+    assert_eq!(service.finish().status.code(), Some(130));
+}
+
+#[test]
+fn a_reload_takes_new_targets_and_limits_and_leaves_running_jobs_alone() {
+    let service = Service::start("[hammer]\njobs_max = 1\n");
+    let id = service.run(ENDLESS);
+    assert_eq!(service.post("/v1/hammer/job.run", Some(SHORT)).status, 429);
+    let sink = &service.sink;
+    service.configure(&format!("[hammer]\njobs_max = 2\n[targets.own]\nurl = \"{sink}\"\n"));
+    service.signal("HUP");
+    let request = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100,"target":"own"}"#;
+    let other = poll("the reload", || {
+        let answer = service.post("/v1/hammer/job.run", Some(request));
+        (answer.status == 200).then(|| answer.body["id"].as_str().expect("an id").to_owned())
+    });
+    assert_eq!(service.ended(&other)["result"]["messages"]["accepted"], 100);
+    assert_eq!(service.job(&id)["state"], "running");
+    // A file with faults changes nothing.
+    service.configure("[hammer]\njobs_max = 99\n");
+    service.signal("HUP");
+    service.ended(&service.run(request));
+}
+
+#[test]
+fn a_locked_store_holds_up_no_job_and_says_so() {
+    let service = Service::start("");
+    let lock = rusqlite::Connection::open(service.store()).expect("the store can be opened by others");
+    lock.execute_batch("BEGIN IMMEDIATE").expect("it can be locked");
+    let ended = service.ended(&service.run(SHORT));
+    assert_eq!(ended["result"]["messages"]["accepted"], 100, "{ended}");
+    poll("word that the store cannot be written", || (service.get("/readyz").0 == 503).then_some(()));
+    assert_eq!(service.get("/healthz").0, 200);
+    lock.execute_batch("ROLLBACK").expect("it can be unlocked");
+    poll("word that it can", || (service.get("/readyz").0 == 200).then_some(()));
+    let (_, service) = service.restart_after("KILL");
+    assert_eq!(service.job(ended["id"].as_str().expect("an id")), ended, "written after all");
+}
+
+fn number(id: &Value) -> u64 {
+    id.as_str().expect("a string").parse().expect("a decimal number")
+}
