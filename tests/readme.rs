@@ -129,7 +129,7 @@ fn every_option_of_the_readme_exists() {
         let output = Command::new(binary).args(command).arg("--help").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let known = [&["hammer"][..], &["sink"], &["check"], &["serve"], &["job", "run"]].map(help).concat();
+    let known = [&["hammer"][..], &["sink"], &["check"], &["serve"], &["search"], &["job", "run"]].map(help).concat();
     for word in README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")) {
         if !["--release", "--path", "--", "--help", "---"].contains(&word) && !word.trim_matches('-').is_empty() {
             assert!(known.contains(word), "the README speaks of {word}, which no command knows");

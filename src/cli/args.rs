@@ -160,13 +160,8 @@ pub(super) struct HammerArguments {
     /// chooses]
     #[arg(long, value_name = "IP", value_parser = ip_address, help_heading = "Run")]
     pub(super) source_address: Vec<IpAddr>,
-    /// Shards: threads that generate, each on a CPU of its own [default: half of the CPUs towards this machine, else
-    /// all but one]
-    #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
-    pub(super) shards: Option<usize>,
-    /// CPUs that the shards may run on, such as 0,2-5
-    #[arg(long, value_name = "LIST", value_parser = cpus, help_heading = "Run")]
-    pub(super) cpus: Option<Cpus>,
+    #[command(flatten)]
+    pub(super) generator: GeneratorArguments,
     /// Write the result as one JSON object to a file, or to standard output for -
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     pub(super) json: Option<PathBuf>,
@@ -184,6 +179,18 @@ pub(super) struct FailIfArguments {
     /// Of p50, p90, p95, p99, p99.9, max and mean (response times of accepted messages), failures and rate
     #[arg(long = "fail-if", value_name = "CONDITION", value_parser = Threshold::parse, help_heading = "Output")]
     pub(super) conditions: Vec<Threshold>,
+}
+
+/// What generates.
+#[derive(Debug, Args)]
+pub(super) struct GeneratorArguments {
+    /// Shards: threads that generate, each on a CPU of its own [default: half of the CPUs towards this machine, else
+    /// all but one]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
+    pub(super) shards: Option<usize>,
+    /// CPUs that the shards may run on, such as 0,2-5
+    #[arg(long, value_name = "LIST", value_parser = cpus, help_heading = "Run")]
+    pub(super) cpus: Option<Cpus>,
 }
 
 /// TLS towards a target that is secured.
@@ -312,13 +319,8 @@ pub(super) struct SearchArguments {
     pub(super) load: LoadArguments,
     #[command(flatten)]
     pub(super) tls: TlsArguments,
-    /// Shards: threads that generate, each on a CPU of its own [default: half of the CPUs towards this machine, else
-    /// all but one]
-    #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
-    pub(super) shards: Option<usize>,
-    /// CPUs that the shards may run on, such as 0,2-5
-    #[arg(long, value_name = "LIST", value_parser = cpus, help_heading = "Run")]
-    pub(super) cpus: Option<Cpus>,
+    #[command(flatten)]
+    pub(super) generator: GeneratorArguments,
     /// Write the result as one JSON object to a file, or to standard output for -
     #[arg(long, value_name = "FILE|-", help_heading = "Output")]
     pub(super) json: Option<PathBuf>,
@@ -365,7 +367,7 @@ Examples:
       TLS from the first byte, with this certificate
 
 PHASE is one of banner, ehlo, starttls, mail, rcpt, data, final (the reply to the message).
-Exit code: 0 it was told to end; 2 it could not start.";
+Exit code: 0 it was told to end; 1 its counts could not be written; 2 it could not start.";
 
 #[derive(Debug, Args)]
 #[command(after_help = SINK_EXAMPLES, allow_negative_numbers = true)]
@@ -437,7 +439,8 @@ Examples:
 
 SIGTERM or Ctrl-C ends it: no new jobs, running ones drain for at most 10 seconds; a second one ends it at once.
 SIGHUP reads targets and limits again.
-Exit code: 0 it was told to end; 1 a shard failed; 2 it could not start; 130 a second signal ended it at once.";
+Exit code: 0 it was told to end; 1 a shard failed, or its last jobs could not be stored; 2 it could not start;
+130 a second signal ended it at once.";
 
 /// `timecop serve`.
 #[derive(Debug, Args)]

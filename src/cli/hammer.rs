@@ -50,7 +50,7 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
         all_is_well &= written(json.write(&report));
     }
     if !quiet && !standard_output_is_json {
-        all_is_well &= written(report::print(&report));
+        all_is_well &= written(report::print(&report).map(|()| true));
     }
     if let Some(reason) = &report.aborted {
         complain(format_args!("error: the run was given up: {reason}"));
@@ -73,8 +73,9 @@ fn complain_of_figures(report: &Report) {
 }
 
 /// Whether a result could be written. A reader who has seen enough is no failure.
-pub(super) fn written(result: std::io::Result<()>) -> bool {
+pub(super) fn written(result: std::io::Result<bool>) -> bool {
     match result {
+        Ok(written) => written,
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("error: cannot write the result to standard output: {error}"));
             false
@@ -99,7 +100,7 @@ fn needs(plan: &HammerPlan) -> Needs {
 
 /// From what was written to what is to be done.
 fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
-    let may = resources::cpus("--cpus", arguments.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
+    let may = resources::cpus("--cpus", arguments.generator.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
     let seed = rand::random::<u64>();
     // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
     let fresh_seed = seed >> 33;
@@ -113,9 +114,9 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
             let generators = sides.generator.len().min(most.div_ceil(2));
             (sides.generator[..generators].to_vec(), Some(embedded_sink(&sides.server[..servers])))
         }
-        Some(target) => (generator_cpus(target, arguments.cpus.is_some(), &may), None),
+        Some(target) => (generator_cpus(target, arguments.generator.cpus.is_some(), &may), None),
     };
-    let cpus = resources::shards("--shards", arguments.shards, usual, &may)?;
+    let cpus = resources::shards("--shards", arguments.generator.shards, usual, &may)?;
     let is_embedded = target.is_none();
     let target = target.unwrap_or_else(|| Target {
         name: "embedded sink".into(),

@@ -69,7 +69,9 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
     let (answer, job) = loop {
         let answer = ask(&service, &path, None)?;
         let job: Job = parse(&answer)?;
-        if job.state != "running" {
+        // A job that was stopped drains yet; its result is whole once it was judged.
+        let drains = job.state == "stopped" && job.result.as_ref().is_none_or(|result| result.verdict.is_none());
+        if job.state != "running" && !drains {
             break (answer, job);
         }
         if let Some(result) = &job.result {
@@ -203,6 +205,8 @@ fn ask(service: &ServiceArguments, path: &str, body: Option<String>) -> Result<S
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
+        // A token is for the service alone, whatever the environment says of proxies.
+        .proxy(None)
         .timeout_global(Some(ANSWER_WITHIN))
         .build()
         .new_agent();

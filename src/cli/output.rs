@@ -40,20 +40,22 @@ impl JsonOutput {
         matches!(self, JsonOutput::StandardOutput)
     }
 
-    /// Writes the object on one line. What cannot be written to the file goes to standard output: it cost a run.
-    pub(super) fn write(self, object: &impl Serialize) -> io::Result<()> {
+    /// Writes the object on one line, and says whether it is where it was to be. What cannot be written to the file goes
+    /// to standard output: it cost a run.
+    pub(super) fn write(self, object: &impl Serialize) -> io::Result<bool> {
         let mut text = serde_json::to_string(object)?;
         text.push('\n');
+        let is_rescued = !self.is_standard_output();
         if let JsonOutput::File(mut file, path) = self {
             let written = match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 true => file.set_len(0).and_then(|()| file.write_all(text.as_bytes())),
                 false => file.write_all(text.as_bytes()),
             };
             match written {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err(error) => complain(format_args!("error: --json: cannot write {}: {error}", path.display())),
             }
         }
-        io::stdout().write_all(text.as_bytes())
+        io::stdout().write_all(text.as_bytes()).map(|()| !is_rescued)
     }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::args::{CompareArguments, MergeArguments};
 use super::output::JsonOutput;
-use super::{OK, StartError, report};
+use super::{CANNOT_START, OK, StartError, report};
 use crate::measure::compare::{self, Comparison, Difference, Finding};
 use crate::measure::merge::{self, Named};
 use crate::measure::report::Report;
@@ -43,11 +43,11 @@ pub(super) fn compare(arguments: &CompareArguments) -> Result<u8, StartError> {
             [one] => JsonOutput::StandardOutput.write(one),
             all => JsonOutput::StandardOutput.write(&all),
         }
+        .map_err(StartError::new)?;
     } else {
         let text: String = comparisons.iter().map(render).collect();
-        std::io::stdout().write_all(text.as_bytes())
+        std::io::stdout().write_all(text.as_bytes()).map_err(StartError::new)?;
     }
-    .map_err(StartError::new)?;
     Ok(OK)
 }
 
@@ -57,11 +57,11 @@ pub(super) fn merge(arguments: &MergeArguments) -> Result<u8, StartError> {
     let output = JsonOutput::open(output)?;
     let merged = merge::merge(&read_all(reports)?).map_err(StartError::new)?;
     let shows = !quiet && !output.is_standard_output();
-    output.write(&merged).map_err(StartError::new)?;
+    let written = output.write(&merged).map_err(StartError::new)?;
     if shows {
         report::print(&merged).map_err(StartError::new)?;
     }
-    Ok(OK)
+    Ok(if written { OK } else { CANNOT_START })
 }
 
 fn read_all(paths: &[PathBuf]) -> Result<Vec<Named>, StartError> {

@@ -77,9 +77,9 @@ fn plan(arguments: SearchArguments) -> Result<SearchPlan, StartError> {
     let seed = arguments.load.seed.unwrap_or_else(|| rand::random::<u64>() >> 33);
     let target = target::resolve(&arguments.target, seed)?;
     let tls_files = hammer::tls_files(&arguments.tls)?;
-    let may = resources::cpus("--cpus", arguments.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
-    let usual = hammer::generator_cpus(&target, arguments.cpus.is_some(), &may);
-    let cpus = resources::shards("--shards", arguments.shards, usual, &may)?;
+    let may = resources::cpus("--cpus", arguments.generator.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
+    let usual = hammer::generator_cpus(&target, arguments.generator.cpus.is_some(), &may);
+    let cpus = resources::shards("--shards", arguments.generator.shards, usual, &may)?;
     let start_rate = arguments.start_rate.unwrap_or(START_RATE);
     let rate_per_s_max = arguments.max_rate.unwrap_or(RATE_PER_S_MAX);
     if start_rate > rate_per_s_max {

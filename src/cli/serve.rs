@@ -25,7 +25,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<u8, StartError> {
     let signals = signals::service_requests().map_err(StartError::new)?;
     match serve::serve(plan, &signals, say) {
         Ok(()) => Ok(OK),
-        Err(error @ ServeError::Shard(_)) => {
+        Err(error @ (ServeError::Shard(_) | ServeError::Unstored(_))) => {
             complain(format_args!("error: {error}"));
             Ok(NOT_ALL_ACCEPTED)
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
-use super::{OK, StartError, check_machine, read_pem, resources, with_option};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, hammer, read_pem, resources, with_option};
 use crate::config::is_hostname;
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
@@ -46,10 +46,8 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     })?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
     let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
-    if let Err(error) = json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }) {
-        complain(format_args!("error: cannot write the counts to standard output: {error}"));
-    }
-    Ok(OK)
+    let written = hammer::written(json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }));
+    Ok(if written { OK } else { NOT_ALL_ACCEPTED })
 }
 
 fn announce(addresses: &[Listen], saves: bool) {

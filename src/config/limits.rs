@@ -97,6 +97,13 @@ impl Limits {
             }
             _ => {}
         }
+        if let (Limit::Messages(messages), LoadModel::Open { rate, .. }) = (spec.limit, &spec.load) {
+            let within = self.duration_max.as_secs_f64() * rate.as_per_second();
+            if messages as f64 > within {
+                let cap = format!("{} at {} a second", within.floor(), rate.as_per_second());
+                return most("messages", "duration_max", cap, messages.to_string());
+            }
+        }
         let (field, rate) = match &spec.load {
             LoadModel::Closed => return Ok(()),
             LoadModel::Open { rate, .. } => ("rate", rate.as_per_second()),
@@ -160,6 +167,8 @@ mod tests {
             let key = if field == "body" { "msg_size_max".to_owned() } else { format!("{field}_max") };
             assert!(error.problem.contains(&key) && error.problem.contains("got"), "{error}");
         }
+        let slow = check(RawSpec { rate: Some(1.0), ..most.clone() }).unwrap_err();
+        assert!(slow.field == "messages" && slow.problem.contains("duration_max"), "{slow}: 100 s of a schedule");
         let staged = |rate, stages: &str| RawSpec {
             messages: None,
             rate: Some(rate),

@@ -158,7 +158,8 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, `allow_targets` and the caps of `[hammer]`, may be replaced at any time.
+    /// Everything else, the targets, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
+    /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());
         let changed = [
@@ -166,6 +167,10 @@ impl Config {
             ("[store]", self.store != new.store),
             ("[sink]", self.sink != new.sink),
             ("shards and cpus of [hammer]", placement(&self.hammer) != placement(&new.hammer)),
+            (
+                "a greater connections_max of [hammer]",
+                new.hammer.limits.connections_max > self.hammer.limits.connections_max,
+            ),
             ("[log]", self.log != new.log),
         ];
         changed.into_iter().filter_map(|(name, is_changed)| is_changed.then_some(name)).collect()

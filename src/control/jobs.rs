@@ -33,6 +33,8 @@ pub struct Jobs {
     generators: usize,
     host: String,
     limits: Limits,
+    /// Connections that a shard has room for, whatever the limits say: that of the limits at the start.
+    connections_max: u32,
     running: Vec<Running>,
     /// The newest ones, without their results.
     records: BTreeMap<u64, JobRecord>,
@@ -90,6 +92,7 @@ impl Jobs {
             pool: parts.pool,
             generators: parts.generators,
             host: parts.host,
+            connections_max: parts.limits.connections_max,
             limits: parts.limits,
             running: Vec::new(),
             records: parts.known.into_iter().map(|record| (record.id, record)).collect(),
@@ -133,9 +136,10 @@ impl Jobs {
             .map_err(|why| format!("the store cannot be written: {why}; jobs go on, and are kept in memory"))
     }
 
-    /// Sets what a job may ask for from now on.
+    /// Sets what a job may ask for from now on; never more connections than the shards were made for.
     pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+        let connections_max = limits.connections_max.min(self.connections_max);
+        self.limits = Limits { connections_max, ..limits };
     }
 
     /// Whether another job may start now; asked before a target is resolved, and again by [`Jobs::start`].
@@ -160,9 +164,6 @@ impl Jobs {
     /// Starts a job on the shards that have the fewest connections.
     pub fn start(&mut self, mut request: JobRequest, target: &ResolvedTarget) -> Result<JobRecord, JobRefusal> {
         self.admit()?;
-        if let Some(error) = request.not_built_yet() {
-            return Err(error.into());
-        }
         let echo = request.echo();
         let shards = self.shards_of(&request)?;
         let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
@@ -202,7 +203,7 @@ impl Jobs {
         if !(1..=self.generators as u64).contains(&wanted) {
             return Err(SpecError::new(
                 "shards",
-                format!("1 to {}, as many as generate here", self.generators),
+                format!("1 to {}, as many as generate here (`shards` in [hammer])", self.generators),
                 wanted,
             ));
         }
@@ -266,6 +267,8 @@ impl Jobs {
                 (record.state, record.stop) = (JobState::Interrupted, Some(wall_now()));
             }
             running.job.abort(&self.pool, "the service was told to end".into());
+            // What a large job is stored less often for must not leave it running in the store.
+            running.store_at = Instant::ZERO;
         }
     }
 
@@ -325,6 +328,7 @@ impl Jobs {
         );
         self.metrics.job_ended(JobType::Smtp, record.state, Some(&report));
         self.store.put(stored(record, Some(to_json(&report))));
+        self.forget_old();
     }
 
     /// Stores how a running job stands.
@@ -333,16 +337,19 @@ impl Jobs {
         let Some(running) = self.running.iter_mut().find(|running| running.job.id() == id) else { return };
         let now = self.pool.clock().now();
         let result = to_json(&running.job.report(now));
-        running.store_at = now + STORE_EVERY.max(STORE_EVERY * (result.len() / STORED_A_SECOND) as u32);
+        let octets = record.job.get().len() + result.len();
+        running.store_at = now + STORE_EVERY.max(STORE_EVERY * (octets / STORED_A_SECOND) as u32);
         self.store.put(stored(record, Some(result)));
     }
 
-    /// Forgets the oldest jobs beyond those that are kept, never one that runs.
+    /// Keeps the newest jobs, and those that run or drain; forgets the others, here and in the store.
     fn forget_old(&mut self) {
-        while self.records.len() as u64 > self.kept {
-            let is_running = |id: &u64| self.running.iter().any(|running| running.job.id() == *id);
-            let Some(id) = self.records.keys().find(|id| !is_running(id)).copied() else { return };
+        let Some(&oldest) = self.records.keys().rev().nth((self.kept as usize).saturating_sub(1)) else { return };
+        let is_running = |id: u64| self.running.iter().any(|running| running.job.id() == id);
+        let old: Vec<u64> = self.records.range(..oldest).map(|(&id, _)| id).filter(|&id| !is_running(id)).collect();
+        for id in old {
             self.records.remove(&id);
+            self.store.forget(id);
         }
     }
 

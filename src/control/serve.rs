@@ -86,6 +86,9 @@ pub enum ServeError {
     /// Control itself did not start.
     #[error("control has no executor: the machine has no room for another io_uring ({0})")]
     Executor(String),
+    /// The service has ended as it was told to, but what it knew of its last jobs is lost.
+    #[error("what was to be kept at the end could not be stored: {0}")]
+    Unstored(StoreError),
     /// A shard failed; what was running has been stored.
     #[error("{0}; running jobs were stored as failed")]
     Shard(String),
@@ -175,7 +178,7 @@ async fn run(
     drop(api);
     drop(events);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
-    jobs.end(STORED_WITHIN)?;
+    jobs.end(STORED_WITHIN).map_err(ServeError::Unstored)?;
     result.map_err(ServeError::Shard)
 }
 
@@ -237,7 +240,10 @@ async fn follow(
                 result = result.and(taken);
                 failed
             }
-            Woken::AllShardsGone => return result.and(Err("all shards have ended".into())),
+            Woken::AllShardsGone => {
+                jobs.close();
+                return result.and(Err("all shards have ended".into()));
+            }
             Woken::Signal(Signal::Stop) => true,
             Woken::Signal(Signal::Reload) => {
                 drop(jobs);

@@ -48,6 +48,17 @@ fn an_interrupted_run_drains_and_reports_what_arrived() {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_where_it_was_to_be_is_rescued_and_fails_the_run() {
+    let sink = SmtpSink::start(&[]);
+    let target = format!("smtp://127.0.0.1:{}", sink.port());
+    let run = Process::run(timecop().args(["hammer", &target, "-m", "10", "--quiet", "--json", "/dev/full"]));
+    assert_eq!(run.status.code(), Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("/dev/full"), "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).expect("the object is on standard output");
+    assert_eq!(report["messages"]["accepted"], 10);
+}
+
+#[test]
 fn the_series_adds_up_to_the_totals() {
     let sink = SmtpSink::start(&[]);
     let run = Hammer::run(sink.port(), &["-d", "3s", "-c", "4", "--rate", "200"]);

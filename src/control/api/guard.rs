@@ -26,8 +26,10 @@ const FREE_PATH: &str = "/healthz";
 pub struct Guard {
     /// Wanted for every path but `/healthz`, on loopback as well.
     token: Option<SecretString>,
-    /// Allowed in `Host` and `Origin` beside loopback.
+    /// Configured: allowed in `Host` and `Origin`.
     hosts: Vec<Host>,
+    /// Listened on: allowed in `Host`, as loopback is.
+    listened_on: Vec<Host>,
 }
 
 /// Why there can be no such guard.
@@ -66,11 +68,11 @@ impl Guard {
             let address = host.parse().ok().map(|address: IpAddr| Host::Address(address.to_canonical()));
             address.or_else(|| Host::parse(host)).ok_or_else(|| GuardError::Host(shown(host.as_bytes())))
         });
-        let mut hosts = configured.collect::<Result<Vec<_>, _>>()?;
+        let hosts = configured.collect::<Result<Vec<_>, _>>()?;
         // 0.0.0.0 says nothing of the address by which the service is reached.
         let listened_on = listen.iter().map(|address| address.ip().to_canonical()).filter(|ip| !ip.is_unspecified());
-        hosts.extend(listened_on.map(Host::Address));
-        Ok(Guard { token, hosts })
+        let listened_on = listened_on.map(Host::Address).collect();
+        Ok(Guard { token, hosts, listened_on })
     }
 
     /// Lets a request in, or says why not.
@@ -110,12 +112,13 @@ impl Guard {
         Ok(())
     }
 
-    /// The page that sends the request, where a browser says so.
+    /// The page that sends the request, where a browser says so: one of this service itself, by the name that the request
+    /// goes to, or of a configured host. What another program on this machine serves is foreign, too.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let refusal = |got: &str| {
             let reason = format!(
-                "Origin: expected none or http(s):// with an allowed host, got {got}; add its host to hosts in [api] if \
-                 its pages may use the API"
+                "Origin: expected none, the service's own or one of a configured host, got {got}; add its host to hosts \
+                 in [api] if its pages may use the API"
             );
             Err(Refusal::new(StatusCode::FORBIDDEN, reason))
         };
@@ -124,8 +127,11 @@ impl Guard {
             Found::Many => return refusal("several"),
             Found::One(value) => {
                 let origin = value.to_str().ok().and_then(|origin| origin.split_once("://"));
-                let host = origin.filter(|(scheme, _)| ["http", "https"].contains(scheme)).map(|(_, host)| host);
-                if !host.and_then(Host::parse).is_some_and(|host| self.is_ours(&host)) {
+                let page = origin.filter(|(scheme, _)| ["http", "https"].contains(scheme)).map(|(_, page)| page);
+                let own = headers.get(HOST).map(HeaderValue::as_bytes);
+                let is_own = |page: &str| own.is_some_and(|own| own.eq_ignore_ascii_case(page.as_bytes()));
+                let is_configured = |page: &str| Host::parse(page).is_some_and(|host| self.hosts.contains(&host));
+                if !page.is_some_and(|page| is_own(page) || is_configured(page)) {
                     return refusal(&shown(value.as_bytes()));
                 }
             }
@@ -166,7 +172,7 @@ impl Guard {
             Host::Address(address) => address.is_loopback(),
             Host::Name(name) => name == "localhost",
         };
-        is_loopback || self.hosts.contains(host)
+        is_loopback || self.hosts.contains(host) || self.listened_on.contains(host)
     }
 }
 
@@ -355,9 +361,11 @@ mod tests {
     fn a_foreign_page_is_refused() {
         let guard = on_loopback();
         for (origin, wanted) in [
-            ("http://localhost:3000", 200),
-            ("https://127.0.0.1", 200),
-            ("http://[::1]:8025", 200),
+            ("http://localhost:3000", 403),
+            ("https://127.0.0.1", 403),
+            ("http://[::1]:8025", 403),
+            ("http://localhost:8025", 200),
+            ("http://LOCALHOST:8025", 200),
             ("https://load.example.com", 200),
             ("null", 403),
             ("", 403),
@@ -373,6 +381,7 @@ mod tests {
             // Not even where no token is needed.
             assert_eq!(status(&guard, "/healthz", &[("origin", origin)]), wanted, "{origin:?}");
         }
+        assert_eq!(status(&guard, "/", &[("host", "[::1]:8025"), ("origin", "http://[::1]:8025")]), 200);
         assert_eq!(status(&guard, "/", &[("origin", "http://localhost"), ("origin", "http://localhost")]), 403);
         for (site, wanted) in [("same-origin", 200), ("same-site", 200), ("none", 200), ("Cross-Site", 403)] {
             assert_eq!(status(&guard, "/", &[("sec-fetch-site", site)]), wanted, "{site:?}");

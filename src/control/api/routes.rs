@@ -65,11 +65,14 @@ impl Api {
     }
 
     async fn run(&self, body: &[u8]) -> Result<Response, Refusal> {
+        self.jobs.borrow().admit().map_err(refused)?;
         let request = JobRequest::parse(body).map_err(|error| match error {
             RequestError::NotJson(_) => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
             RequestError::Field(_) => unprocessable(error),
         })?;
-        self.jobs.borrow().admit().map_err(refused)?;
+        if let Some(error) = request.not_built_yet() {
+            return Err(unprocessable(error));
+        }
         let unresolved = self.choose(&request).map_err(unprocessable)?;
         let target = self.resolver.resolve(unresolved).await.map_err(unprocessable)?;
         let record = self.jobs.borrow_mut().start(request, &target).map_err(refused)?;

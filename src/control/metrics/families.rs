@@ -80,7 +80,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "process_open_fds",
-        help: "Descriptors of the process, those of connections included.",
+        help: "Descriptors of the process, without those of the jobs' connections, which only their rings know of.",
         labels: &[],
         samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.descriptors_open as f64)),
     },

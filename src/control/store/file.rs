@@ -1,5 +1,6 @@
 //! The store's SQLite file: its schema, and every statement on it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -43,7 +44,7 @@ const INTERRUPT: &str = "
     UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns) WHERE state = 'running'";
 
 const TRIM: &str = "
-    DELETE FROM jobs WHERE state <> 'running' AND id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";
+    DELETE FROM jobs WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";
 
 const LIST: &str = "
     SELECT id, state, job, start_unix_ns, stop_unix_ns, totals_unix_ns FROM jobs ORDER BY id DESC";
@@ -53,9 +54,6 @@ const LIST: &str = "
 pub(super) struct StoreFile {
     path: PathBuf,
     connection: Connection,
-    kept: u64,
-    /// The greatest id that was written.
-    newest: u64,
     /// Beside the file, not on it: closing any other descriptor of a database would give SQLite's own locks away. Let go
     /// last, and by the kernel however the process ends.
     _taken: Flock<fs::File>,
@@ -63,7 +61,7 @@ pub(super) struct StoreFile {
 
 impl StoreFile {
     /// Opens or makes the file, takes it, and makes sure that it is a store of this version.
-    pub(super) fn open(path: &Path, kept: u64, limits: Limits) -> Result<StoreFile, StoreError> {
+    pub(super) fn open(path: &Path, limits: Limits) -> Result<StoreFile, StoreError> {
         let path = make(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
         let taken = take(&path)?;
         // Without SQLITE_OPEN_URI: a path is a path.
@@ -71,7 +69,7 @@ impl StoreFile {
         let connection = Connection::open_with_flags(&path, flags)
             .and_then(|connection| connection.busy_timeout(limits.busy).map(|()| connection))
             .map_err(|source| StoreError::Sqlite { path: path.clone(), source })?;
-        let mut file = StoreFile { path, connection, kept, newest: 0, _taken: taken };
+        let mut file = StoreFile { path, connection, _taken: taken };
         file.check_schema()?;
         file.configure(limits).map_err(|source| file.error(source))?;
         Ok(file)
@@ -112,37 +110,44 @@ impl StoreFile {
     }
 
     /// What a new service does first: interrupts, trims and reserves; then it reads all jobs, newest first.
-    pub(super) fn begin(&mut self) -> Result<(Range<u64>, Vec<StoredJob>), StoreError> {
-        self.try_begin().map_err(|source| self.error(source))
+    pub(super) fn begin(&mut self, kept: u64) -> Result<(Range<u64>, Vec<StoredJob>), StoreError> {
+        self.try_begin(kept).map_err(|source| self.error(source))
     }
 
-    fn try_begin(&mut self) -> rusqlite::Result<(Range<u64>, Vec<StoredJob>)> {
+    fn try_begin(&mut self, kept: u64) -> rusqlite::Result<(Range<u64>, Vec<StoredJob>)> {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         let begin = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         begin.execute(INTERRUPT, [])?;
-        begin.execute(TRIM, [signed(self.kept)])?;
+        begin.execute(TRIM, [signed(kept)])?;
         let ids = reserve(&begin)?;
         let jobs = begin.prepare(LIST)?.query_map([], stored_job)?.collect::<rusqlite::Result<Vec<StoredJob>>>()?;
         begin.commit()?;
         self.connection.pragma_update(None, "synchronous", "NORMAL")?;
-        self.newest = jobs.first().map_or(0, |job| job.id);
         Ok((ids, jobs))
     }
 
-    /// Writes these jobs and, if asked, reserves ids: all of it, or nothing.
-    pub(super) fn write(&mut self, jobs: &[Arc<StoredJob>], needs_ids: bool) -> Result<Option<Range<u64>>, StoreError> {
-        self.try_write(jobs, needs_ids).map_err(|source| self.error(source))
+    /// Writes these jobs, deletes those that are forgotten and, if asked, reserves ids: all of it, or nothing.
+    pub(super) fn write(
+        &mut self,
+        jobs: &[Arc<StoredJob>],
+        forgotten: &BTreeSet<u64>,
+        needs_ids: bool,
+    ) -> Result<Option<Range<u64>>, StoreError> {
+        self.try_write(jobs, forgotten, needs_ids).map_err(|source| self.error(source))
     }
 
-    fn try_write(&mut self, jobs: &[Arc<StoredJob>], needs_ids: bool) -> rusqlite::Result<Option<Range<u64>>> {
+    fn try_write(
+        &mut self,
+        jobs: &[Arc<StoredJob>],
+        forgotten: &BTreeSet<u64>,
+        needs_ids: bool,
+    ) -> rusqlite::Result<Option<Range<u64>>> {
         // An id must not come again even after a power cut, so its reservation is synced before it is given out.
         self.connection.pragma_update(None, "synchronous", if needs_ids { "FULL" } else { "NORMAL" })?;
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut newest = self.newest;
         {
             let mut put = write.prepare_cached(PUT)?;
             for job in jobs {
-                newest = newest.max(job.id);
                 put.execute(params![
                     signed(job.id),
                     job.state.name(),
@@ -153,13 +158,13 @@ impl StoreFile {
                     job.result,
                 ])?;
             }
-        }
-        if newest > self.newest {
-            write.execute(TRIM, [signed(self.kept)])?;
+            let mut delete = write.prepare_cached("DELETE FROM jobs WHERE id = ?1")?;
+            for &id in forgotten {
+                delete.execute([signed(id)])?;
+            }
         }
         let ids = if needs_ids { Some(reserve(&write)?) } else { None };
         write.commit()?;
-        self.newest = newest;
         Ok(ids)
     }
 

@@ -14,7 +14,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
@@ -161,6 +161,8 @@ struct Shared(Mutex<Desk>);
 struct Desk {
     /// Rows that have not been written, by id. Those that the thread is just writing are among them.
     waiting: BTreeMap<u64, Arc<StoredJob>>,
+    /// Jobs whose rows are to go.
+    forgotten: BTreeSet<u64>,
     /// Ids that may be given out.
     ids: Range<u64>,
     /// Those after them, once they are reserved.
@@ -187,6 +189,11 @@ impl Desk {
             job.result.clone_from(&older.result);
         }
         self.waiting.insert(job.id, Arc::new(job));
+    }
+
+    fn forget(&mut self, id: u64) {
+        self.waiting.remove(&id);
+        self.forgotten.insert(id);
     }
 
     /// Forgets what was written, but for those of which a newer row has come meanwhile.
@@ -224,9 +231,16 @@ impl Store {
     }
 
     fn open_within(path: &Path, kept: u64, limits: Limits) -> Result<(Store, Vec<StoredJob>), StoreError> {
-        let mut file = StoreFile::open(path, kept, limits)?;
-        let (ids, jobs) = file.begin()?;
-        let desk = Desk { waiting: BTreeMap::new(), ids, next_ids: None, failing: None, close_by: None };
+        let mut file = StoreFile::open(path, limits)?;
+        let (ids, jobs) = file.begin(kept)?;
+        let desk = Desk {
+            waiting: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            ids,
+            next_ids: None,
+            failing: None,
+            close_by: None,
+        };
         let shared = Arc::new(Shared(Mutex::new(desk)));
         let (asks, asked) = mpsc::sync_channel(ASKED_MAX);
         let (end, ended) = mpsc::sync_channel(1);
@@ -245,6 +259,12 @@ impl Store {
     /// Keeps a job as it now stands; never blocks.
     pub fn put(&self, job: StoredJob) {
         self.shared.lock().put(job);
+        self.look();
+    }
+
+    /// Keeps a job no longer. Which ones are, its owner alone decides; the store trims only when it opens.
+    pub fn forget(&self, id: u64) {
+        self.shared.lock().forget(id);
         self.look();
     }
 
@@ -344,18 +364,19 @@ impl Writer {
 
     /// Writes all that waits and reserves ids where they run low: all of it, or nothing.
     fn write(&mut self) {
-        let (jobs, needs_ids) = {
+        let (jobs, forgotten, needs_ids) = {
             let desk = self.shared.lock();
-            (desk.waiting.values().cloned().collect::<Vec<_>>(), desk.needs_ids())
+            (desk.waiting.values().cloned().collect::<Vec<_>>(), desk.forgotten.clone(), desk.needs_ids())
         };
-        if jobs.is_empty() && !needs_ids {
+        if jobs.is_empty() && forgotten.is_empty() && !needs_ids {
             return;
         }
-        let written = self.file.write(&jobs, needs_ids);
+        let written = self.file.write(&jobs, &forgotten, needs_ids);
         let mut desk = self.shared.lock();
         match written {
             Ok(ids) => {
                 desk.written(&jobs);
+                desk.forgotten.retain(|id| !forgotten.contains(id));
                 if ids.is_some() {
                     desk.next_ids = ids;
                 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type};
 
 use super::{duration, short};
 use crate::job::spec::ConnectionType;
@@ -20,6 +20,8 @@ use crate::load::Arrival;
 pub const TEXT_CHARS_MAX: usize = 4_096;
 /// Most characters of `recipient_variables`.
 pub const RECIPIENT_VARIABLES_CHARS_MAX: usize = 1 << 20;
+/// Recipients that a job shows one by one; of a longer list it shows the number and a digest.
+pub const RECIPIENTS_ECHOED_MAX: usize = 100;
 
 /// One kind of value.
 pub(super) trait Field: Sized {
@@ -200,6 +202,17 @@ impl Field for TargetName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientList(pub Vec<String>);
 
+impl RecipientList {
+    /// What a list looks like in a job.
+    pub(super) fn echo_schema() -> RefOr<Schema> {
+        let description = format!(
+            "The recipients; of more than {RECIPIENTS_ECHOED_MAX} their number, and the SHA-256 of all, a line each."
+        );
+        let long = digest_schema("count", "");
+        AnyOfBuilder::new().item(RecipientList::schema()).item(long).description(Some(description)).into()
+    }
+}
+
 impl Field for RecipientList {
     fn expected() -> String {
         "a list of at least one address, none with control characters".to_owned()
@@ -212,7 +225,10 @@ impl Field for RecipientList {
     }
 
     fn echo(&self) -> impl Serialize {
-        &self.0
+        match self.0.len() {
+            0..=RECIPIENTS_ECHOED_MAX => json!(self.0),
+            count => json!({ "count": count, "sha256": sha256(&self.0.join("\n")) }),
+        }
     }
 
     fn schema() -> Schema {
@@ -350,6 +366,23 @@ impl Field for Pipelining {
     }
 }
 
+/// What is shown of something that is too long to be kept for each job.
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The schema of a size, under this key, and a digest.
+fn digest_schema(size: &str, description: &str) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description((!description.is_empty()).then_some(description))
+        .property(size, ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)))
+        .property("sha256", ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{64}$")))
+        .required(size)
+        .required("sha256")
+        .build()
+}
+
 /// A whole message, header and body. Echoed as its size and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body(pub String);
@@ -357,13 +390,7 @@ pub struct Body(pub String);
 impl Body {
     /// What a body looks like in a job.
     pub(super) fn echo_schema() -> RefOr<Schema> {
-        ObjectBuilder::new()
-            .schema_type(Type::Object)
-            .description(Some("The message that was given, by its size in octets and its SHA-256 in hexadecimal."))
-            .property("bytes", ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)))
-            .property("sha256", ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{64}$")))
-            .required("bytes")
-            .required("sha256")
+        digest_schema("bytes", "The message that was given, by its size in octets and its SHA-256 in hexadecimal.")
             .into()
     }
 }
@@ -378,8 +405,7 @@ impl Field for Body {
     }
 
     fn echo(&self) -> impl Serialize {
-        let digest: String = Sha256::digest(&self.0).iter().map(|octet| format!("{octet:02x}")).collect();
-        json!({ "bytes": self.0.len(), "sha256": digest })
+        json!({ "bytes": self.0.len(), "sha256": sha256(&self.0) })
     }
 
     fn schema() -> Schema {
@@ -392,6 +418,11 @@ impl Field for Body {
 pub struct RecipientVariables(pub String);
 
 impl RecipientVariables {
+    /// What they look like in a job.
+    pub(super) fn echo_schema() -> RefOr<Schema> {
+        digest_schema("bytes", "The variables that were given, by their size in octets and their SHA-256.").into()
+    }
+
     /// Whether the text is an object of objects of scalar values (Mailgun's form), none with control characters.
     pub(super) fn is_well_formed(&self) -> bool {
         let Ok(Value::Object(recipients)) = serde_json::from_str(&self.0) else { return false };
@@ -423,7 +454,7 @@ impl Field for RecipientVariables {
     }
 
     fn echo(&self) -> impl Serialize {
-        &self.0
+        json!({ "bytes": self.0.len(), "sha256": sha256(&self.0) })
     }
 
     fn schema() -> Schema {

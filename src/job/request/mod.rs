@@ -28,8 +28,8 @@ use crate::measure::abort::AbortRule;
 use crate::measure::threshold::Threshold;
 use crate::message::{MESSAGE_BYTES_MAX, RECIPIENTS_PER_MESSAGE_MAX};
 use crate::time::duration_ns;
-pub use field::JobType;
 use field::{Body, Field, Pipelining, RecipientList, RecipientVariables, TargetName};
+pub use field::{JobType, RECIPIENTS_ECHOED_MAX};
 use load_control::List;
 
 /// Messages of a job that names neither their number nor a duration nor stages.
@@ -175,7 +175,13 @@ impl PartialSchema for JobEcho {
         if let RefOr::T(Schema::Object(object)) = &mut schema {
             object.description = Some("What was asked for: the fields that were set.".to_owned());
             object.examples.clear();
-            object.properties.insert("body".to_owned(), Body::echo_schema());
+            for (key, schema) in [
+                ("body", Body::echo_schema()),
+                ("recipient_variables", RecipientVariables::echo_schema()),
+                ("recipients", RecipientList::echo_schema()),
+            ] {
+                object.properties.insert(key.to_owned(), schema);
+            }
         }
         schema
     }

@@ -52,8 +52,8 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
         ("body", r#""""#, EMPTY, "[1]", "expected a string: a whole message, header and body, got [1]"),
         (
             "recipient_variables",
-            r#""x""#,
-            r#""x""#,
+            r#""""#,
+            EMPTY,
             r#"{"a":1}"#,
             r#"expected a string of at most 1048576 characters that is JSON itself, got {"a":1}"#,
         ),

@@ -20,7 +20,9 @@ fn foreign_pages_hosts_and_bodies_are_kept_out() {
     };
     let json = ("Content-Type", "application/json");
     assert_eq!(run(&[json, ("Host", "timecop.example.com")]), 200);
-    assert_eq!(run(&[json, ("Host", "localhost:8025"), ("Origin", "http://localhost:3000")]), 200);
+    assert_eq!(run(&[json, ("Host", "localhost:8025"), ("Origin", "http://localhost:8025")]), 200);
+    assert_eq!(run(&[json, ("Origin", "http://timecop.example.com")]), 200);
+    assert_eq!(run(&[json, ("Origin", "http://localhost:3000")]), 403, "another program's page on this machine");
     assert_eq!(run(&[json, ("Host", "attacker.example")]), 403);
     assert_eq!(run(&[json, ("Origin", "https://attacker.example")]), 403);
     assert_eq!(run(&[json, ("Origin", "null")]), 403);
@@ -94,6 +96,22 @@ fn a_body_beyond_the_cap_is_not_read() {
     stream.read_to_end(&mut answer).expect("it is answered and closed");
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_bytes_max"), "{answer}");
+}
+
+#[test]
+fn what_is_echoed_and_kept_of_a_request_is_small() {
+    let service = Service::start("");
+    let variables = format!(r#"{{"a@example.com":{{"text":"{}"}}}}"#, "x".repeat(1_000_000));
+    let recipients: Vec<String> = (0..1_000).map(|n| format!("user{n}@example.com")).collect();
+    let request = serde_json::json!({
+        "smtp_connection_type": "plain", "msg_size": 500, "messages": 3,
+        "recipient_variables": variables, "recipients": recipients,
+    });
+    let job = service.ended(&service.run(&request.to_string()));
+    assert_eq!(job["result"]["messages"]["accepted"], 3, "{job}");
+    assert!(job["job"].to_string().len() < 1_000, "{}", job["job"]);
+    assert_eq!(job["job"]["recipient_variables"]["bytes"], variables.len());
+    assert_eq!(job["job"]["recipients"]["count"], 1_000);
 }
 
 #[test]

@@ -82,6 +82,51 @@ fn a_reload_takes_new_targets_and_limits_and_leaves_running_jobs_alone() {
 }
 
 #[test]
+fn a_reload_lets_in_no_more_connections_than_the_shards_were_made_for() {
+    let service = Service::start("[hammer]\nconnections_max = 10\n");
+    let id = service.run(ENDLESS);
+    service.configure("[hammer]\nconnections_max = 1000\njobs_max = 3\n");
+    service.signal("HUP");
+    let many = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100,"connections":500}"#;
+    let refused = service.post("/v1/hammer/job.run", Some(many));
+    assert_eq!(refused.status, 422, "{refused:?}");
+    // That the reload has come shows by the other cap.
+    let others: Vec<String> =
+        (0..2).map(|_| service.run(&ENDLESS.replace(r#""connections":4"#, r#""connections":1"#))).collect();
+    poll("the reload", || (service.post("/v1/hammer/job.run", Some(many)).status == 429).then_some(()));
+    service.post(&format!("/v1/hammer/job.stop?id={}", others[0]), None);
+    service.ended(&others[0]);
+    let refused = service.post("/v1/hammer/job.run", Some(many));
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.reason().contains("connections_max"), "{refused:?}");
+    assert_eq!(service.job(&id)["state"], "running");
+}
+
+#[test]
+fn the_newest_jobs_are_kept_and_those_that_run_here_as_in_the_store() {
+    let service = Service::start("[store]\njobs_kept = 2\n");
+    let ids = |service: &Service| -> Vec<u64> {
+        let list = service.post("/v1/hammer/job.list", None).body;
+        list["Items"].as_array().expect("items").iter().map(|item| number(&item["id"])).collect()
+    };
+    let endless = service.run(ENDLESS);
+    let short: Vec<String> = (0..4)
+        .map(|_| {
+            let id = service.run(SHORT);
+            service.ended(&id);
+            id
+        })
+        .collect();
+    let kept: Vec<u64> = [&short[3], &short[2], &endless].map(|id| id.parse().expect("a decimal number")).to_vec();
+    assert_eq!(ids(&service), kept);
+    assert_eq!(service.post(&format!("/v1/hammer/job.get?id={}", short[0]), None).status, 404);
+    service.post(&format!("/v1/hammer/job.stop?id={endless}"), None);
+    poll("its end: what has ended is kept by its age", || (ids(&service) == kept[..2]).then_some(()));
+    let (_, service) = service.restart_after("KILL");
+    assert_eq!(ids(&service), kept[..2], "the store keeps the same ones");
+}
+
+#[test]
 fn a_locked_store_holds_up_no_job_and_says_so() {
     let service = Service::start("");
     let lock = rusqlite::Connection::open(service.store()).expect("the store can be opened by others");
