@@ -18,6 +18,8 @@ pub enum Phase {
     Ehlo,
     /// STARTTLS, up to the 220 (RFC 3207 §4).
     StartTls,
+    /// AUTH, the whole exchange up to the reply that ends it (RFC 4954 §4).
+    Auth,
     /// MAIL FROM (RFC 5321 §3.3).
     Mail,
     /// RCPT TO; one for each recipient.
@@ -36,12 +38,13 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in the order of a session.
-    pub const ALL: [Phase; 12] = [
+    pub const ALL: [Phase; 13] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Banner,
         Phase::Ehlo,
         Phase::StartTls,
+        Phase::Auth,
         Phase::Mail,
         Phase::Rcpt,
         Phase::Data,
@@ -52,12 +55,13 @@ impl Phase {
     ];
 
     /// The phases whose durations are measured and reported.
-    pub const MEASURED: [Phase; 9] = [
+    pub const MEASURED: [Phase; 10] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Banner,
         Phase::Ehlo,
         Phase::StartTls,
+        Phase::Auth,
         Phase::Mail,
         Phase::Rcpt,
         Phase::Data,
@@ -72,6 +76,7 @@ impl Phase {
             Phase::Banner => "banner",
             Phase::Ehlo => "ehlo",
             Phase::StartTls => "starttls",
+            Phase::Auth => "auth",
             Phase::Mail => "mail",
             Phase::Rcpt => "rcpt",
             Phase::Data => "data",

@@ -139,6 +139,8 @@ Examples:
       TLS from the first byte, for a server whose certificate this issuer has signed
   timecop hammer smtp+starttls://127.0.0.1:2525 -d 10s -c 50 --skip-verify
       STARTTLS, for a sink with a certificate of its own making
+  timecop hammer smtps://mail.example.com -m 100 --user joe --password-file joe.password
+      log in before mail is sent
   timecop hammer smtp://127.0.0.1:2525 --rate 500 -d 1m --fail-if 'p99>300ms' --fail-if 'failures>0.1%'
       a test that fails when the server is too slow
 
@@ -156,6 +158,13 @@ pub(super) struct HammerArguments {
     pub(super) load: LoadArguments,
     #[command(flatten)]
     pub(super) tls: TlsArguments,
+    /// Log in (AUTH) as this user, by the best of PLAIN, LOGIN and CRAM-MD5 that the server offers; the password is that of
+    /// --password-file, or of the environment's TIMECOP_PASSWORD
+    #[arg(long, value_name = "NAME", requires = "target", help_heading = "Login")]
+    pub(super) user: Option<String>,
+    /// File with the user's password, one line
+    #[arg(long, value_name = "FILE", requires = "user", help_heading = "Login")]
+    pub(super) password_file: Option<PathBuf>,
     /// Address of this machine that connections come from; repeat it for more, which take turns [default: the system
     /// chooses]
     #[arg(long, value_name = "IP", value_parser = ip_address, help_heading = "Run")]
@@ -366,7 +375,7 @@ Examples:
   timecop sink --listen smtps://127.0.0.1:4465 --tls-cert cert.pem --tls-key key.pem
       TLS from the first byte, with this certificate
 
-PHASE is one of banner, ehlo, starttls, mail, rcpt, data, final (the reply to the message).
+PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message).
 Exit code: 0 it was told to end; 1 its counts could not be written; 2 it could not start.";
 
 #[derive(Debug, Args)]
@@ -391,6 +400,9 @@ pub(super) struct SinkArguments {
     /// Do not offer STARTTLS
     #[arg(long)]
     pub(super) no_starttls: bool,
+    /// Take mail from these users only, once they have logged in (AUTH), which they can under TLS alone: lines user:password
+    #[arg(long, value_name = "FILE")]
+    pub(super) auth_file: Option<PathBuf>,
     /// Take mail for this domain, and none for domains not named; repeat it for more [default: all domains]
     #[arg(long, value_name = "DOMAIN")]
     pub(super) accept_domain: Vec<String>,

@@ -1,5 +1,6 @@
 //! `timecop hammer`.
 
+use std::env::VarError;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -10,6 +11,7 @@ use super::output::{JsonOutput, complain};
 use super::{
     NOT_ALL_ACCEPTED, OK, StartError, check_machine, progress, read_pem, report, resources, target, with_option,
 };
+use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
 use crate::control::signals;
@@ -21,6 +23,9 @@ use crate::message::MESSAGE_BYTES_MAX;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
 use crate::wire::smtp::server::ServerConfig;
+
+/// Where a password may stand instead of in a file.
+const PASSWORD_VARIABLE: &str = "TIMECOP_PASSWORD";
 
 /// How long a run lasts that names neither a time nor a number of messages.
 const DURATION: std::time::Duration = std::time::Duration::from_secs(10);
@@ -125,16 +130,46 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         connection: ConnectionType::Plain,
     });
     let tls_files = tls_files(&arguments.tls)?;
+    let auth = credentials(arguments.user, arguments.password_file.as_deref())?;
     arguments.source_address.iter().try_for_each(|&source| check_source(source))?;
     let raw = RawSpec {
         source_addresses: arguments.source_address,
         skip_verify: arguments.tls.skip_verify.then_some(true),
         resumption: arguments.tls.no_resumption.then_some(false),
+        auth,
         ..raw_spec(arguments.load, is_embedded)?
     };
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
     let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
     Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
+}
+
+/// Whom to log in as. A password is no argument: everybody on the machine may read those.
+fn credentials(user: Option<String>, file: Option<&Path>) -> Result<Option<Credentials>, StartError> {
+    let Some(user) = user else { return Ok(None) };
+    let password = match file {
+        Some(path) => {
+            let read =
+                config::password(path).map_err(|problem| StartError::new(format!("--password-file: {problem}")))?;
+            if read.is_open {
+                let path = path.display();
+                complain(format_args!("warning: --password-file: everybody on this machine may read {path}"));
+            }
+            read.secret
+        }
+        None => match std::env::var(PASSWORD_VARIABLE) {
+            Ok(password) => password.into(),
+            Err(VarError::NotPresent) => {
+                let wanted = format!("--user: expected --password-file, or the password in {PASSWORD_VARIABLE}");
+                return Err(StartError::new(format!("{wanted}, got neither")));
+            }
+            Err(VarError::NotUnicode(_)) => {
+                return Err(StartError::new(format!("{PASSWORD_VARIABLE}: expected UTF-8, got other octets")));
+            }
+        },
+    };
+    let credentials = Credentials::new(user, password);
+    credentials.map(Some).map_err(|error| StartError::new(format!("--user, or its password: {error}")))
 }
 
 /// Whether this machine has the address: a shard would find out only when the run has begun.

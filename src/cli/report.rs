@@ -89,6 +89,10 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
         let kinds: Vec<String> = tls.kinds.iter().map(|kind| format!("{} {}", kind.version, kind.cipher)).collect();
         write!(out, " ({})", kinds.join(", "))?;
     }
+    for kind in &report.auth {
+        let (granted, tried) = (count(kind.granted), count(kind.tried));
+        write!(out, "\n  auth         {granted} of {tried} logins granted ({})", kind.mechanism)?;
+    }
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }
 

@@ -1,7 +1,9 @@
 //! `timecop sink`.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -16,10 +18,14 @@ use crate::shard::machine::{self, Needs};
 use crate::shard::sink_service::SaveFolder;
 use crate::shard::tls::ServerTls;
 use crate::sink::{Counts, Faults, SinkSettings};
+use crate::wire::smtp::auth::Users;
 use crate::wire::smtp::server::ServerConfig;
 
 /// Where a sink listens that is not told where.
 const LISTEN: &str = "127.0.0.1:2525";
+
+/// Octets of a table of users that are read.
+const AUTH_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A shard with fewer file slots than this could not serve anybody.
 const FILES_MIN: u32 = 64;
@@ -60,6 +66,22 @@ fn announce(addresses: &[Listen], saves: bool) {
         let _ = writeln!(out, "listening on {address}");
     }
     let _ = out.flush();
+}
+
+/// The table of `--auth-file`.
+fn users(path: &Path) -> Result<Users, StartError> {
+    let wrong = |got: &dyn std::fmt::Display| StartError::new(format!("--auth-file: {}: {got}", path.display()));
+    let file = File::open(path).map_err(|error| wrong(&error))?;
+    let mut text = String::new();
+    file.take(AUTH_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| wrong(&error))?;
+    if text.len() as u64 > AUTH_FILE_BYTES_MAX {
+        return Err(wrong(&format!("expected at most {AUTH_FILE_BYTES_MAX} octets, got more")));
+    }
+    let users = Users::parse(&text).map_err(|error| wrong(&error))?;
+    if users.is_empty() {
+        return Err(wrong(&"expected lines user:password, got none"));
+    }
+    Ok(users)
 }
 
 fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
@@ -115,6 +137,14 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
     };
     let tls = tls.transpose().map_err(|error| StartError::new(with_option(&error)))?;
     let server = ServerConfig::new(&hostname, arguments.max_size, !arguments.no_pipelining);
+    let server = match &arguments.auth_file {
+        None => server,
+        Some(_) if !needs_tls => {
+            let got = "--auth-file: expected an address with smtps:// or STARTTLS to log in under, got neither";
+            return Err(StartError::new(got));
+        }
+        Some(path) => server.requiring_auth(users(path)?.into(), rand::random::<u64>),
+    };
     Ok(SinkPlan {
         listen,
         tls,

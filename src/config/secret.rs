@@ -17,10 +17,12 @@ const SECRET_BYTES_MAX: u64 = 4_096;
 const TOKEN_CHARS_MIN: usize = 16;
 
 /// A secret that was read, and what is to be said about its file.
-pub(super) struct Read {
-    pub(super) secret: SecretString,
+#[derive(Debug)]
+pub struct Read {
+    /// The secret itself, which is shown nowhere.
+    pub secret: SecretString,
     /// The file may be read by everybody.
-    pub(super) is_open: bool,
+    pub is_open: bool,
 }
 
 /// Reads the bearer token: one line of visible ASCII.
@@ -37,8 +39,8 @@ pub(super) fn token(path: &Path) -> Result<Read, String> {
     }
 }
 
-/// Reads a password: one line.
-pub(super) fn password(path: &Path) -> Result<Read, String> {
+/// Reads a password: a file of one line.
+pub fn password(path: &Path) -> Result<Read, String> {
     let read = secret(path)?;
     let password = read.secret.expose_secret();
     match !password.is_empty() && !password.contains(char::is_control) {

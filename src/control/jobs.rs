@@ -13,7 +13,7 @@ use crate::config::Limits;
 use crate::job::plan::{Circumstances, Job};
 use crate::job::record::{JobRecord, JobState};
 use crate::job::request::{JobRequest, JobType};
-use crate::job::spec::{JobSpec, SpecError};
+use crate::job::spec::{JobSpec, RawSpec, SpecError};
 use crate::measure::report::Report;
 use crate::measure::threshold::Threshold;
 use crate::shard::clock::wall_now;
@@ -168,8 +168,10 @@ impl Jobs {
         let shards = self.shards_of(&request)?;
         let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
         // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
-        let spec =
-            JobSpec::new(target.complete(request.into_raw_spec()), target.as_target(), rand::random::<u64>() >> 33)?;
+        // Whoever chose the target has seen to it that it has credentials where they are asked for.
+        let auth = request.auth.unwrap_or(false).then(|| target.credentials.clone()).flatten();
+        let raw = RawSpec { auth, ..target.complete(request.into_raw_spec()) };
+        let spec = JobSpec::new(raw, target.as_target(), rand::random::<u64>() >> 33)?;
         self.within_limits(&spec)?;
         let circumstances = Circumstances {
             now: self.pool.clock().now(),

@@ -7,20 +7,22 @@ use std::time::Duration;
 use async_channel::Sender;
 
 use crate::job::plan::Job;
-use crate::job::spec::{JobSpec, Limit};
+use crate::job::spec::{ConnectionType, JobSpec, Limit};
 use crate::job::worker::Worker;
 use crate::load::warmup::Warmup;
 use crate::measure::abort::AbortWatch;
-use crate::measure::recorder::{ConnectionCounts, Delta, MessageCounts};
+use crate::measure::recorder::{AuthKind, ConnectionCounts, Delta, MessageCounts};
 use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::{SeriesRow, Totals};
 use crate::measure::words::thousands;
 use crate::message::Conversion;
+use crate::phase::Phase;
 use crate::shard::clock::wall_now;
 use crate::shard::mailbox::Command;
 use crate::shard::pool::Pool;
 use crate::shard::tls::ClientTls;
 use crate::time::Instant;
+use crate::wire::smtp::auth::Mechanism;
 
 /// A run without a single connection by then is given up.
 pub const FIRST_CONNECTION_WITHIN: Duration = Duration::from_secs(10);
@@ -46,6 +48,10 @@ pub struct Progress {
 const SKIP_VERIFY_NOTE: &str = "THE SERVER'S CERTIFICATE WAS NOT VERIFIED (skip_verify): whoever stood between could \
      read and answer everything";
 
+/// Said where PLAIN or LOGIN was used without TLS.
+const PASSWORD_IN_CLEAR_NOTE: &str = "THE PASSWORD WENT OVER THE WIRE IN CLEAR (no TLS): whoever stood between could \
+     read it";
+
 /// Jobs at the same time that a report names; more are not counted.
 const OTHERS_MAX: usize = 100;
 
@@ -58,6 +64,10 @@ pub struct RunningJob {
     asked: Asked,
     /// The target's certificate is believed unseen.
     skip_verify: bool,
+    /// There is no TLS.
+    in_the_clear: bool,
+    /// There is no session without a login.
+    logs_in: bool,
     /// What was changed in a given message.
     conversion: Conversion,
     totals: Totals,
@@ -123,6 +133,8 @@ impl RunningJob {
             id,
             asked,
             skip_verify: spec.skip_verify,
+            in_the_clear: spec.target.connection == ConnectionType::Plain,
+            logs_in: spec.auth.is_some(),
             conversion,
             totals: Totals::new(shards.len()),
             abort_on: AbortWatch::new(&spec.abort_on),
@@ -172,8 +184,8 @@ impl RunningJob {
         }
     }
 
-    /// Gives the job up when no connection could be opened, at its beginning or after all were lost, and when a
-    /// condition says so.
+    /// Gives the job up when no connection could be opened, at its beginning or after all were lost, when every login
+    /// fails, and when a condition says so.
     pub fn look(&mut self, pool: &Pool) {
         if !self.stopping
             && !self.totals.is_finished()
@@ -186,6 +198,14 @@ impl RunningJob {
         if connections.open > 0 || connections.opened > self.last_sign.0 {
             self.last_sign = (connections.opened, now);
         }
+        if self.logs_in
+            && !self.stopping
+            && now >= self.asked.dialed + FIRST_CONNECTION_WITHIN
+            && let Some(obstacle) = self.login_obstacle()
+        {
+            let reason = format!("no login succeeded within {} s: {obstacle}", FIRST_CONNECTION_WITHIN.as_secs());
+            return self.abort(pool, reason);
+        }
         let (limit, what) = match connections.opened {
             0 => (FIRST_CONNECTION_WITHIN, "no connection could be opened within"),
             _ => (LOST_FOR, "all connections were lost and none could be opened for"),
@@ -194,6 +214,20 @@ impl RunningJob {
             let reason = format!("{what} {} s: {}", limit.as_secs(), self.commonest_obstacle());
             self.abort(pool, reason);
         }
+    }
+
+    /// Why no login has succeeded; `None` when one has, or none has failed.
+    fn login_obstacle(&self) -> Option<String> {
+        let merged = &self.totals.merged;
+        if merged.auth.iter().any(|kind| kind.granted > 0) {
+            return None;
+        }
+        let error = merged.errors.iter().filter(|error| error.phase == Phase::Auth).max_by_key(|error| error.count);
+        let refusals = merged.replies[Phase::Auth as usize].iter().filter(|reply| reply.code >= 400);
+        let refusal = refusals.max_by_key(|reply| reply.count);
+        error
+            .map(|error| format!("{} ({} times)", error.example, error.count))
+            .or_else(|| refusal.map(|reply| format!("{} {} ({} times)", reply.code, reply.example, reply.count)))
     }
 
     fn commonest_obstacle(&self) -> String {
@@ -257,6 +291,11 @@ impl RunningJob {
         report.other_jobs = self.others.iter().map(u64::to_string).collect();
         if self.skip_verify {
             report.notes.push(SKIP_VERIFY_NOTE.to_owned());
+        }
+        let shows_password =
+            |kind: &AuthKind| Mechanism::parse(kind.mechanism.as_bytes()).is_none_or(Mechanism::shows_password);
+        if self.in_the_clear && report.auth.iter().any(shows_password) {
+            report.notes.push(PASSWORD_IN_CLEAR_NOTE.to_owned());
         }
         if self.conversion.bare_lf_lines > 0 {
             let lines = self.conversion.bare_lf_lines;

@@ -92,6 +92,7 @@ impl Job {
                     ConnectionType::Tls => TlsStart::AtOnce,
                     ConnectionType::StartTls => TlsStart::StartTls,
                 },
+                auth: spec.auth.clone(),
                 pipelining: spec.pipelining,
                 timeouts: spec.timeout.map_or(Timeouts::RFC_5321, Timeouts::uniform),
             },

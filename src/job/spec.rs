@@ -17,6 +17,7 @@ use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox, RECIPIENTS_PER_MESSAGE_MAX, Recipients, ReversePath};
+use crate::wire::smtp::auth::Credentials;
 
 /// Most messages of one job.
 pub const MESSAGES_MAX: u64 = 1_000_000_000_000;
@@ -76,6 +77,8 @@ pub struct RawSpec {
     pub skip_verify: Option<bool>,
     /// Whether TLS sessions are resumed.
     pub resumption: Option<bool>,
+    /// Whom to log in as.
+    pub auth: Option<Credentials>,
     /// The first part of the run, which is shown apart.
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
@@ -237,6 +240,8 @@ pub struct JobSpec {
     pub skip_verify: bool,
     /// Whether TLS sessions are resumed.
     pub resumption: bool,
+    /// Whom to log in as, if anybody.
+    pub auth: Option<Arc<Credentials>>,
     /// The first part of the run, which is shown apart.
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
@@ -287,6 +292,7 @@ impl JobSpec {
             skip_verify: raw.skip_verify.unwrap_or(false),
             resumption: raw.resumption.unwrap_or(true),
             seed: raw.seed.unwrap_or(seed),
+            auth: raw.auth.clone().map(Arc::new),
             content: content(raw)?,
         })
     }
@@ -330,6 +336,7 @@ impl JobSpec {
             "recipients_per_message": self.recipients.per_message(),
             "messages_per_connection": self.messages_per_connection,
             "pipelining": if self.pipelining { "auto" } else { "off" },
+            "auth": self.auth.is_some(),
             "skip_verify": tls(self.skip_verify),
             "resumption": tls(self.resumption),
             "warmup": self.warmup.map(|warmup| match warmup {

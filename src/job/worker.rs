@@ -26,6 +26,8 @@ use crate::wire::smtp::reply::Class;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long a slot waits before it connects again after a failure; doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// The reply to a login with a wrong user or password (RFC 4954 §6).
+const CREDENTIALS_INVALID: u16 = 535;
 /// The longest such wait.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -82,6 +84,8 @@ struct Slot {
     sent: Instant,
     /// When the TLS handshake was begun.
     tls_begun: Instant,
+    /// When AUTH went out; [`Instant::NEVER`] until then.
+    auth_begun: Instant,
     /// Messages begun on this connection.
     served: u64,
     /// Failures since the last message that was accepted.
@@ -89,7 +93,7 @@ struct Slot {
     in_idle: bool,
     /// It has had an open connection, now or before.
     was_open: bool,
-    /// The server has taken the session: its reply to EHLO was good.
+    /// The server has taken the session: its reply to EHLO was good, and to AUTH where there is a login.
     in_session: bool,
 }
 
@@ -103,6 +107,7 @@ impl Worker {
             started: Instant::NEVER,
             sent: Instant::ZERO,
             tls_begun: Instant::NEVER,
+            auth_begun: Instant::NEVER,
             served: 0,
             failures: 0,
             in_idle: false,
@@ -212,8 +217,15 @@ impl Worker {
             let is_warm = this.ticket.map_or(self.warming, |ticket| self.job.warmup.contains(ticket));
             if let Some(reply) = handled.reply.filter(|_| !is_warm) {
                 let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));
-                self.delta.reply(reply.phase, reply.code, enhanced, reply.text);
-                self.delta.phase(reply.phase, reply.class == Class::Positive, arrived.ns_since(this.sent));
+                let (phase, positive) = (reply.phase, reply.class == Class::Positive);
+                let text = if phase == Phase::Auth { encode::fit_to_show(&self.job, reply.text) } else { reply.text };
+                self.delta.reply(phase, reply.code, enhanced, text);
+                match phase {
+                    // The whole exchange counts, once it has ended.
+                    Phase::Auth if reply.code == 334 => {}
+                    Phase::Auth => self.delta.phase(phase, positive, arrived.ns_since(this.auth_begun)),
+                    _ => self.delta.phase(phase, positive, arrived.ns_since(this.sent)),
+                }
             }
             self.drain(slot, arrived, links);
         }
@@ -266,6 +278,9 @@ impl Worker {
         let this = &mut self.slots[slot as usize];
         this.sent = sent;
         this.client.written();
+        if this.auth_begun == Instant::NEVER && this.client.phase() == Phase::Auth {
+            this.auth_begun = sent;
+        }
         if this.ticket.is_some() && this.started == Instant::NEVER {
             this.started = sent;
         }
@@ -427,7 +442,14 @@ impl Worker {
         match event {
             Event::Ready => self.ready(slot, now),
             Event::Done { class, recipients, .. } => self.done(slot, class, recipients, now),
-            Event::Refused { class, .. } => self.refused(slot, class, now),
+            Event::Refused { class, code, phase } => {
+                if (phase, code) == (Phase::Auth, CREDENTIALS_INVALID) {
+                    self.delta.error(Blame::Configuration, "credentials", phase, || {
+                        "the server does not know the user, or not by this password (535): correct them".to_owned()
+                    });
+                }
+                self.refused(slot, class, now);
+            }
             Event::Failed { phase, error } => {
                 self.delta.error(Blame::Peer, error.kind(), phase, || error.to_string());
                 self.failed(slot, now);
@@ -441,6 +463,9 @@ impl Worker {
         let this = &mut self.slots[slot as usize];
         if !this.in_session {
             this.in_session = true;
+            if let Some(mechanism) = this.client.auth_mechanism() {
+                self.delta.auth_granted(mechanism.name());
+            }
             self.gauges.held += 1;
             self.gauges.held_max = self.gauges.held_max.max(self.gauges.held);
         }

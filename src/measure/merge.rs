@@ -106,6 +106,7 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         rate_per_s: report::ratio(accepted_in_time, elapsed_s),
         bytes_sent: all().map(|report| report.bytes_sent).sum(),
         tls: Tls::new(&measured.tls),
+        auth: measured.auth.clone(),
         connections: connections(reports),
         latency_s: Latency {
             accepted: Times::new(&measured.accepted),
@@ -173,6 +174,7 @@ fn measured(reports: &[Named]) -> Result<Delta, MergeError> {
         add("accepted", &mut measured.accepted)?;
         add("other", &mut measured.other)?;
         measured.effort.turns.merge(&read("turns", Digits::Two)?);
+        measured.add_auth(&report.auth);
         measured.add_tls(report.tls.as_ref().map_or(&[], |tls| &tls.kinds));
     }
     Ok(measured)

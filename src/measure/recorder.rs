@@ -192,6 +192,17 @@ pub struct TlsKind {
     pub resumed: u64,
 }
 
+/// Logins (AUTH) by one mechanism.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AuthKind {
+    /// The mechanism's name.
+    pub mechanism: Cow<'static, str>,
+    /// How often it was begun.
+    pub tried: u64,
+    /// How often the server was content.
+    pub granted: u64,
+}
+
 /// The shard's own effort.
 #[derive(Clone, Debug)]
 pub struct Effort {
@@ -236,6 +247,8 @@ pub struct Delta {
     pub errors: Vec<ErrorKind>,
     /// TLS handshakes that came to a good end. Versions and cipher suites come from closed sets.
     pub tls: Vec<TlsKind>,
+    /// Logins. Mechanisms come from a closed set.
+    pub auth: Vec<AuthKind>,
     /// What it cost.
     pub effort: Effort,
     /// When the last message had its outcome.
@@ -261,6 +274,7 @@ impl Delta {
             replies: [const { Vec::new() }; Phase::ALL.len()],
             errors: Vec::new(),
             tls: Vec::new(),
+            auth: Vec::new(),
             effort: Effort {
                 cpu_ns: 0,
                 cpu_before_drain_ns: 0,
@@ -285,6 +299,7 @@ impl Delta {
         self.replies.iter_mut().flatten().for_each(|kind| kind.count = 0);
         self.errors.iter_mut().for_each(|kind| kind.count = 0);
         self.tls.iter_mut().for_each(|kind| (kind.full, kind.resumed) = (0, 0));
+        self.auth.iter_mut().for_each(|kind| (kind.tried, kind.granted) = (0, 0));
         self.effort.turns.clear();
         let Effort { cpu_ns, cpu_before_drain_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
         (*cpu_ns, *cpu_before_drain_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
@@ -313,6 +328,7 @@ impl Delta {
             self.error_kind(kind.blame, kind.kind.clone(), kind.phase, || kind.example.clone()).count += kind.count;
         }
         self.add_tls(&other.tls);
+        self.add_auth(&other.auth);
         self.effort.cpu_ns += other.effort.cpu_ns;
         self.effort.cpu_before_drain_ns += other.effort.cpu_before_drain_ns;
         self.effort.turns.merge(&other.effort.turns);
@@ -370,6 +386,33 @@ impl Delta {
             self.tls.len() - 1
         });
         &mut self.tls[at]
+    }
+
+    /// Counts a login that is begun.
+    pub fn auth_tried(&mut self, mechanism: &'static str) {
+        self.auth_kind(Cow::Borrowed(mechanism)).tried += 1;
+    }
+
+    /// Counts a login that was granted.
+    pub fn auth_granted(&mut self, mechanism: &'static str) {
+        self.auth_kind(Cow::Borrowed(mechanism)).granted += 1;
+    }
+
+    /// Adds what others counted of logins.
+    pub(super) fn add_auth(&mut self, kinds: &[AuthKind]) {
+        for kind in kinds {
+            let own = self.auth_kind(kind.mechanism.clone());
+            own.tried += kind.tried;
+            own.granted += kind.granted;
+        }
+    }
+
+    fn auth_kind(&mut self, mechanism: Cow<'static, str>) -> &mut AuthKind {
+        let at = self.auth.iter().position(|kind| kind.mechanism == mechanism).unwrap_or_else(|| {
+            self.auth.push(AuthKind { mechanism, tried: 0, granted: 0 });
+            self.auth.len() - 1
+        });
+        &mut self.auth[at]
     }
 
     /// Counts an error; `text` is asked for only for the first of its kind.
@@ -464,6 +507,7 @@ mod tests {
                 target.reply(Phase::Rcpt, if i % 7 == 0 { 550 } else { 250 }, Some((5, 7, (i % 3) as u16)), b"text");
                 target.phase(Phase::Rcpt, i % 7 != 0, i * 1_000);
                 target.tls("TLSv1.3", "A", i % 3 == 0);
+                target.auth_tried("PLAIN");
                 target.error(Blame::Peer, "reset", Phase::Data, || "reset".into());
                 target.message(
                     i % 5 != 0,
@@ -480,6 +524,7 @@ mod tests {
         assert_eq!(totals.replies, whole.replies);
         assert_eq!(totals.errors, whole.errors);
         assert_eq!(totals.tls, whole.tls);
+        assert_eq!(totals.auth, whole.auth);
         for (merged, seen) in totals.accepted.all().zip(whole.accepted.all()) {
             assert_eq!(merged.encode(), seen.encode());
         }

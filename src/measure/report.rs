@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::confidence::Intervals;
 use super::histogram::{LatencyHistogram, Summary};
-use super::recorder::{Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, TlsKind};
+use super::recorder::{AuthKind, Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, TlsKind};
 use super::threshold::ThresholdResult;
 use super::totals::{SeriesRow, Totals};
 use super::verdict::{LATE_NS, Verdict};
@@ -90,6 +90,9 @@ pub struct Report {
     /// TLS handshakes; absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Logins (AUTH) by mechanism; absent without any. Whose they are is not told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auth: Vec<AuthKind>,
     /// Times in seconds.
     pub latency_s: Latency,
     /// Replies by phase, code and enhanced code.
@@ -323,6 +326,7 @@ impl Report {
                 waiting_max: connections.waiting_max,
             },
             tls: Tls::new(&merged.tls),
+            auth: merged.auth.clone(),
             latency_s,
             replies: merged.replies.iter().flatten().map(Reply::new).collect(),
             errors: merged.errors.clone(),

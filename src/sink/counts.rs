@@ -19,6 +19,10 @@ pub struct Counts {
     pub tls_handshakes: u64,
     /// Those of them that resumed an earlier session.
     pub tls_resumed: u64,
+    /// Logins.
+    pub auth_granted: u64,
+    /// AUTH exchanges that ended without a login.
+    pub auth_refused: u64,
     /// Command lines, faulty ones included.
     pub commands: u64,
     /// What clients did wrong: protocol errors, time-outs, messages cut off. Injected faults and refused domains are
@@ -36,6 +40,8 @@ impl Counts {
                 self.tls_handshakes += 1;
                 self.tls_resumed += u64::from(*resumed);
             }
+            Event::Login { granted: true } => self.auth_granted += 1,
+            Event::Login { granted: false } => self.auth_refused += 1,
             Event::Command => self.commands += 1,
             Event::Error(_) => self.errors += 1,
             Event::Message { bytes, recipients, .. } => {
@@ -55,6 +61,8 @@ impl AddAssign for Counts {
         self.bytes += other.bytes;
         self.tls_handshakes += other.tls_handshakes;
         self.tls_resumed += other.tls_resumed;
+        self.auth_granted += other.auth_granted;
+        self.auth_refused += other.auth_refused;
         self.commands += other.commands;
         self.errors += other.errors;
     }

@@ -25,7 +25,7 @@ pub enum FaultError {
     },
     /// A phase that does not exist.
     #[error(
-        "expected one of the phases banner, ehlo, starttls, mail, rcpt, data, final, got {got:?}; for example {example}"
+        "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, got {got:?}; for example {example}"
     )]
     UnknownPhase {
         /// What came.
@@ -85,8 +85,8 @@ const DROP_EXAMPLE: &str = "data=1%";
 const STALL_EXAMPLE: &str = "1s@5s, which is silence for 1 s from 5 s after the start";
 
 /// The phases whose replies a fault may concern, as they are written.
-pub const FAULT_PHASES: [Phase; 7] =
-    [Phase::Banner, Phase::Ehlo, Phase::StartTls, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
+pub const FAULT_PHASES: [Phase; 8] =
+    [Phase::Banner, Phase::Ehlo, Phase::StartTls, Phase::Auth, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
 
 /// The phase in which a question is asked.
 #[inline]
@@ -95,6 +95,7 @@ pub const fn phase_of(question: &Question<'_>) -> Phase {
         Question::Connect => Phase::Banner,
         Question::Ehlo { .. } => Phase::Ehlo,
         Question::StartTls => Phase::StartTls,
+        Question::Auth { .. } => Phase::Auth,
         Question::Mail { .. } => Phase::Mail,
         Question::Rcpt { .. } => Phase::Rcpt,
         Question::Data { .. } => Phase::Data,
@@ -380,7 +381,7 @@ mod tests {
             (delay("10ms"), "expected PHASE=VALUE, got \"10ms\"; for example rcpt=10ms or final=exp:10ms"),
             (
                 delay("body=10ms"),
-                "expected one of the phases banner, ehlo, starttls, mail, rcpt, data, final, got \"body\"; for example rcpt=10ms or final=exp:10ms",
+                "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, got \"body\"; for example rcpt=10ms or final=exp:10ms",
             ),
             (
                 delay("rcpt=10"),

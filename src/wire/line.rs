@@ -60,6 +60,12 @@ impl LineScanner {
         LineScanner { partial: Vec::new(), line_bytes_max, state: State::Between }
     }
 
+    /// Another bound, from the next line on. Only between two lines.
+    pub fn set_line_bytes_max(&mut self, line_bytes_max: u32) {
+        debug_assert!(!self.is_within_line());
+        self.line_bytes_max = line_bytes_max;
+    }
+
     /// Whether the beginning of a line has arrived, but not its end.
     pub fn is_within_line(&self) -> bool {
         self.state != State::Between

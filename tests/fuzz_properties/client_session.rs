@@ -1,16 +1,23 @@
 //! The client against any replies: every split of them gives the same outputs, nothing is written after the close, and it
 //! always either waits for something that is sure to come or is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use timecop::phase::Phase;
 use timecop::time::Instant;
+use timecop::wire::smtp::auth::Credentials;
 use timecop::wire::smtp::client::{Client, ClientConfig, Event, Output, Timeouts, TlsStart, Write};
 
 use super::{SPLITS, Settings};
 
-const CONFIG: ClientConfig =
-    ClientConfig { tls: TlsStart::Never, pipelining: true, timeouts: Timeouts::uniform(Duration::from_secs(9)) };
+const CONFIG: ClientConfig = ClientConfig {
+    tls: TlsStart::Never,
+    auth: None,
+    pipelining: true,
+    timeouts: Timeouts::uniform(Duration::from_secs(9)),
+};
 /// Messages that a session is given, so that it ends.
 const MESSAGES: u32 = 3;
 
@@ -54,7 +61,9 @@ pub fn check(input: &[u8]) {
 
 impl Driver {
     fn new(settings: &Settings<'_>) -> Driver {
-        let config = ClientConfig { pipelining: settings.get(0) & 1 == 0, ..CONFIG };
+        let credentials = || Credentials::new("tim".to_owned(), SecretString::from("tanstaaftanstaaf"));
+        let auth = (settings.get(0) & 8 == 8).then(|| Arc::new(credentials().expect("a user and a password")));
+        let config = ClientConfig { pipelining: settings.get(0) & 1 == 0, auth, ..CONFIG };
         let recipients = 1 + u32::from(settings.get(0) >> 1 & 3);
         let now = Instant::from_ns(1);
         let (client, noticed) = (Client::new(), Vec::new());
@@ -68,7 +77,7 @@ impl Driver {
             is_closed: false,
             transaction: None,
         };
-        driver.client.connected(now, &config);
+        driver.client.connected(now, &driver.config);
         driver.drain();
         driver
     }
@@ -97,6 +106,11 @@ impl Driver {
                     assert!(!self.is_closed, "{write:?} after the close");
                     assert_eq!(self.transaction.is_some(), is_of_transaction(write), "{write:?} in its place");
                     self.noticed.push(Noticed::Write(write));
+                    if let Write::Auth(_) | Write::AuthAnswer = write {
+                        let mut line = Vec::new();
+                        self.client.write_auth(&mut line);
+                        assert!(line.ends_with(b"\r\n"), "there is a line to be written");
+                    }
                     // Whether a reply came before its command has left depends on the split. Here they never do.
                     self.client.written();
                 }
@@ -156,5 +170,5 @@ impl Driver {
 }
 
 fn is_of_transaction(write: Write) -> bool {
-    !matches!(write, Write::Ehlo | Write::Helo | Write::Rset | Write::Quit)
+    !matches!(write, Write::Ehlo | Write::Helo | Write::Auth(_) | Write::AuthAnswer | Write::Rset | Write::Quit)
 }

@@ -1,11 +1,12 @@
 //! The server against any octets: every split of them gives the same replies, events and questions, and memory is bounded.
 //!
 //! One thing does depend on the split, and must: octets that arrive together with DATA are refused, since the peer cannot
-//! have seen the 354. So no piece goes beyond the end of a line of DATA.
+//! have seen the 354. So no piece goes beyond the end of a line of DATA. The same holds for AUTH and its answers.
 
 use std::time::Duration;
 
 use timecop::time::Instant;
+use timecop::wire::smtp::auth::Users;
 use timecop::wire::smtp::server::{
     Answer, Decision, Event, Flow, HELD_BYTES_MAX, Policy, Question, Refusal, ServerConfig, Session,
 };
@@ -72,12 +73,23 @@ pub fn check(input: &[u8]) {
 
 fn play(settings: &Settings<'_>, octets: &[u8], split: usize) -> Seen {
     let config = ServerConfig::new("sink.example", MESSAGE_BYTES_MAX, true);
+    let asks_for_login = settings.get(2) & 1 == 1;
+    let config = match asks_for_login {
+        true => config.requiring_auth(Users::parse("tim:tanstaaftanstaaf").expect("a table").into(), || 7),
+        false => config,
+    };
     // Held replies make what a peer may send depend on time, which passes by pieces: they only may not panic.
     let hold = settings.get(1) & 1 == 1;
     let mut policy = Told { refuse: settings.get(0) % 16, hold, asked: 0, seen: Vec::new() };
     let (mut session, mut out, mut now) = (Session::new(), Vec::new(), Instant::from_ns(1));
-    let mut flow = session.connected(now, &config, &mut policy, &mut out);
-    for line in lines_of_data(octets) {
+    let mut flow = match asks_for_login {
+        true => {
+            session.secure(now, &config);
+            session.tls_ready(now, false, &config, &mut policy, &mut out)
+        }
+        false => session.connected(now, &config, &mut policy, &mut out),
+    };
+    for line in lines(octets, asks_for_login) {
         for piece in settings.pieces(line, split) {
             if flow != Flow::Continue {
                 break;
@@ -112,13 +124,13 @@ fn play(settings: &Settings<'_>, octets: &[u8], split: usize) -> Seen {
     Seen { replies, policy: policy.seen, flow }
 }
 
-/// The octets, cut behind every line that is DATA.
-fn lines_of_data(octets: &[u8]) -> Vec<&[u8]> {
+/// The octets, cut behind every line that is DATA; with logins behind each line, which may be one of an exchange.
+fn lines(octets: &[u8], cut_all: bool) -> Vec<&[u8]> {
     let (mut begin, mut line, mut lines) = (0, 0, Vec::new());
     for (at, octet) in octets.iter().enumerate() {
         if *octet == b'\n' {
             let text = octets[line..at].trim_ascii();
-            if text.eq_ignore_ascii_case(b"DATA") {
+            if cut_all || text.eq_ignore_ascii_case(b"DATA") {
                 lines.push(&octets[begin..=at]);
                 begin = at + 1;
             }

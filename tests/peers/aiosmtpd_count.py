@@ -19,7 +19,7 @@ import signal
 import ssl
 import sys
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult
 
 FRESH_FIELD = re.compile(rb"(?:Date|Message-ID):[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*", re.IGNORECASE)
 
@@ -113,6 +113,19 @@ def tls_context():
     return context
 
 
+def login_options():
+    """With AUTH=user:password clients must log in by it; AUTH_EXCLUDE names mechanisms that are not offered."""
+    if "AUTH" not in os.environ:
+        return {}
+    user, password = (part.encode() for part in os.environ["AUTH"].split(":"))
+
+    def authenticate(server, session, envelope, mechanism, data):
+        return AuthResult(success=(data.login, data.password) == (user, password), handled=False)
+
+    exclude = os.environ.get("AUTH_EXCLUDE", "").split()
+    return {"auth_required": True, "authenticator": authenticate, "auth_exclude_mechanism": exclude}
+
+
 async def main():
     port = int(sys.argv[1])
     expected = open(sys.argv[2], "rb").read() if len(sys.argv) > 2 else None
@@ -128,6 +141,7 @@ async def main():
             enable_SMTPUTF8=True,
             tls_context=tls if how == "starttls" else None,
             require_starttls=how == "starttls",
+            **login_options(),
             loop=asyncio.get_running_loop(),
         )
 

@@ -1,7 +1,8 @@
 //! timecop against real peers, each started and ended by the test that needs it: Postfix, its smtp-sink and smtp-source,
-//! aiosmtpd, swaks, openssl, Python's smtplib, Prometheus, schemathesis. A missing peer fails the test; `tools/test` installs
+//! aiosmtpd, swaks, msmtp, openssl, Python's smtplib, Prometheus, schemathesis. A missing peer fails the test; `tools/test` installs
 //! them all.
 
+mod auth;
 mod bench;
 mod control;
 mod faults;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sends messages with random content through Python's smtplib, keeping a copy of each.
 
-usage: smtplib_send.py PORT COUNT SEED DIRECTORY [tls|starttls CAFILE]
+usage: smtplib_send.py PORT COUNT SEED DIRECTORY [tls|starttls CAFILE [USER:PASSWORD [MECHANISM]]]
 
 The content has what goes wrong most easily: lines of dots and lines that begin with dots, octets above 127, empty lines,
 lines of the greatest length (998 octets, RFC 5322 section 2.1.1), and ends with and without an empty line.
@@ -42,11 +42,22 @@ def connect(port, how=None, ca_file=None):
     return client
 
 
+def log_in(client, user, mechanism=None):
+    client.ehlo()
+    client.user, client.password = user.split(":")
+    if mechanism is None:
+        client.login(client.user, client.password)
+    else:
+        client.auth(mechanism, getattr(client, "auth_" + mechanism.lower().replace("-", "_")))
+
+
 def main():
     port, count, seed = (int(argument) for argument in sys.argv[1:4])
     kept = pathlib.Path(sys.argv[4])
     chance = random.Random(seed)
-    client = connect(port, *sys.argv[5:])
+    client = connect(port, *sys.argv[5:7])
+    if len(sys.argv) > 7:
+        log_in(client, *sys.argv[7:])
     for number in range(count):
         head = f"From: <a@example.com>\r\nTo: <b@example.com>\r\nSubject: {seed}-{number}\r\n\r\n".encode()
         content = head + b"".join(line(chance) + b"\r\n" for _ in range(chance.randrange(0, 40)))

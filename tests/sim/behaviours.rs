@@ -632,3 +632,6 @@ fn a_handshake_that_does_not_end_is_given_up_and_one_that_is_broken_off_fails() 
     play.worker.closed(0, play.now, None, &mut play.links);
     assert_eq!((play.messages().failed, play.error()), (1, Some(("closed", Phase::Tls))));
 }
+
+/// Logins (AUTH).
+mod login;

@@ -271,7 +271,6 @@ impl JobRequest {
         let error = |field, expected, got: &str| Some(SpecError::new(field, expected, format!("{got}: not built yet")));
         match self {
             _ if self.job_type() != JobType::Smtp => error("Type", "smtp", self.job_type().name()),
-            JobRequest { auth: Some(true), .. } => error("auth", "false, or nothing", "true"),
             JobRequest { recipient_variables: Some(_), body: Some(_), .. } => {
                 error("recipient_variables", "none beside `body`", "some")
             }
@@ -311,6 +310,8 @@ impl JobRequest {
             source_addresses: Vec::new(),
             skip_verify: None,
             resumption: None,
+            // Those of the configured target, which a request never holds.
+            auth: None,
         }
     }
 }

@@ -269,12 +269,15 @@ fn what_is_not_built_yet_says_so() {
     let known = [
         (r#""Type":"http""#, "Type: expected smtp, got http: not built yet"),
         (r#""Type":"http.mime""#, "Type: expected smtp, got http.mime: not built yet"),
-        (r#""auth":true"#, "auth: expected false, or nothing, got true: not built yet"),
     ];
     for (more, words) in known {
         assert_eq!(request(more).unwrap().not_built_yet().unwrap().to_string(), words);
     }
-    assert_eq!(request(r#""auth":false,"skip_verify":true,"Type":null"#).unwrap().not_built_yet(), None);
+    for secured in ["tls", "starttls"] {
+        let request = parse(&format!(r#"{{"smtp_connection_type":"{secured}","msg_size":1}}"#)).unwrap();
+        assert_eq!(request.not_built_yet(), None);
+    }
+    assert_eq!(request(r#""auth":true,"skip_verify":true,"Type":null"#).unwrap().not_built_yet(), None);
 }
 
 #[test]

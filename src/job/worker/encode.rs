@@ -11,7 +11,7 @@ impl Worker {
     #[inline]
     pub(super) fn encode(&mut self, slot: u32, write: Write, now: Instant, out: &mut Outgoing) {
         let job = &*self.job;
-        let this = &self.slots[slot as usize];
+        let this = &mut self.slots[slot as usize];
         let sequence = this.ticket.map_or(0, |ticket| ticket.sequence);
         match write {
             Write::Ehlo => command::encode_ehlo(&mut out.bytes, &job.ehlo_name),
@@ -19,6 +19,12 @@ impl Worker {
             Write::Mail => encode_mail(job, &this.client, sequence, out),
             Write::Rcpt(index) => command::encode_rcpt(&mut out.bytes, job.recipients.of(sequence, index).as_bytes()),
             Write::StartTls => out.push(command::STARTTLS),
+            Write::Auth(mechanism) => {
+                self.delta.auth_tried(mechanism.name());
+                this.auth_begun = Instant::NEVER;
+                this.client.write_auth(&mut out.bytes);
+            }
+            Write::AuthAnswer => this.client.write_auth(&mut out.bytes),
             Write::Data => out.push(command::DATA),
             Write::Group => {
                 self.delta.grouped = true;
@@ -48,6 +54,14 @@ fn encode_mail(job: &Job, client: &Client, sequence: u64, out: &mut Outgoing) {
         smtputf8: offered.smtp_utf8 && job.needs_smtp_utf8,
     };
     command::encode_mail(&mut out.bytes, job.from.as_bytes(), &parameters);
+}
+
+/// A reply to AUTH, unless the server repeats in it what nobody else may read.
+pub(super) fn fit_to_show<'a>(job: &Job, text: &'a [u8]) -> &'a [u8] {
+    match job.client.auth.as_ref().is_some_and(|credentials| credentials.is_shown_by(text)) {
+        true => b"(withheld: the server repeats the password)",
+        false => text,
+    }
 }
 
 impl Job {

@@ -254,7 +254,7 @@ fn wrong_files_are_named_and_keys_never_shown() {
 fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize) -> (Option<(Phase, ClientError)>, bool) {
     let now = Instant::from_ns(1);
     let timeouts = Timeouts::uniform(Duration::from_secs(1));
-    let config = client::ClientConfig { tls: TlsStart::StartTls, pipelining: true, timeouts };
+    let config = client::ClientConfig { tls: TlsStart::StartTls, auth: None, pipelining: true, timeouts };
     let server_config = ServerConfig::new("mx.example", 1_000, true).offering_starttls();
     let mut policy = SinkPolicy::new(SinkSettings::default(), now, 1);
     let (mut client, mut session) = (Client::new(), Session::new());

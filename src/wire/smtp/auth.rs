@@ -6,6 +6,8 @@
 //! [`ClientExchange`] writes the client's lines, [`ServerExchange`] judges them against a table of [`Users`]. Neither
 //! keeps a password, and what holds one on its way to the wire is wiped.
 
+mod command;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -20,6 +22,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
+pub use command::Auth;
+
 /// Longest line of an exchange, in octets without its CRLF (RFC 4954 §4: 12288 with it).
 pub const EXCHANGE_LINE_BYTES_MAX: usize = 12_286;
 /// Longest AUTH command, in octets with its CRLF: the limit of all commands (RFC 5321 §4.5.3.1.4).
@@ -31,6 +35,9 @@ pub const USERS_MAX: usize = 100_000;
 
 /// Ends an exchange before its time (RFC 4954 §4); the server answers 501.
 pub const CANCEL: &[u8] = b"*\r\n";
+
+/// So much of an encoded password or response gives it away.
+const SHOWN_CHARS: usize = 8;
 
 /// LOGIN's prompts, `Username:` and `Password:`.
 const LOGIN_USER: &[u8] = b"VXNlcm5hbWU6";
@@ -152,6 +159,15 @@ impl Credentials {
     /// The password, which is shown nowhere.
     pub fn password(&self) -> &SecretString {
         &self.password
+    }
+
+    /// Whether a text holds the password, or the beginning of what PLAIN and LOGIN make of it: some servers repeat a
+    /// line that they do not like.
+    pub fn is_shown_by(&self, text: &[u8]) -> bool {
+        let password = self.password_bytes();
+        let holds = |part: &[u8]| memchr::memmem::find(text, part).is_some();
+        let beginning = |line: &str| holds(&line.as_bytes()[..line.len().min(SHOWN_CHARS)]);
+        holds(password) || beginning(&encoded(password)) || beginning(&plain_response(self))
     }
 
     fn password_bytes(&self) -> &[u8] {

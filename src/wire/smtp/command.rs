@@ -1,6 +1,8 @@
 //! SMTP command lines (RFC 5321 §4.1): parsed by the server, written by the client, neither with an allocation or a
 //! format call.
 
+use super::auth::Auth;
+
 /// DATA, ready to be sent.
 pub const DATA: &[u8] = b"DATA\r\n";
 /// RSET, ready to be sent.
@@ -48,6 +50,8 @@ pub enum Command<'a> {
     Quit,
     /// STARTTLS (RFC 3207).
     StartTls,
+    /// AUTH (RFC 4954).
+    Auth(Auth<'a>),
 }
 
 /// MAIL FROM and its parameters.
@@ -167,7 +171,8 @@ pub fn parse(line: &[u8]) -> Result<Command<'_>, CommandError> {
         b"HELP" => Ok(Command::Help),
         b"VRFY" if argument.is_empty() => Err(CommandError::MissingArgument),
         b"VRFY" => Ok(Command::Vrfy),
-        b"AUTH" | b"BDAT" | b"EXPN" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
+        b"AUTH" => Ok(Command::Auth(Auth::parse(argument))),
+        b"BDAT" | b"EXPN" | b"ETRN" | b"TURN" => Err(CommandError::NotImplemented),
         _ => Err(CommandError::Unknown),
     }
 }
@@ -499,7 +504,7 @@ mod tests {
             ("VRFY", Err(CommandError::MissingArgument)),
             ("StartTLS", Ok(Command::StartTls)),
             ("STARTTLS now", Err(CommandError::UnexpectedArgument)),
-            ("AUTH PLAIN AGEAYg==", Err(CommandError::NotImplemented)),
+            ("auth login", Ok(Command::Auth(Auth::parse(b"LOGIN")))),
             ("bdat 99999999999999999999 LAST", Err(CommandError::NotImplemented)),
             ("ETRN x", Err(CommandError::NotImplemented)),
             ("", Err(CommandError::Unknown)),

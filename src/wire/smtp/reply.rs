@@ -3,6 +3,8 @@
 use memchr::memchr;
 use thiserror::Error;
 
+use super::auth::Offered;
+
 /// Whether a reply means success, try later, or never (RFC 5321 §4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -135,6 +137,8 @@ pub struct Capabilities {
     pub starttls: bool,
     /// ENHANCEDSTATUSCODES (RFC 2034).
     pub enhanced_status_codes: bool,
+    /// The mechanisms of AUTH (RFC 4954).
+    pub auth: Offered,
 }
 
 impl Capabilities {
@@ -159,6 +163,8 @@ impl Capabilities {
             self.starttls = true;
         } else if keyword.eq_ignore_ascii_case(b"ENHANCEDSTATUSCODES") {
             self.enhanced_status_codes = true;
+        } else if keyword.eq_ignore_ascii_case(b"AUTH") {
+            self.auth.note(value);
         }
     }
 }
@@ -202,7 +208,10 @@ mod tests {
         for line in ["pipelining", "SIZE 52428800", "8BITMIME", "XCLIENT NAME ADDR", "AUTH PLAIN LOGIN"] {
             capabilities.note(line.as_bytes());
         }
+        let mut auth = Offered::default();
+        auth.note(b"LOGIN PLAIN");
         let expected = Capabilities {
+            auth,
             pipelining: true,
             size: true,
             message_bytes_max: Some(52_428_800),

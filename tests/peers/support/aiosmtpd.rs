@@ -28,6 +28,15 @@ impl Aiosmtpd {
         })
     }
 
+    /// Starts it so that it offers STARTTLS and takes no mail but from this user, `user:password`. Mechanisms of `exclude`
+    /// are not offered.
+    pub fn asking_for_login(certificate: &Certificate, user: &str, exclude: &str) -> Aiosmtpd {
+        Aiosmtpd::launch(|command| {
+            command.env("TLS", "starttls").env("TLS_CERT", certificate.file()).env("TLS_KEY", certificate.key_file());
+            command.env("AUTH", user).env("AUTH_EXCLUDE", exclude)
+        })
+    }
+
     fn launch(settle: impl FnOnce(&mut Command) -> &mut Command) -> Aiosmtpd {
         let port = Port::claim();
         let mut command = python();

@@ -42,9 +42,23 @@ pub struct Postfix {
 impl Postfix {
     /// Starts an instance that accepts mail for example.com; `settings` go to the end of its main.cf.
     pub fn start(settings: &str) -> Postfix {
+        Postfix::launch(settings, None)
+    }
+
+    /// As [`Postfix::start`]; Cyrus SASL, by which its clients log in, has these settings.
+    pub fn asking_for_login(settings: &str, sasl: &str) -> Postfix {
+        Postfix::launch(settings, Some(sasl))
+    }
+
+    fn launch(settings: &str, sasl: Option<&str>) -> Postfix {
         let dir = tempfile::Builder::new().prefix("timecop-postfix-").tempdir().expect("a temporary folder");
         let port = Port::claim();
         lay_out(dir.path(), port.number(), settings);
+        if let Some(sasl) = sasl {
+            // Debian's Postfix looks nowhere else.
+            fs::create_dir(dir.path().join("conf/sasl")).expect("a folder in ours");
+            fs::write(dir.path().join("conf/sasl/smtpd.conf"), sasl).expect("a file in our folder");
+        }
         let postfix = Postfix { dir, port };
         postfix.control("start");
         poll("Postfix on its port", || {

@@ -1,5 +1,5 @@
-//! The client's side of an SMTP session as a machine without I/O (RFC 5321, with PIPELINING of RFC 2920 and STARTTLS of
-//! RFC 3207).
+//! The client's side of an SMTP session as a machine without I/O (RFC 5321, with PIPELINING of RFC 2920, STARTTLS of
+//! RFC 3207 and AUTH of RFC 4954).
 //!
 //! Feed it with [`Client::handle`] and its siblings, then drain [`Client::poll_output`] until it says
 //! [`Output::Wait`] or [`Output::Close`]. It says *what* is to be written; the driver, who knows the message, turns
@@ -9,14 +9,17 @@
 //! TLS is the driver's affair: told by [`Output::StartTls`] it begins the handshake, calls [`Client::tls_ready`] at its
 //! end, and from the output on hands in what it has deciphered.
 
+mod login;
 mod session;
 mod transaction;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use self::session::{Dialogue, State};
+use super::auth::{ChallengeError, Credentials, Mechanism};
 use super::reply::{Capabilities, Class, EnhancedCode, ReplyError, ReplyLine};
 use crate::phase::Phase;
 use crate::time::Instant;
@@ -41,6 +44,8 @@ pub struct Timeouts {
     pub ehlo: Duration,
     /// For STARTTLS, for which RFC 5321 names none.
     pub starttls: Duration,
+    /// For each reply of an AUTH exchange, for which RFC 4954 names none.
+    pub auth: Duration,
     /// For MAIL.
     pub mail: Duration,
     /// For each RCPT.
@@ -62,6 +67,7 @@ impl Timeouts {
         tls: Duration::from_secs(300),
         ehlo: Duration::from_secs(300),
         starttls: Duration::from_secs(300),
+        auth: Duration::from_secs(300),
         mail: Duration::from_secs(300),
         rcpt: Duration::from_secs(300),
         data: Duration::from_secs(120),
@@ -78,6 +84,7 @@ impl Timeouts {
             tls: limit,
             ehlo: limit,
             starttls: limit,
+            auth: limit,
             mail: limit,
             rcpt: limit,
             data: limit,
@@ -101,10 +108,13 @@ pub enum TlsStart {
 }
 
 /// How all sessions of a job talk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// When TLS begins.
     pub tls: TlsStart,
+    /// Whom to log in as. Without TLS that is done only where it never begins ([`TlsStart::Never`]): with
+    /// [`TlsStart::StartTls`] there is no session in the clear.
+    pub auth: Option<Arc<Credentials>>,
     /// Use PIPELINING where the server offers it.
     pub pipelining: bool,
     /// Limits of every reply.
@@ -120,6 +130,10 @@ pub enum Write {
     Helo,
     /// STARTTLS.
     StartTls,
+    /// AUTH by this mechanism; [`Client::write_auth`] has the line.
+    Auth(Mechanism),
+    /// The answer to a challenge; [`Client::write_auth`] has the line.
+    AuthAnswer,
     /// MAIL alone.
     Mail,
     /// RCPT for the recipient with this index.
@@ -173,10 +187,12 @@ pub enum Event {
         /// The fate of each recipient.
         recipients: RecipientTally,
     },
-    /// The server does not want the session: a 4xx or 5xx to the greeting, EHLO, RSET or out of turn.
+    /// The server does not want the session: a 4xx or 5xx to the greeting, EHLO, AUTH, RSET or out of turn.
     Refused {
         /// [`Class::Transient`] or [`Class::Permanent`].
         class: Class,
+        /// The reply's code.
+        code: u16,
         /// Where it said so.
         phase: Phase,
     },
@@ -222,6 +238,12 @@ pub enum ClientError {
     /// Octets in the clear behind the 220 to STARTTLS (RFC 3207 §4.2): somebody wants them taken for the server's words.
     #[error("octets in the clear behind the reply to STARTTLS, where only TLS may follow")]
     Injection,
+    /// There are credentials and no mechanism that they can be used with.
+    #[error("the server offers none of AUTH PLAIN, LOGIN and CRAM-MD5, and without a login nothing is sent")]
+    AuthNotOffered,
+    /// A challenge of AUTH that has no answer.
+    #[error("AUTH: {0}")]
+    Challenge(ChallengeError),
     /// A reply that nothing had asked for, or that came before its command had left.
     #[error("a reply without a command, code {0}")]
     Unsolicited(u16),
@@ -234,6 +256,7 @@ impl ClientError {
             ClientError::Closed => "closed",
             ClientError::TimedOut => "timeout",
             ClientError::StartTlsNotOffered => "not_offered",
+            ClientError::AuthNotOffered => "auth_not_offered",
             ClientError::StartTlsRefused(_) => "not_granted",
             ClientError::Injection => "injection",
             _ => "protocol",
@@ -359,6 +382,18 @@ impl Client {
     #[inline]
     pub fn written(&mut self) {
         self.dialogue.unsent = false;
+    }
+
+    /// Appends the line of [`Write::Auth`] or [`Write::AuthAnswer`], with its CRLF. It may hold a password.
+    pub fn write_auth(&mut self, out: &mut Vec<u8>) {
+        if let Some(login) = &mut self.dialogue.login {
+            login.write(out);
+        }
+    }
+
+    /// How the client logs in, or has; `None` without a login.
+    pub fn auth_mechanism(&self) -> Option<Mechanism> {
+        self.dialogue.login.as_ref().map(|login| login.mechanism())
     }
 
     /// Ends the session in good order; only after [`Event::Ready`].

@@ -1,5 +1,6 @@
 //! The session around the transactions: greeting, EHLO, and what a reply means by the state that waits for it.
 
+use super::login::Login;
 use super::transaction::Transaction;
 use super::{ClientConfig, ClientError, Event, Output, REPLY_LINES_MAX, Reply, TlsStart, Write};
 use crate::phase::Phase;
@@ -17,6 +18,7 @@ pub(super) enum State {
     Ehlo,
     Helo,
     StartTls,
+    Auth,
     Ready,
     Mail,
     Rcpt,
@@ -35,6 +37,7 @@ impl State {
             State::Greeting => Phase::Banner,
             State::Ehlo | State::Helo => Phase::Ehlo,
             State::StartTls => Phase::StartTls,
+            State::Auth => Phase::Auth,
             State::Ready | State::Over => Phase::Idle,
             State::Mail => Phase::Mail,
             State::Rcpt => Phase::Rcpt,
@@ -62,7 +65,9 @@ pub(super) struct Dialogue {
     /// [`Output::StartTls`] is due.
     start_tls: bool,
     /// TLS protects the session.
-    secured: bool,
+    pub(super) secured: bool,
+    /// AUTH, from its command on.
+    pub(super) login: Option<Box<Login>>,
     lines: u32,
     code: u16,
     /// Text of the first line of a reply of several lines, kept only for 4xx and 5xx.
@@ -82,6 +87,7 @@ impl Dialogue {
             ready: false,
             start_tls: false,
             secured: false,
+            login: None,
             lines: 0,
             code: 0,
             first_text: Vec::new(),
@@ -163,8 +169,8 @@ impl Dialogue {
         self.close();
     }
 
-    fn refuse(&mut self, class: Class) {
-        self.event = Some(Event::Refused { class, phase: self.state.phase() });
+    pub(super) fn refuse(&mut self, class: Class, code: u16) {
+        self.event = Some(Event::Refused { class, code, phase: self.state.phase() });
         self.close();
     }
 
@@ -206,7 +212,7 @@ impl Dialogue {
         if self.state == State::StartTls && line.code == 220 && more_follows {
             self.fail(ClientError::Injection);
         } else {
-            self.reply(now, line.code, line.class(), config);
+            self.reply(now, line, config);
         }
         let first = if lines > 1 && line.code >= 400 { ReplyLine { text: &self.first_text, ..line } } else { line };
         let (enhanced, text) = first.enhanced();
@@ -225,12 +231,14 @@ impl Dialogue {
 
     /// The reply to what the state waits for is complete.
     #[inline]
-    fn reply(&mut self, now: Instant, code: u16, class: Class, config: &ClientConfig) {
+    fn reply(&mut self, now: Instant, line: ReplyLine<'_>, config: &ClientConfig) {
+        let (code, class) = (line.code, line.class());
         match self.state {
             State::Mail => self.mail_replied(now, code, class, config),
             State::Rcpt => self.rcpt_replied(now, code, class, config),
             State::Data => self.data_replied(now, code, class, config),
             State::Message => self.message_replied(code, class),
+            State::Auth => self.auth_replied(now, line, config),
             _ => self.session_replied(now, code, class, config),
         }
     }
@@ -249,11 +257,12 @@ impl Dialogue {
                 self.write = Some(Write::Helo);
                 self.await_reply(State::Helo, now + config.timeouts.ehlo);
             }
-            (State::Ehlo | State::Helo | State::Rset, Class::Positive) if code == 250 => self.become_ready(),
+            (State::Ehlo | State::Helo, Class::Positive) if code == 250 => self.log_in(now, config),
+            (State::Rset, Class::Positive) if code == 250 => self.become_ready(),
             (State::Quit, _) => self.close(),
             (State::Ready, Class::Positive) => self.fail(ClientError::Unsolicited(code)),
             (_, Class::Positive) => self.fail(ClientError::UnexpectedCode(code)),
-            (_, class) => self.refuse(class),
+            (_, class) => self.refuse(class, code),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What all sessions of a server have in common.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::wire::smtp::auth::{Mechanism, Users};
 
 /// The settings of a server. Made once, lent to every call of a session.
 #[derive(Clone, Debug)]
@@ -18,8 +21,11 @@ pub struct ServerConfig {
     pub data_timeout: Duration,
     greeting: Box<[u8]>,
     ehlo: Box<[u8]>,
-    /// With STARTTLS in it, where that is offered.
-    ehlo_in_the_clear: Option<Box<[u8]>>,
+    /// The reply to EHLO where TLS does not protect the session: with STARTTLS, where that is offered, and without AUTH.
+    ehlo_in_the_clear: Box<[u8]>,
+    starttls: bool,
+    /// Who may send mail; everybody where there is no such table.
+    pub(super) logins: Option<Logins>,
     helo: Box<[u8]>,
 }
 
@@ -41,22 +47,30 @@ impl ServerConfig {
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(10 * 60),
             greeting: format!("220 {hostname} ESMTP\r\n").into_bytes().into(),
-            ehlo: ehlo.into_bytes().into(),
-            ehlo_in_the_clear: None,
+            ehlo: ehlo.as_bytes().into(),
+            ehlo_in_the_clear: ehlo.into_bytes().into(),
+            starttls: false,
+            logins: None,
             helo: format!("250 {hostname}\r\n").into_bytes().into(),
         }
     }
 
     /// The same server, which offers STARTTLS in sessions that TLS does not protect yet.
     pub fn offering_starttls(self) -> ServerConfig {
-        let first_line = self.ehlo.iter().position(|&octet| octet == b'\n').map_or(0, |at| at + 1);
-        let (name, offers) = self.ehlo.split_at(first_line);
-        let ehlo_in_the_clear = Some([name, b"250-STARTTLS\r\n", offers].concat().into());
-        ServerConfig { ehlo_in_the_clear, ..self }
+        let ehlo_in_the_clear = with_line(&self.ehlo_in_the_clear, b"250-STARTTLS\r\n");
+        ServerConfig { ehlo_in_the_clear, starttls: true, ..self }
+    }
+
+    /// The same server, which takes mail from these users alone, once they have logged in, which they can under TLS alone.
+    /// `nonce` gives an unpredictable number each time: CRAM-MD5's challenges are made of them.
+    pub fn requiring_auth(self, users: Arc<Users>, nonce: fn() -> u64) -> ServerConfig {
+        let names = Mechanism::ALL.map(Mechanism::name).join(" ");
+        let ehlo = with_line(&self.ehlo, format!("250-AUTH {names}\r\n").as_bytes());
+        ServerConfig { ehlo, logins: Some(Logins { users, nonce }), ..self }
     }
 
     pub(super) fn offers_starttls(&self) -> bool {
-        self.ehlo_in_the_clear.is_some()
+        self.starttls
     }
 
     pub(super) fn greeting(&self) -> &[u8] {
@@ -65,10 +79,33 @@ impl ServerConfig {
 
     /// The reply to EHLO, under TLS or not.
     pub(super) fn ehlo(&self, secured: bool) -> &[u8] {
-        self.ehlo_in_the_clear.as_deref().filter(|_| !secured).unwrap_or(&self.ehlo)
+        if secured { &self.ehlo } else { &self.ehlo_in_the_clear }
     }
 
     pub(super) fn helo(&self) -> &[u8] {
         &self.helo
     }
+
+    fn hostname(&self) -> &str {
+        // The reply to HELO is the code and the name.
+        self.helo.get(4..).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default().trim_end()
+    }
+
+    /// A challenge that no session had before, as CRAM-MD5 wants it (RFC 2195 §2).
+    pub(super) fn challenge(&self, logins: &Logins) -> String {
+        format!("<{}.{}@{}>", (logins.nonce)(), (logins.nonce)(), self.hostname())
+    }
+}
+
+/// Who may log in.
+#[derive(Clone, Debug)]
+pub(super) struct Logins {
+    pub(super) users: Arc<Users>,
+    nonce: fn() -> u64,
+}
+
+/// A reply of several lines with one more behind its first.
+fn with_line(reply: &[u8], line: &[u8]) -> Box<[u8]> {
+    let first = reply.iter().position(|&octet| octet == b'\n').map_or(0, |at| at + 1);
+    [&reply[..first], line, &reply[first..]].concat().into()
 }

@@ -8,10 +8,12 @@
 
 mod config;
 mod held;
+mod login;
 mod policy;
 mod session;
 
 pub use config::ServerConfig;
 pub use held::HELD_BYTES_MAX;
+pub use login::AUTH_FAILURES_MAX;
 pub use policy::{Answer, Decision, Event, Policy, Question, Refusal, SessionError};
 pub use session::{DATA_BYTES_A_SECOND_MIN, Flow, LINE_BYTES_MAX, Session};

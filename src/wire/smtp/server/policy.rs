@@ -40,6 +40,11 @@ pub enum Question<'a> {
     },
     /// To go on under TLS (RFC 3207).
     StartTls,
+    /// To be let in, which its password has earned it (RFC 4954).
+    Auth {
+        /// Its name.
+        user: &'a str,
+    },
     /// To begin a transaction.
     Mail {
         /// Without angle brackets; empty for the null reverse-path.
@@ -134,6 +139,11 @@ pub enum Event {
     Secured {
         /// It resumed an earlier session.
         resumed: bool,
+    },
+    /// An AUTH exchange came to its end.
+    Login {
+        /// The client is logged in; else it was refused, or the exchange was none.
+        granted: bool,
     },
     /// A line arrived where a command was due, whatever it was.
     Command,

@@ -1,9 +1,11 @@
 //! The session itself.
 
 use super::held::Held;
+use super::login::Login;
 use super::{Answer, Decision, Event, Policy, Question, Refusal, ServerConfig, SessionError};
 use crate::time::Instant;
 use crate::wire::line::{LineError, LineScanner};
+use crate::wire::smtp::auth::EXCHANGE_LINE_BYTES_MAX;
 use crate::wire::smtp::command::{self, Command, Mail, Rcpt};
 use crate::wire::smtp::data::{DataDecoder, End};
 use std::time::Duration;
@@ -32,8 +34,9 @@ const LINE_FAULT: &[u8] = b"500 5.5.2 bare CR, bare LF or NUL in a command, clos
 const REFUSED: &[u8] = b"503 5.5.1 no service here, expected QUIT\r\n";
 const NO_STARTTLS: &[u8] = b"502 5.5.1 STARTTLS is not offered\r\n";
 const SECURED: &[u8] = b"503 5.5.1 TLS is in use already\r\n";
-const NO_EHLO: &[u8] = b"503 5.5.1 expected EHLO or HELO first\r\n";
-const NESTED_MAIL: &[u8] = b"503 5.5.1 transaction open, expected RCPT, DATA or RSET\r\n";
+const NO_AUTH: &[u8] = b"530 5.7.0 authentication required\r\n";
+pub(super) const NO_EHLO: &[u8] = b"503 5.5.1 expected EHLO or HELO first\r\n";
+pub(super) const NESTED_MAIL: &[u8] = b"503 5.5.1 transaction open, expected RCPT, DATA or RSET\r\n";
 const NO_MAIL: &[u8] = b"503 5.5.1 expected MAIL first\r\n";
 const NEEDS_UTF8: &[u8] = b"553 5.6.7 recipient address beyond ASCII: expected SMTPUTF8 in MAIL\r\n";
 const DATA_FAULT: &[u8] = b"550 5.6.0 bare CR, bare LF or NUL in the message\r\n";
@@ -57,7 +60,7 @@ pub enum Flow {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// The TLS handshake is under way: of a new connection, or behind STARTTLS.
     Handshake { greeted: bool },
     /// 220 to STARTTLS was queued: not an octet in the clear may follow.
@@ -72,6 +75,8 @@ enum State {
     Ready,
     /// MAIL was accepted.
     Transaction,
+    /// 334 was queued: an answer of the AUTH exchange follows.
+    Auth,
     /// 354 was queued: a message follows.
     Data,
     /// The connection closes when all held replies have gone out. Whatever arrives is ignored.
@@ -84,7 +89,7 @@ enum State {
 /// content is collected.
 #[derive(Debug)]
 pub struct Session {
-    scanner: LineScanner,
+    pub(super) scanner: LineScanner,
     decoder: DataDecoder,
     /// The beginning of the current message, if the policy wants it.
     content: Vec<u8>,
@@ -94,20 +99,22 @@ pub struct Session {
     silence_deadline: Instant,
     recipients: u32,
     errors: u32,
-    state: State,
+    pub(super) state: State,
     smtputf8: bool,
     /// TLS protects the session.
-    secured: bool,
+    pub(super) secured: bool,
+    /// Made by the first AUTH.
+    pub(super) login: Option<Box<Login>>,
     /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
     /// of place through no fault of its own (RFC 2920 §3.1).
     refused: bool,
 }
 
 /// The arguments of one call.
-struct Turn<'a, P> {
-    now: Instant,
-    config: &'a ServerConfig,
-    policy: &'a mut P,
+pub(super) struct Turn<'a, P> {
+    pub(super) now: Instant,
+    pub(super) config: &'a ServerConfig,
+    pub(super) policy: &'a mut P,
     out: &'a mut Vec<u8>,
 }
 
@@ -131,6 +138,7 @@ impl Session {
             state: State::Greeting,
             smtputf8: false,
             secured: false,
+            login: None,
             refused: false,
         }
     }
@@ -203,10 +211,10 @@ impl Session {
         let mut turn = Turn { now, config, policy, out };
         self.release(&mut turn);
         if !bytes.is_empty()
-            && matches!(self.state, State::Greeting | State::Data | State::StartTls)
+            && matches!(self.state, State::Greeting | State::Data | State::StartTls | State::Auth)
             && self.is_holding()
         {
-            // The peer cannot have seen the greeting, the 354 or the 220: it is taken back.
+            // The peer cannot have seen the greeting, the 354, the 220 or the 334: it is taken back.
             if let Some(held) = &mut self.held {
                 held.retract_last();
             }
@@ -220,6 +228,7 @@ impl Session {
             let (consumed, whole) = match self.state {
                 State::Closing | State::Dropped | State::StartTls | State::Handshake { .. } => break,
                 State::Data => self.take_data(&mut turn, rest),
+                State::Auth => self.take_answer(&mut turn, rest),
                 _ => self.take_line(&mut turn, rest),
             };
             completed |= whole;
@@ -313,6 +322,9 @@ impl Session {
             }
         }
         self.scanner = scanner;
+        if self.state == State::Auth {
+            self.scanner.set_line_bytes_max(EXCHANGE_LINE_BYTES_MAX as u32);
+        }
         (consumed, whole)
     }
 
@@ -335,6 +347,7 @@ impl Session {
             Command::Noop => self.reply(turn, OK),
             Command::Vrfy => self.reply(turn, VRFY_OK),
             Command::Help => self.reply(turn, HELP_OK),
+            Command::Auth(auth) => self.auth(turn, auth, more_follows),
             Command::StartTls => self.starttls(turn, more_follows),
             Command::Quit => self.close(turn, QUIT_OK),
         }
@@ -376,6 +389,9 @@ impl Session {
             _ => return self.error(turn, SessionError::Sequence, NO_EHLO),
         }
         self.refused = true;
+        if turn.config.logins.is_some() && !self.is_logged_in() {
+            return self.error(turn, SessionError::Sequence, NO_AUTH);
+        }
         let size = mail.parameters.size;
         if size.is_some_and(|size| size > turn.config.message_bytes_max) {
             turn.policy.observe(Event::Error(SessionError::TooLarge));
@@ -485,7 +501,7 @@ impl Session {
 
     /// Carries out a decision; true if it is yes and its reply is under way.
     #[inline]
-    fn answer<P: Policy>(&mut self, turn: &mut Turn<'_, P>, decision: Decision, accepted: &[u8]) -> bool {
+    pub(super) fn answer<P: Policy>(&mut self, turn: &mut Turn<'_, P>, decision: Decision, accepted: &[u8]) -> bool {
         match decision.answer {
             Answer::Accept => {
                 self.reply_after(turn, decision.hold, accepted);
@@ -511,7 +527,7 @@ impl Session {
     }
 
     #[inline]
-    fn reply<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
+    pub(super) fn reply<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
         self.reply_after(turn, Duration::ZERO, line);
     }
 
@@ -531,7 +547,7 @@ impl Session {
 
     /// A protocol error, for which the peer gets `line`, unless it has made too many.
     #[cold]
-    fn error<P: Policy>(&mut self, turn: &mut Turn<'_, P>, error: SessionError, line: &[u8]) {
+    pub(super) fn error<P: Policy>(&mut self, turn: &mut Turn<'_, P>, error: SessionError, line: &[u8]) {
         turn.policy.observe(Event::Error(error));
         self.errors += 1;
         if self.errors > turn.config.errors_max {
@@ -552,13 +568,13 @@ impl Session {
     }
 
     #[cold]
-    fn too_early<P: Policy>(&mut self, turn: &mut Turn<'_, P>) {
+    pub(super) fn too_early<P: Policy>(&mut self, turn: &mut Turn<'_, P>) {
         turn.policy.observe(Event::Error(SessionError::TooEarly));
         self.close(turn, TOO_EARLY);
     }
 
     /// A last reply, after which the connection is closed.
-    fn close<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
+    pub(super) fn close<P: Policy>(&mut self, turn: &mut Turn<'_, P>, line: &[u8]) {
         self.close_after(turn, Duration::ZERO, line);
     }
 

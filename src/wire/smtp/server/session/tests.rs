@@ -1,6 +1,7 @@
 //! What a session answers, and what it does not.
 
 use super::*;
+use crate::wire::smtp::auth::Users;
 use crate::wire::smtp::server::HELD_BYTES_MAX;
 use proptest::prelude::*;
 
@@ -571,3 +572,5 @@ fn a_handshake_that_fails_or_takes_too_long_drops_the_session_without_a_word() {
     assert_eq!(bench.session.tls_failed(&mut bench.policy), Flow::Drop);
     assert_eq!(bench.errors(), [SessionError::Tls]);
 }
+
+mod login;
