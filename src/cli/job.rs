@@ -241,5 +241,5 @@ fn parse<T: for<'a> Deserialize<'a>>(answer: &str) -> Result<T, StartError> {
 }
 
 fn escaped(id: &str) -> String {
-    url::form_urlencoded::byte_serialize(id.as_bytes()).collect()
+    form_urlencoded::byte_serialize(id.as_bytes()).collect()
 }

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use form_urlencoded;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode, header};
 use serde_json::value::RawValue;
-use url::form_urlencoded;
 
 use super::http::{Refusal, Request, Response, reason, shown};
 use super::openapi;

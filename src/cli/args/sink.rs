@@ -1,0 +1,100 @@
+//! `timecop sink`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::value::{Cpus, cpus, whole_number};
+use crate::control::sink::Listen;
+use crate::sink::{Capacity, PhaseDelay, PhaseDrop, PhaseReply, Stall};
+
+const SINK_EXAMPLES: &str = "\
+Examples:
+  timecop sink --listen 127.0.0.1:2525
+      accept all mail at full speed; Ctrl-C ends it and prints what arrived
+  timecop sink --listen 127.0.0.1:2525 --delay final=exp:10ms --reply rcpt=451,5%
+      accept messages after 10 ms on average, and defer one recipient in twenty
+  timecop sink --listen 127.0.0.1:2525 --capacity 5000/s
+      accept 5,000 messages a second and let the others wait, so that a search has something known to find
+  timecop sink --listen 127.0.0.1:2525 --save /tmp/mail
+      write each message to a file, to look at it
+  timecop sink --listen smtps://127.0.0.1:4465 --tls-cert cert.pem --tls-key key.pem
+      TLS from the first byte, with this certificate
+
+PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message).
+Exit code: 0 it was told to end; 1 its counts could not be written; 2 it could not start.";
+
+#[derive(Debug, Args)]
+#[command(after_help = SINK_EXAMPLES, allow_negative_numbers = true)]
+pub(in crate::cli) struct SinkArguments {
+    /// Where to listen, in the clear with STARTTLS on offer, or with TLS from the first byte as smtps://ADDR:PORT; repeat
+    /// it for more; port 0 takes a free one [default: 127.0.0.1:2525]
+    #[arg(long, value_name = "[smtps://]ADDR:PORT", value_parser = listen)]
+    pub(in crate::cli) listen: Vec<Listen>,
+    /// Name in the greeting [default: this host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) hostname: Option<String>,
+    /// Largest message that is taken, in octets
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<u64>, default_value_t = 50 << 20)]
+    pub(in crate::cli) max_size: u64,
+    /// The certificate (PEM), and those that lead to its issuer [default: a fresh one that nobody has signed but itself]
+    #[arg(long, value_name = "FILE.pem", requires = "tls_key")]
+    pub(in crate::cli) tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE.pem", requires = "tls_cert")]
+    pub(in crate::cli) tls_key: Option<PathBuf>,
+    /// Do not offer STARTTLS
+    #[arg(long)]
+    pub(in crate::cli) no_starttls: bool,
+    /// Take mail from these users only, once they have logged in (AUTH), which they can under TLS alone: lines user:password
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) auth_file: Option<PathBuf>,
+    /// Take mail for this domain, and none for domains not named; repeat it for more [default: all domains]
+    #[arg(long, value_name = "DOMAIN")]
+    pub(in crate::cli) accept_domain: Vec<String>,
+    /// Write each message as it was received, without dot-stuffing, to a file in this folder; for looking, not for speed
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) save: Option<PathBuf>,
+    /// Shards: threads that serve, each on a CPU of its own [default: half of the CPUs]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
+    pub(in crate::cli) shards: Option<usize>,
+    /// CPUs that the shards may run on, such as 0,2-5
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub(in crate::cli) cpus: Option<Cpus>,
+    /// Where the counts go at the end: a file, or - for standard output
+    #[arg(long, value_name = "FILE|-", default_value = "-")]
+    pub(in crate::cli) json: PathBuf,
+    /// Accept so many messages a second over all shards, one after the other; the others wait in line. Where MESSAGES
+    /// wait already, one more is answered 452
+    #[arg(long, value_name = "RATE/s[,queue=MESSAGES]", help_heading = "Faults")]
+    pub(in crate::cli) capacity: Option<Capacity>,
+    /// Hold the reply of a phase back: for a fixed time, or exponentially with this mean; repeatable
+    #[arg(long, value_name = "PHASE=[exp:]TIME", help_heading = "Faults")]
+    pub(in crate::cli) delay: Vec<PhaseDelay>,
+    /// Answer a phase with this code, always or with this probability, and with this text; repeatable
+    #[arg(long, value_name = "PHASE=CODE[,P%[,TEXT]]", help_heading = "Faults")]
+    pub(in crate::cli) reply: Vec<PhaseReply>,
+    /// Drop the connection instead of answering a phase; repeatable
+    #[arg(long, value_name = "PHASE=P%", help_heading = "Faults")]
+    pub(in crate::cli) drop: Vec<PhaseDrop>,
+    /// Do not offer PIPELINING
+    #[arg(long, help_heading = "Faults")]
+    pub(in crate::cli) no_pipelining: bool,
+    /// Answer nothing for a time, beginning so long after the start, as in 1s@5s
+    #[arg(long, value_name = "TIME@AFTER", help_heading = "Faults")]
+    pub(in crate::cli) stall: Option<Stall>,
+    /// Repeats the rolls of the faults
+    #[arg(long, value_name = "N", value_parser = whole_number::<u64>, default_value_t = 1, help_heading = "Faults")]
+    pub(in crate::cli) seed: u64,
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    let (implicit_tls, address) = match text.strip_prefix("smtps://") {
+        Some(address) => (true, address),
+        None => (false, text.strip_prefix("smtp://").unwrap_or(text)),
+    };
+    let address = address.trim_end_matches('/').parse().map_err(|_| {
+        format!("expected an IP address and a port, such as 127.0.0.1:2525, [::1]:2525 or smtps://127.0.0.1:4465, got {text:?}")
+    })?;
+    Ok(Listen { address, implicit_tls })
+}
