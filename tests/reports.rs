@@ -68,3 +68,20 @@ fn reports_are_merged_and_compared_from_their_files() {
         assert_eq!(timecop(path, &arguments).status.code(), Some(2));
     }
 }
+
+#[test]
+fn a_report_is_merged_once_by_whatever_name_and_what_is_none_says_what_writes_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    hammer(path, "a.json", &[]);
+    std::fs::write(path.join("none.json"), "{}").unwrap();
+    for (arguments, says) in [
+        (["merge", "a.json", "./a.json"], "./a.json twice"),
+        (["compare", "a.json", "none.json"], "timecop hammer --json"),
+        (["job", "list", "--api=127.0.0.1:8025"], "write http:// before it"),
+    ] {
+        let output = timecop(path, &arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains(says), "{arguments:?}: {stderr}");
+    }
+}

@@ -9,10 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::args::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, PipeliningArgument,
-    ServiceArguments, Stages,
+    ServiceAddress, ServiceArguments, Stages,
 };
 use super::{NOT_ALL_ACCEPTED, OK, StartError, hammer, report};
+use crate::job::record::ZERO_TIME;
 use crate::job::request::duration;
+use crate::job::request::load_control::limits_to_json;
 use crate::load::Arrival;
 use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
@@ -54,7 +56,7 @@ struct Jobs {
 fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
     let wait = arguments.wait;
     let (request, service) = request(arguments)?;
-    let answer = ask(&service, "job.run", Some(request.to_string()))?;
+    let answer = ask(&service.address, "job.run", Some(request.to_string()))?;
     let job: Job = parse(&answer)?;
     if !wait {
         match service.json {
@@ -67,7 +69,7 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
     let bar = indicatif::ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     let (answer, job) = loop {
-        let answer = ask(&service, &path, None)?;
+        let answer = ask(&service.address, &path, None)?;
         let job: Job = parse(&answer)?;
         // A job that was stopped drains yet; its result is whole once it was judged.
         let drains = job.state == "stopped" && job.result.as_ref().is_none_or(|result| result.verdict.is_none());
@@ -137,7 +139,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         "recipients": (!load.to.is_empty()).then_some(load.to),
         "recipients_per_message": load.recipients_per_message,
         "pipelining": (load.pipelining == PipeliningArgument::Off).then_some("off"),
-        "timeout": load.timeout.map(nanoseconds),
+        "timeout": load.timeout.as_ref().map(limits_to_json),
         "seed": load.seed,
         "shards": shards,
     });
@@ -152,7 +154,7 @@ fn conditions(list: &[impl ToString]) -> Option<Vec<String>> {
 }
 
 fn show(service: &ServiceArguments, path: &str) -> Result<u8, StartError> {
-    let answer = ask(service, path, None)?;
+    let answer = ask(&service.address, path, None)?;
     print(&parse(&answer)?, &answer, service)?;
     Ok(OK)
 }
@@ -162,7 +164,8 @@ fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), Star
         println!("{answer}");
         return Ok(());
     }
-    println!("job {}, {}: from {}{}", job.id, job.state, job.start_time, until(job));
+    let until = if has_ended(job) { format!(" to {}", job.stop_time) } else { String::new() };
+    println!("job {}, {}: from {}{until}", job.id, job.state, job.start_time);
     for (field, value) in &job.job {
         println!("  {field}: {value}");
     }
@@ -173,7 +176,7 @@ fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), Star
 }
 
 fn list(service: &ServiceArguments) -> Result<u8, StartError> {
-    let answer = ask(service, "job.list", None)?;
+    let answer = ask(&service.address, "job.list", None)?;
     if service.json {
         println!("{answer}");
         return Ok(OK);
@@ -182,23 +185,41 @@ fn list(service: &ServiceArguments) -> Result<u8, StartError> {
     if items.is_empty() {
         println!("no jobs; timecop job run starts one");
     }
+    if !items.is_empty() {
+        println!("{:>8}  {:<11}  {:<29}  {:<29}  TARGET", "ID", "STATE", "STARTED", "ENDED");
+    }
     for job in items {
         let target = job.job.get("target").and_then(Value::as_str).unwrap_or("the service's sink");
-        println!("{:>8}  {:<11}  {}{}  {target}", job.id, job.state, job.start_time, until(&job));
+        let stop_time = if has_ended(&job) { &*job.stop_time } else { "-" };
+        println!("{:>8}  {:<11}  {:<29}  {stop_time:<29}  {target}", job.id, job.state, job.start_time);
     }
     Ok(OK)
 }
 
-/// When it ended, unless it has not: Go's zero time stands for that.
-fn until(job: &Job) -> String {
-    match job.stop_time.contains(" 0001 ") {
-        true => String::new(),
-        false => format!(" to {}", job.stop_time),
+/// Whether it has ended, or was told to: Go's zero time stands for that it has not.
+fn has_ended(job: &Job) -> bool {
+    job.stop_time != ZERO_TIME
+}
+
+/// The result of a job that has ended, for those who compare and merge reports.
+pub(super) fn result(service: &ServiceAddress, id: &str) -> Result<Report, StartError> {
+    let job: Job = parse(&ask(service, &format!("job.get?id={}", escaped(id)), None)?)?;
+    match job.result {
+        _ if job.state == "running" => {
+            Err(StartError::new(format!("job {id}: expected one that has ended, got one that runs")))
+        }
+        Some(result) => Ok(result),
+        None => Err(StartError::new(format!("job {id}: expected a result, got a job ({}) without one", job.state))),
     }
 }
 
 /// One request to the service. What it refuses is an error in its own words.
-fn ask(service: &ServiceArguments, path: &str, body: Option<String>) -> Result<String, StartError> {
+fn ask(service: &ServiceAddress, path: &str, body: Option<String>) -> Result<String, StartError> {
+    if !service.api.starts_with("http://") && !service.api.starts_with("https://") {
+        let got = &service.api;
+        let text = format!("--api: expected a URL such as http://127.0.0.1:8025, got {got}; write http:// before it");
+        return Err(StartError::new(text));
+    }
     let url = format!("{}/v1/hammer/{path}", service.api.trim_end_matches('/'));
     let unreachable =
         |error: ureq::Error| StartError::new(format!("{url}: {error}; is `timecop serve` running there?"));

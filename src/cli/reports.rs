@@ -1,5 +1,6 @@
 //! `timecop compare` and `timecop merge`: what can be done with reports that were written before.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::args::{CompareArguments, MergeArguments};
+use super::args::{CompareArguments, MergeArguments, ServiceAddress};
 use super::output::JsonOutput;
-use super::{CANNOT_START, OK, StartError, report};
+use super::{CANNOT_START, OK, StartError, job, report};
 use crate::measure::compare::{self, Comparison, Difference, Finding};
 use crate::measure::merge::{self, Named};
 use crate::measure::report::Report;
@@ -20,9 +21,9 @@ const REPORT_BYTES_MAX: u64 = 64 << 20;
 
 /// `timecop compare`.
 pub(super) fn compare(arguments: &CompareArguments) -> Result<u8, StartError> {
-    let CompareArguments { reports, against, json } = arguments;
-    let reports = read_all(reports)?;
-    let against = read_all(against)?;
+    let CompareArguments { reports, against, json, service } = arguments;
+    let reports = read_all(reports, service)?;
+    let against = read_all(against, service)?;
     let mut comparisons = Vec::new();
     match against.is_empty() {
         false => comparisons.push(compare::compare(&reports, &against).map_err(StartError::new)?),
@@ -53,9 +54,10 @@ pub(super) fn compare(arguments: &CompareArguments) -> Result<u8, StartError> {
 
 /// `timecop merge`.
 pub(super) fn merge(arguments: &MergeArguments) -> Result<u8, StartError> {
-    let MergeArguments { reports, output, quiet } = arguments;
+    let MergeArguments { reports, output, quiet, service } = arguments;
+    refuse_twice(reports)?;
     let output = JsonOutput::open(output)?;
-    let merged = merge::merge(&read_all(reports)?).map_err(StartError::new)?;
+    let merged = merge::merge(&read_all(reports, service)?).map_err(StartError::new)?;
     let shows = !quiet && !output.is_standard_output();
     let written = output.write(&merged).map_err(StartError::new)?;
     if shows {
@@ -64,8 +66,37 @@ pub(super) fn merge(arguments: &MergeArguments) -> Result<u8, StartError> {
     Ok(if written { OK } else { CANNOT_START })
 }
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Named>, StartError> {
-    paths.iter().map(|path| Ok((path.display().to_string(), read(path)?))).collect()
+/// A file that is merged twice would count twice.
+fn refuse_twice(paths: &[PathBuf]) -> Result<(), StartError> {
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        let named = match job_id(path) {
+            Some(_) => path.clone(),
+            // One that cannot be found is told of when it is read; what is no file, such as a pipe, is read as it comes.
+            None => match path.canonicalize() {
+                Ok(real) if real.is_file() => real,
+                _ => continue,
+            },
+        };
+        if !seen.insert(named) {
+            return Err(StartError::new(format!("expected each report once, got {} twice", path.display())));
+        }
+    }
+    Ok(())
+}
+
+fn read_all(paths: &[PathBuf], service: &ServiceAddress) -> Result<Vec<Named>, StartError> {
+    let read = |path: &PathBuf| match job_id(path) {
+        Some(id) => Ok((format!("job {id}"), job::result(service, id)?)),
+        None => Ok((path.display().to_string(), read(path)?)),
+    };
+    paths.iter().map(read).collect()
+}
+
+/// The id of a job of the service: digits that are not the name of a file.
+fn job_id(path: &Path) -> Option<&str> {
+    let text = path.to_str()?;
+    (!text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit()) && !path.exists()).then_some(text)
 }
 
 /// A report as `hammer --json` writes it, or inside of a job as the service shows it.
@@ -84,7 +115,9 @@ fn read(path: &Path) -> Result<Report, StartError> {
     }
     serde_json::from_str(&text).or_else(|error| match serde_json::from_str::<Job>(&text) {
         Ok(job) => Ok(job.result),
-        Err(_) => Err(wrong(&error)),
+        Err(_) => Err(wrong(&format_args!(
+            "{error}; reports are what `timecop hammer --json` and `timecop job get --json` write"
+        ))),
     })
 }
 

@@ -21,7 +21,7 @@ use tracing::level_filters::LevelFilter;
 pub use crate::wire::smtp::auth::Credentials;
 pub use limits::{JOBS_MAX, Limits};
 pub use read::is_hostname;
-pub use secret::{Read, password};
+pub use secret::{Read, certificates, password};
 pub use section::{ConfigErrors, Fault};
 pub use target_url::TargetUrl;
 

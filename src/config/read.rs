@@ -181,7 +181,7 @@ fn target(name: &str, mut section: Section<'_, '_>, folder: &Path, warnings: &mu
     }
     let credentials = credentials(&mut section, name, folder, warnings);
     let ca_file = path(&mut section, "ca_file", folder);
-    if let Some(Err(problem)) = ca_file.as_deref().map(secret::check_certificates) {
+    if let Some(Err(problem)) = ca_file.as_deref().map(secret::certificates) {
         section.fault("ca_file", problem);
     }
     let skip_verify = section.flag("skip_verify");

@@ -13,6 +13,8 @@ use super::expected;
 
 /// Octets of the longest secret.
 const SECRET_BYTES_MAX: u64 = 4_096;
+/// Octets of the longest file of certificates: many times what a system trusts.
+const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
 /// Fewest characters of a token.
 const TOKEN_CHARS_MIN: usize = 16;
 
@@ -70,15 +72,20 @@ fn secret(path: &Path) -> Result<Read, String> {
     Ok(Read { secret: line.into(), is_open: metadata.permissions().mode() & 0o004 != 0 })
 }
 
-/// Checks that a file holds certificates as PEM.
-pub(super) fn check_certificates(path: &Path) -> Result<(), String> {
+/// Reads a file that holds certificates as PEM. Only a regular file: another one might never end.
+pub fn certificates(path: &Path) -> Result<Vec<u8>, String> {
     let wrong = |got: &dyn std::fmt::Display| {
         expected("a file of certificates as PEM (-----BEGIN CERTIFICATE-----)", format!("{}: {got}", path.display()))
     };
     if !path.metadata().map_err(|error| wrong(&error))?.is_file() {
         return Err(wrong(&"it is no file"));
     }
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
-    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
-    if certificates.is_empty() { Err(wrong(&"none is in it")) } else { Ok(()) }
+    let file = File::open(path).map_err(|error| wrong(&error))?;
+    let mut pem = Vec::new();
+    file.take(CERTIFICATES_BYTES_MAX + 1).read_to_end(&mut pem).map_err(|error| wrong(&error))?;
+    if pem.len() as u64 > CERTIFICATES_BYTES_MAX {
+        return Err(wrong(&format_args!("more than {CERTIFICATES_BYTES_MAX} octets")));
+    }
+    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
+    if found.is_empty() { Err(wrong(&"none is in it")) } else { Ok(pem) }
 }

@@ -13,7 +13,7 @@ use crate::config::Limits;
 use crate::job::plan::{Circumstances, Job};
 use crate::job::record::{JobRecord, JobState};
 use crate::job::request::{JobRequest, JobType};
-use crate::job::spec::{JobSpec, RawSpec, SpecError};
+use crate::job::spec::{CONNECTIONS_OPEN_LOOP, JobSpec, RawSpec, SpecError};
 use crate::measure::report::Report;
 use crate::measure::threshold::Threshold;
 use crate::shard::clock::wall_now;
@@ -131,9 +131,12 @@ impl Jobs {
     /// Whether jobs can be started and kept, or why not.
     pub fn readiness(&self) -> Result<(), String> {
         self.admit_any().map_err(|refusal| refusal.to_string())?;
-        self.store
-            .health()
-            .map_err(|why| format!("the store cannot be written: {why}; jobs go on, and are kept in memory"))
+        self.store.health().map_err(|why| match self.store.ids_left() {
+            0 => format!("the store cannot be written: {why}; jobs that run go on, but no further one can start"),
+            left => format!(
+                "the store cannot be written: {why}; jobs go on and are kept in memory, and {left} more can start"
+            ),
+        })
     }
 
     /// Sets what a job may ask for from now on; never more connections than the shards were made for.
@@ -170,7 +173,12 @@ impl Jobs {
         // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
         // Whoever chose the target has seen to it that it has credentials where they are asked for.
         let auth = request.auth.unwrap_or(false).then(|| target.credentials.clone()).flatten();
-        let raw = RawSpec { auth, ..target.complete(request.into_raw_spec()) };
+        let mut raw = RawSpec { auth, ..target.complete(request.into_raw_spec()) };
+        // Nobody asked for the usual number, so that it is no reason to refuse a job.
+        let is_open = raw.rate.is_some() || raw.stages.is_some();
+        if raw.connections.is_none() && is_open && CONNECTIONS_OPEN_LOOP > self.limits.connections_max {
+            raw.connections = Some(self.limits.connections_max);
+        }
         let spec = JobSpec::new(raw, target.as_target(), rand::random::<u64>() >> 33)?;
         self.within_limits(&spec)?;
         let circumstances = Circumstances {
@@ -355,12 +363,30 @@ impl Jobs {
         }
     }
 
-    /// Ends the shards and writes what is not yet stored, when no job runs any more.
-    pub fn end(self, within: Duration) -> Result<(), StoreError> {
+    /// Ends the shards and writes what is not yet stored. What a shard still says is counted. One that has not ended
+    /// `shards_within` is left behind: it must not keep what is known from being stored.
+    pub async fn end(mut self, shards_within: Duration, stored_within: Duration) -> Result<(), StoreError> {
         self.pool.shut_down();
-        while self.pool.events().recv_blocking().is_ok() {}
-        self.pool.join();
-        self.store.close(within)
+        let events = self.pool.events().clone();
+        let all_ended = async {
+            while let Ok((shard, event)) = events.recv().await {
+                let _ = self.take(shard, event);
+            }
+            true
+        };
+        let too_late = async {
+            glommio::timer::sleep(shards_within).await;
+            false
+        };
+        let all_ended = futures_lite::future::or(all_ended, too_late).await;
+        drop(events);
+        let running: Vec<u64> = self.running.iter().map(|running| running.job.id()).collect();
+        running.into_iter().for_each(|id| self.keep(id));
+        match all_ended {
+            true => self.pool.join(),
+            false => tracing::error!("a shard has not ended within {shards_within:?} and is left behind"),
+        }
+        self.store.close(stored_within)
     }
 }
 

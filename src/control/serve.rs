@@ -35,6 +35,8 @@ use crate::time::{Instant, WallTime};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long after the drain's time a shard may take to report its end.
 const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
+/// How long the shards may take to end; one that has not by then is left behind.
+const SHARDS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long what waits for the store may take to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -148,6 +150,9 @@ async fn run(
     let limits = HttpLimits {
         connections_max: plan.config.api.connections_max as usize,
         body_bytes_max: plan.config.api.body_bytes_max as usize,
+        // All listeners together; each can hold one body at least.
+        bodies_bytes_max: (http::BODIES_BYTES_MAX / listeners.len().max(1))
+            .max(plan.config.api.body_bytes_max as usize),
         ..HttpLimits::default()
     };
     let mut servers = Vec::with_capacity(listeners.len());
@@ -178,7 +183,7 @@ async fn run(
     drop(api);
     drop(events);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
-    jobs.end(STORED_WITHIN).map_err(ServeError::Unstored)?;
+    jobs.end(SHARDS_END_WITHIN, STORED_WITHIN).await.map_err(ServeError::Unstored)?;
     result.map_err(ServeError::Shard)
 }
 

@@ -13,9 +13,10 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use thiserror::Error;
 use url::Host;
 
-use crate::config::{Config, Credentials, NamedTarget, TargetUrl, shown};
+use crate::config::{self, Config, Credentials, NamedTarget, TargetUrl, shown};
 use crate::job::spec::{ConnectionType, RawSpec, SpecError, Target};
 use crate::shard::tls::{ClientTls, ClientTlsFiles};
 
@@ -67,10 +68,9 @@ impl ResolvedTarget {
         if self.connection == ConnectionType::Plain {
             return Ok(self);
         }
-        let ca_pem = self.ca_file.as_deref().map(std::fs::read).transpose();
-        let ca_pem = ca_pem.map_err(|error| {
-            SpecError::new("target", "a target whose ca_file can be read", format!("{}: {error}", self.name))
-        })?;
+        let ca_pem = self.ca_file.as_deref().map(config::certificates).transpose();
+        let ca_pem = ca_pem
+            .map_err(|problem| SpecError { field: "target", problem: format!("{}: ca_file: {problem}", self.name) })?;
         let files = ClientTlsFiles { ca_pem, identity: None };
         let tls = ClientTls::new(&self.as_target().host, self.skip_verify, true, &files)?;
         Ok(ResolvedTarget { tls: Some(tls), ..self })
@@ -305,6 +305,20 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Why a target did not become an address. Only the first is the request's fault.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ResolveError {
+    /// It cannot be, or may not be reached.
+    #[error(transparent)]
+    Invalid(#[from] SpecError),
+    /// Too much is being looked up already, or the machine has no thread.
+    #[error("{0}")]
+    Busy(SpecError),
+    /// The name servers did not answer in time.
+    #[error("{0}")]
+    TimedOut(SpecError),
+}
+
 /// Looks hosts up on threads of its own, so that control never blocks on one.
 #[derive(Debug, Default)]
 pub struct Resolver {
@@ -318,7 +332,7 @@ impl Resolver {
     /// # Errors
     ///
     /// Those of [`resolve`]; that there was no answer in time; that [`RESOLUTIONS_MAX`] look-ups are under way.
-    pub async fn resolve(&self, target: Unresolved) -> Result<ResolvedTarget, SpecError> {
+    pub async fn resolve(&self, target: Unresolved) -> Result<ResolvedTarget, ResolveError> {
         self.resolve_by(target, RESOLUTION_TIME_MAX, look_up).await
     }
 
@@ -327,16 +341,17 @@ impl Resolver {
         target: Unresolved,
         within: Duration,
         look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
-    ) -> Result<ResolvedTarget, SpecError> {
+    ) -> Result<ResolvedTarget, ResolveError> {
         let (host, connection) = (target.url.host.to_string(), target.url.connection);
         if !matches!(target.url.host, Host::Domain(_)) && connection == ConnectionType::Plain {
-            return resolve_by(target, look_up);
+            return Ok(resolve_by(target, look_up)?);
         }
-        let wrong = |what: &str, got: String| Err(SpecError::new("target", what, got));
+        let wrong = |what: &str, got: String| SpecError::new("target", what, got);
         let host = shown(&host);
         if Arc::strong_count(&self.threads) > RESOLUTIONS_MAX {
             let got = format!("{host} beside them; try again later, or name an IP address");
-            return wrong(&format!("fewer than {RESOLUTIONS_MAX} host names being looked up"), got);
+            let what = format!("fewer than {RESOLUTIONS_MAX} host names being looked up");
+            return Err(ResolveError::Busy(wrong(&what, got)));
         }
         let (answer, answered) = async_channel::bounded(1);
         let counted = Arc::clone(&self.threads);
@@ -346,16 +361,21 @@ impl Resolver {
             drop(counted);
         });
         if let Err(error) = thread {
-            return wrong("a thread for looking up the host", format!("none: {error}; try again later"));
+            let got = format!("none: {error}; try again later");
+            return Err(ResolveError::Busy(wrong("a thread for looking up the host", got)));
         }
         let answer = futures_lite::future::or(async { answered.recv().await.ok() }, async {
             glommio::timer::Timer::new(within).await;
             None
         });
         let seconds = within.as_secs_f64();
-        answer
-            .await
-            .unwrap_or_else(|| wrong("a host that can be resolved", format!("{host}: no answer in {seconds} s")))
+        match answer.await {
+            Some(answer) => Ok(answer?),
+            None => {
+                let got = format!("{host}: no answer in {seconds} s");
+                Err(ResolveError::TimedOut(wrong("a host that can be resolved", got)))
+            }
+        }
     }
 }
 

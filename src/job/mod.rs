@@ -9,4 +9,5 @@ pub mod plan;
 pub mod record;
 pub mod request;
 pub mod spec;
+pub mod time_limits;
 pub mod worker;

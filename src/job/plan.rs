@@ -10,7 +10,7 @@ use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Template};
 use crate::time::{Instant, WallTime};
-use crate::wire::smtp::client::{ClientConfig, Timeouts, TlsStart};
+use crate::wire::smtp::client::{ClientConfig, TlsStart};
 use crate::wire::smtp::data;
 
 /// How long the kernel may take to open a connection where the job sets no time limit.
@@ -94,10 +94,10 @@ impl Job {
                 },
                 auth: spec.auth.clone(),
                 pipelining: spec.pipelining,
-                timeouts: spec.timeout.map_or(Timeouts::RFC_5321, Timeouts::uniform),
+                timeouts: spec.timeout.smtp(),
             },
             source_addresses: spec.source_addresses.clone(),
-            connect_timeout: spec.timeout.unwrap_or(CONNECT_TIMEOUT),
+            connect_timeout: spec.timeout.connect(),
             messages_per_connection: spec.messages_per_connection,
             start: at.now,
             wall_start: at.wall,

@@ -12,11 +12,13 @@ use std::time::Duration;
 use serde_json::json;
 use thiserror::Error;
 
+use super::time_limits::TimeLimits;
 use crate::load::stages::{Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox, RECIPIENTS_PER_MESSAGE_MAX, Recipients, ReversePath};
+use crate::phase::Phase;
 use crate::wire::smtp::auth::Credentials;
 
 /// Most messages of one job.
@@ -71,8 +73,8 @@ pub struct RawSpec {
     pub messages_per_connection: Option<u64>,
     /// Whether PIPELINING is used where it is offered.
     pub pipelining: Option<bool>,
-    /// Time limit of every reply and of the connect.
-    pub timeout: Option<Duration>,
+    /// Time limits of the connect and of each reply.
+    pub timeout: Option<TimeLimits>,
     /// Whether the certificate of a target with TLS is believed unseen.
     pub skip_verify: Option<bool>,
     /// Whether TLS sessions are resumed.
@@ -234,8 +236,8 @@ pub struct JobSpec {
     pub messages_per_connection: Option<NonZeroU64>,
     /// Whether PIPELINING is used where it is offered.
     pub pipelining: bool,
-    /// Time limit of every reply and of the connect; `None` for those of RFC 5321 §4.5.3.2.
-    pub timeout: Option<Duration>,
+    /// Time limits of the connect and of each reply.
+    pub timeout: TimeLimits,
     /// Whether the target's certificate is believed unseen.
     pub skip_verify: bool,
     /// Whether TLS sessions are resumed.
@@ -288,7 +290,7 @@ impl JobSpec {
             recipients: recipients(&raw)?,
             messages_per_connection,
             pipelining: raw.pipelining.unwrap_or(true),
-            timeout: timeout(&raw)?,
+            timeout: raw.timeout.clone().unwrap_or_default().checked()?,
             skip_verify: raw.skip_verify.unwrap_or(false),
             resumption: raw.resumption.unwrap_or(true),
             seed: raw.seed.unwrap_or(seed),
@@ -344,7 +346,8 @@ impl JobSpec {
                 Warmup::Messages(messages) => json!({ "messages": messages }),
             }),
             "abort_on": self.abort_on.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "timeout_s": self.timeout.map(|t| t.as_secs_f64()),
+            "timeout_s": self.timeout.default.map(|limit| limit.as_secs_f64()),
+            "timeouts_s": phase_limits(&self.timeout),
         })
     }
 }
@@ -451,14 +454,10 @@ fn recipients(raw: &RawSpec) -> Result<Recipients, SpecError> {
     Recipients::new(list, per_message).map_err(|error| SpecError::of("recipients", error))
 }
 
-fn timeout(raw: &RawSpec) -> Result<Option<Duration>, SpecError> {
-    match raw.timeout {
-        Some(timeout) if timeout.is_zero() => Ok(None),
-        Some(timeout) if timeout > TIMEOUT_MAX => {
-            Err(SpecError::new("timeout", "at most 1 hour, or 0s for the limits of RFC 5321", pretty(timeout)))
-        }
-        timeout => Ok(timeout),
-    }
+/// The time limits of phases that have their own, by the phase's name; `None` where none has.
+fn phase_limits(limits: &TimeLimits) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let seconds = |(phase, limit): (&Phase, &Duration)| (phase.name().to_owned(), json!(limit.as_secs_f64()));
+    (!limits.phases.is_empty()).then(|| limits.phases.iter().map(seconds).collect())
 }
 
 fn content(raw: RawSpec) -> Result<Content, SpecError> {
@@ -501,7 +500,10 @@ mod tests {
         assert_eq!(spec.connections, 1);
         assert_eq!(spec.content, Content::Generated(1024));
         assert_eq!(spec.recipients.list()[0].as_str(), "load@example.com");
-        assert_eq!((spec.load.name(), spec.seed, spec.pipelining, spec.timeout), ("closed", 7, true, None));
+        assert_eq!(
+            (spec.load.name(), spec.seed, spec.pipelining, spec.timeout),
+            ("closed", 7, true, TimeLimits::default())
+        );
     }
 
     fn stage(s: u64, rate_per_s: f64) -> Stage {
@@ -565,7 +567,7 @@ mod tests {
             ("messages_per_connection", |raw| raw.messages_per_connection = Some(0)),
             ("skip_verify", |raw| raw.skip_verify = Some(true)),
             ("resumption", |raw| raw.resumption = Some(false)),
-            ("timeout", |raw| raw.timeout = Some(TIMEOUT_MAX * 2)),
+            ("timeout", |raw| raw.timeout = Some((TIMEOUT_MAX * 2).into())),
         ];
         for (field, change) in wrong {
             let error = spec(change).expect_err(field);

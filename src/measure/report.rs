@@ -391,7 +391,8 @@ impl Generator {
             cpu_us_per_message: ratio(cpu * 1e6, (totals.merged.messages.sent + totals.merged.warmup.sent) as f64),
             shards: asked.shards,
             turn_us: TurnLength::new(&effort.turns),
-            busy: ratio(cpu_before_drain, available),
+            // A run of milliseconds has its ends within the CPU time and not within the elapsed one.
+            busy: ratio(cpu_before_drain, available).min(1.0),
             buffers_exhausted: effort.buffers_exhausted,
             deltas_held: effort.deltas_held,
         }

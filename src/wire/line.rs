@@ -3,6 +3,8 @@
 //! A line that lies in one piece of input, which is nearly every line, is lent out of that input: one `memchr` finds
 //! its end, one more proves that it holds no stray octet. Only a line that was torn apart is put together in a buffer.
 
+use std::fmt;
+
 use memchr::{memchr, memchr_iter, memchr2};
 use thiserror::Error;
 
@@ -46,12 +48,23 @@ enum State {
 ///
 /// A line ends at its first LF; one that is too long by then ends at its first CRLF, so that no part of it is ever
 /// taken for a line of its own.
-#[derive(Debug)]
 pub struct LineScanner {
     /// Has no capacity until a line is torn apart; never holds more than the bound and a CR.
     partial: Vec<u8>,
     line_bytes_max: u32,
     state: State,
+}
+
+/// A line may hold a password: only how much of it there is is shown.
+impl fmt::Debug for LineScanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LineScanner { partial, line_bytes_max, state } = self;
+        f.debug_struct("LineScanner")
+            .field("partial_bytes", &partial.len())
+            .field("line_bytes_max", line_bytes_max)
+            .field("state", state)
+            .finish()
+    }
 }
 
 impl LineScanner {

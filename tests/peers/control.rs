@@ -47,3 +47,15 @@ fn a_condition_ends_a_run_and_says_why() {
     assert!(reason.starts_with(&format!("{rule}: failures is ")), "{}", run.shown());
     assert!(run.stderr.contains(reason), "{}", run.stderr);
 }
+
+#[test]
+fn a_phase_has_its_own_time_limit() {
+    let sink = Sink::start(&["--delay", "mail=5s"]);
+    let run = Hammer::run(sink.port(), &["-m", "2", "--timeout", "1m,mail=200ms"]);
+    assert_eq!((run.exit, run.count("messages.failed")), (1, 2), "{}", run.shown());
+    let errors = run.report["errors"].as_array().expect("a list");
+    assert!(errors.iter().all(|error| error["phase"] == "mail" && error["kind"] == "timeout"), "{}", run.shown());
+    assert!(!errors.is_empty(), "{}", run.shown());
+    assert_eq!(run.report["spec"]["timeouts_s"]["mail"], 0.2, "{}", run.shown());
+    assert_eq!(run.report["spec"]["timeout_s"], 60.0, "{}", run.shown());
+}

@@ -343,7 +343,7 @@ fn an_accepted_message_ends_the_back_off() {
 
 #[test]
 fn a_connect_that_hangs_is_given_up_at_its_time_limit() {
-    let mut play = Play::new(|raw| raw.timeout = Some(3 * SECOND));
+    let mut play = Play::new(|raw| raw.timeout = Some((3 * SECOND).into()));
     assert_eq!(play.wait_for_deadline(0).as_millis(), 2_999);
     assert_eq!((play.closed(), play.error()), (vec![0], Some(("timeout", Phase::Connect))));
     assert_eq!(play.messages().failed, 1);
@@ -351,7 +351,7 @@ fn a_connect_that_hangs_is_given_up_at_its_time_limit() {
 
 #[test]
 fn a_reply_that_does_not_come_is_given_up_at_its_time_limit() {
-    let mut play = Play::new(|raw| raw.timeout = Some(3 * SECOND));
+    let mut play = Play::new(|raw| raw.timeout = Some((3 * SECOND).into()));
     play.session("");
     // Half a reply does not put it off.
     play.pass(2 * SECOND);
@@ -623,7 +623,7 @@ fn a_failed_handshake_is_a_failure_of_its_phase_and_tls_that_breaks_later_one_of
 
 #[test]
 fn a_handshake_that_does_not_end_is_given_up_and_one_that_is_broken_off_fails() {
-    let mut play = Play::over(ConnectionType::Tls, |raw| raw.timeout = Some(SECOND));
+    let mut play = Play::over(ConnectionType::Tls, |raw| raw.timeout = Some(SECOND.into()));
     play.connect(0);
     play.wait_for_deadline(0);
     assert_eq!((play.messages().failed, play.error()), (1, Some(("timeout", Phase::Tls))));

@@ -359,7 +359,7 @@ fn raw_spec(kind: Weather, random: &mut Pcg64) -> RawSpec {
         }
     }
     if kind != Weather::Kind {
-        raw.timeout = ms(*pick(random, &[20, 500, 3_000]));
+        raw.timeout = ms(*pick(random, &[20, 500, 3_000])).map(Into::into);
     }
     raw
 }

@@ -41,9 +41,9 @@ pub(in crate::cli) enum JobCommand {
     Stop(JobIdArguments),
 }
 
-/// Which service is asked, and how its answer is shown.
+/// Which service is asked.
 #[derive(Debug, Args)]
-pub(in crate::cli) struct ServiceArguments {
+pub(in crate::cli) struct ServiceAddress {
     /// The service's address
     #[arg(
         long,
@@ -56,6 +56,13 @@ pub(in crate::cli) struct ServiceArguments {
     /// File with the service's token
     #[arg(long, value_name = "FILE", env = "TIMECOP_TOKEN_FILE", help_heading = "Service")]
     pub(in crate::cli) token_file: Option<PathBuf>,
+}
+
+/// Which service is asked, and how its answer is shown.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ServiceArguments {
+    #[command(flatten)]
+    pub(in crate::cli) address: ServiceAddress,
     /// Print the service's answer as it is, one JSON object
     #[arg(long, help_heading = "Output")]
     pub(in crate::cli) json: bool,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::value::{Cpus, cpus, duration, rate, whole_number};
+use crate::job::time_limits::TimeLimits;
 use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
 use crate::load::{self, Arrival};
@@ -80,9 +81,10 @@ pub(in crate::cli) struct LoadArguments {
     /// Whether SMTP PIPELINING is used where the server offers it
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", help_heading = "Message")]
     pub(in crate::cli) pipelining: PipeliningArgument,
-    /// Time limit of each reply and of the connect; 0s for those of RFC 5321 [default: 0s]
-    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Message")]
-    pub(in crate::cli) timeout: Option<Duration>,
+    /// Time limit of each reply and of the connect, or of some phases, as in 10s,connect=5s,final=1m; 0s for those of RFC
+    /// 5321. Phases: connect, tls, banner, ehlo, starttls, auth, mail, rcpt, data, final, rset, quit [default: 0s]
+    #[arg(long, value_name = "TIME|PHASE=TIME[,...]", value_parser = TimeLimits::parse, help_heading = "Message")]
+    pub(in crate::cli) timeout: Option<TimeLimits>,
     /// Give the run up when this is true of the last seconds, such as 'failures>5%' or 'p99>2s,window=10s,grace=5s': of
     /// 10 whole seconds after the first 5, unless it says otherwise; repeatable
     #[arg(long, value_name = "CONDITION[,window=TIME][,grace=TIME]", value_parser = AbortRule::parse, help_heading = "Run")]

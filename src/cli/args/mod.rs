@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 pub(super) use self::hammer::HammerArguments;
 pub(super) use self::job::{
-    ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, ServiceArguments,
+    ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, ServiceAddress, ServiceArguments,
 };
 pub(super) use self::load::{LoadArguments, PipeliningArgument, Stages, TlsArguments};
 pub(super) use self::reports::{CompareArguments, MergeArguments};

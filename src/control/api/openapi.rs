@@ -86,7 +86,10 @@ fn paths() -> PathsBuilder {
         .response("200", job("The job, which runs."))
         .response("422", reason("An unknown key, a wrong value, or something that is not built yet; named."))
         .response("429", reason("As many jobs run as may run at once."))
-        .response("503", reason("The service is ending, or its store can give no id."));
+        .response("503", reason(
+            "The service is ending, its store can give no id, or too many bodies or look-ups are under way; see Retry-After.",
+        ))
+        .response("504", reason("The target's name servers did not answer in time."));
     let get = post("job.get", "Show a job and what came of it so far.")
         .parameter(id())
         .response("200", job("The job with its result."))
@@ -170,7 +173,7 @@ mod tests {
             statuses.sort_unstable();
             statuses.join(" ")
         };
-        assert_eq!(statuses("/v1/hammer/job.run", "post"), "200 400 401 403 413 415 422 429 503");
+        assert_eq!(statuses("/v1/hammer/job.run", "post"), "200 400 401 403 413 415 422 429 503 504");
         assert_eq!(statuses("/v1/hammer/job.get", "post"), "200 400 401 403 404 413 415 503");
         assert_eq!(statuses("/v1/hammer/job.stop", "post"), "200 400 401 403 404 413 415 503");
         assert_eq!(statuses("/v1/hammer/job.list", "post"), "200 400 401 403 413 415");

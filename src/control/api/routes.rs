@@ -12,7 +12,7 @@ use super::http::{Refusal, Request, Response, reason, shown};
 use super::openapi;
 use crate::control::jobs::{JobRefusal, Jobs};
 use crate::control::metrics::{self, Gauges};
-use crate::control::targets::{Resolver, Targets, Unresolved};
+use crate::control::targets::{ResolveError, Resolver, Targets, Unresolved};
 use crate::job::record::{self, JobList, JobRecord};
 use crate::job::request::{JobRequest, RequestError};
 use crate::job::spec::SpecError;
@@ -74,7 +74,7 @@ impl Api {
             return Err(unprocessable(error));
         }
         let unresolved = self.choose(&request).map_err(unprocessable)?;
-        let target = self.resolver.resolve(unresolved).await.map_err(unprocessable)?;
+        let target = self.resolver.resolve(unresolved).await.map_err(unresolvable)?;
         let record = self.jobs.borrow_mut().start(request, &target).map_err(refused)?;
         Ok(job(&record, None))
     }
@@ -165,6 +165,15 @@ fn refused(refusal: JobRefusal) -> Refusal {
         JobRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refusal::new(status, refusal.to_string())
+}
+
+fn unresolvable(error: ResolveError) -> Refusal {
+    let status = match &error {
+        ResolveError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ResolveError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ResolveError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+    };
+    Refusal::new(status, error.to_string())
 }
 
 fn unprocessable(error: impl std::fmt::Display) -> Refusal {

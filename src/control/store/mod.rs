@@ -298,6 +298,12 @@ impl Store {
         id
     }
 
+    /// Ids that can be given out without the file.
+    pub fn ids_left(&self) -> u64 {
+        let desk = self.shared.lock();
+        [Some(&desk.ids), desk.next_ids.as_ref()].into_iter().flatten().map(|ids| ids.end - ids.start).sum()
+    }
+
     /// Whether what waits can be written, or why not; good again as soon as it can.
     pub fn health(&self) -> Result<(), String> {
         if self.thread.is_finished() {

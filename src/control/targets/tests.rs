@@ -40,8 +40,9 @@ fn resolved(targets: &Targets, url: &str, ips: &[&str]) -> Result<ResolvedTarget
     resolve_by(targets.choose(Some(url), PLAIN, false, None)?, |_, port| Ok(addresses(ips, port)))
 }
 
-fn error_of<T>(result: Result<T, SpecError>) -> SpecError {
+fn error_of<T>(result: Result<T, impl Into<ResolveError>>) -> SpecError {
     let Err(error) = result else { panic!("expected a refusal") };
+    let (ResolveError::Invalid(error) | ResolveError::Busy(error) | ResolveError::TimedOut(error)) = error.into();
     assert!(error.problem.contains("expected") && error.problem.contains("got"), "{error}");
     assert!(!error.problem.contains("secret") && !error.problem.contains(char::is_control), "{error}");
     assert!(error.problem.len() < 500, "{error}");
@@ -224,11 +225,15 @@ fn look_ups_that_hang_are_given_up_and_bounded() {
                 let _ = ended.recv();
                 Ok(Vec::new())
             };
-            let error = error_of(resolver.resolve_by(target(), Duration::from_millis(1), hang).await);
+            let answer = resolver.resolve_by(target(), Duration::from_millis(1), hang).await;
+            assert!(matches!(answer, Err(ResolveError::TimedOut(_))), "{answer:?}");
+            let error = error_of(answer);
             assert!(error.field == "target" && error.problem.contains("no answer"), "{error}");
             hanging.push(end);
         }
-        let full = error_of(resolver.resolve(target()).await);
+        let full = resolver.resolve(target()).await;
+        assert!(matches!(full, Err(ResolveError::Busy(_))), "{full:?}");
+        let full = error_of(full);
         assert!(full.field == "target" && full.problem.contains("try again later"), "{full}");
         // An address needs no look-up.
         let address = usual().choose(Some("smtp://127.0.0.1"), PLAIN, false, None).unwrap();
@@ -243,4 +248,18 @@ fn look_ups_that_hang_are_given_up_and_bounded() {
         let answer = resolver.resolve_by(target(), RESOLUTION_TIME_MAX, |_, port| Ok(addresses(&["::1"], port))).await;
         assert_eq!(answer.unwrap().address, "[::1]:25".parse().unwrap());
     });
+}
+
+#[test]
+fn a_ca_file_that_never_ends_or_is_none_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    // A file that was a good one when the configuration was read may be anything by now.
+    for file in [fifo, "/dev/zero".into()] {
+        let target = usual().choose(Some("smtps://127.0.0.1"), TLS, false, None).unwrap();
+        let target = resolve(Unresolved { ca_file: Some(file), ..target }).unwrap();
+        let error = error_of(target.secured());
+        assert!(error.field == "target" && error.problem.contains("it is no file"), "{error}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The kinds of values that load control has: how a run warms up, how its rate goes up and down, and what ends or fails it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -15,11 +16,13 @@ use utoipa::openapi::schema::{
 use super::duration::{self, GO_DURATION_NS_MAX};
 use super::field::{Field, or_null, plain, types};
 use super::{advice, short};
+use crate::job::time_limits::{DEFAULT, LIMITED, TimeLimits};
 use crate::load::RATE_PER_S_MAX;
 use crate::load::stages::{STAGES_MAX, Stage};
 use crate::load::warmup::Warmup;
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule, GRACE, WINDOW};
 use crate::measure::threshold::{Metric, THRESHOLDS_MAX, Threshold};
+use crate::phase::Phase;
 use crate::time::duration_ns;
 
 /// Most characters of a condition that is a text.
@@ -56,6 +59,54 @@ impl Field for Warmup {
         let messages = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
         let both = types([Type::String, Type::Object]).pattern(Some(duration::PATTERN));
         closed(both.property("messages", messages).required("messages")).into()
+    }
+}
+
+/// A duration, or an object of them by phase.
+impl Field for TimeLimits {
+    fn expected() -> String {
+        "a duration such as \"10s\", or {\"default\": \"10s\", \"connect\": \"5s\"}".to_owned()
+    }
+
+    fn read(json: &RawValue) -> Option<TimeLimits> {
+        Self::take(json).ok()
+    }
+
+    fn take(json: &RawValue) -> Result<TimeLimits, String> {
+        if json.get().as_bytes()[0] != b'{' {
+            return Duration::take(json).map(TimeLimits::from);
+        }
+        let Entries(entries) =
+            plain(json).ok_or_else(|| format!("expected {}, got {}", Self::expected(), short(json.get())))?;
+        let mut limits = TimeLimits::default();
+        for (key, json) in entries.into_iter().filter(|(_, json)| json.get() != "null") {
+            limits.set(&short(&key), needed(&short(&key), Some(json))?)?;
+        }
+        Ok(limits)
+    }
+
+    fn echo(&self) -> impl Serialize {
+        limits_to_json(self)
+    }
+
+    fn schema() -> Schema {
+        let mut limits = types([Type::String, Type::Integer, Type::Object]).pattern(Some(duration::PATTERN));
+        for name in LIMITED.map(Phase::name).into_iter().chain([DEFAULT]) {
+            limits = limits.property(name, Duration::schema());
+        }
+        closed(limits).into()
+    }
+}
+
+/// Time limits as a request has them.
+pub fn limits_to_json(limits: &TimeLimits) -> Value {
+    let default = limits.default.as_ref().map(value);
+    match default {
+        Some(default) if limits.phases.is_empty() => default,
+        default => {
+            let phases = limits.phases.iter().map(|(phase, limit)| (phase.name(), value(limit)));
+            json!(phases.chain(default.map(|default| (DEFAULT, default))).collect::<BTreeMap<_, _>>())
+        }
     }
 }
 

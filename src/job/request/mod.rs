@@ -21,6 +21,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Schem
 use utoipa::{PartialSchema, ToSchema};
 
 use super::spec::{CONNECTIONS_MAX, ConnectionType, DURATION_MAX, MESSAGES_MAX, RawSpec, SpecError, TIMEOUT_MAX};
+use super::time_limits::TimeLimits;
 use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, RATE_PER_S_MAX};
@@ -123,9 +124,9 @@ fields! {
     recipient_variables: RecipientVariables;
     /// Whether the credentials of the configured target are used.
     auth: bool;
-    /// Time limit of every reply and of the connect: a Go duration, or whole nanoseconds. "0s", or nothing, for the time
-    /// limits of RFC 5321, section 4.5.3.2.
-    timeout: Duration { minimum: 0, maximum: duration_ns(TIMEOUT_MAX) };
+    /// Time limit of every reply and of the connect: a Go duration, or whole nanoseconds; or an object of them by phase, in
+    /// which `default` is for all others. "0s", or nothing, for the time limits of RFC 5321, section 4.5.3.2.
+    timeout: TimeLimits { minimum: 0, maximum: duration_ns(TIMEOUT_MAX) };
     /// Number of messages (1000, unless there are a `duration` or `stages`, which exclude it).
     messages: u64 { minimum: 1, maximum: MESSAGES_MAX };
     /// Envelope recipients, which take turns (load@example.com).

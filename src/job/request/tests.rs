@@ -36,7 +36,7 @@ fn the_example_of_the_contract_is_taken_word_for_word() {
         r#"{"smtp_connection_type":"plain","Type":"smtp","msg_size":100000,"connections":10,"timeout":"0s","messages":1000}"#
     );
     let spec = spec(request).unwrap();
-    assert_eq!((spec.connections, spec.timeout), (10, None));
+    assert_eq!((spec.connections, spec.timeout), (10, TimeLimits::default()));
     assert_eq!(serde_json::from_str::<Value>(EXAMPLE).unwrap(), example(), "what the schema shows");
 }
 
@@ -314,6 +314,33 @@ fn a_body_is_echoed_as_its_size_and_digest() {
     let echo = format!(r#"{{"smtp_connection_type":"plain","body":{{"bytes":3,"sha256":"{digest}"}}}}"#);
     assert_eq!(request.echo().get(), echo);
     assert_eq!(request.into_raw_spec().body.as_deref(), Some(&b"abc"[..]));
+}
+
+#[test]
+fn time_limits_are_a_duration_or_an_object_of_them_by_phase() {
+    let table = [
+        (r#"10000000000"#, r#""10s""#),
+        (r#"{"connect":"5s","DATA":60000000000}"#, r#"{"connect":"5s","data":"1m0s"}"#),
+        (r#"{"default":"10s","mail":"0s","quit":null}"#, r#"{"default":"10s","mail":"0s"}"#),
+    ];
+    for (asked, echoed) in table {
+        let request = request(&format!(r#""timeout":{asked}"#)).unwrap();
+        let echo: Value = serde_json::from_str(request.echo().get()).unwrap();
+        assert_eq!(echo["timeout"].to_string(), echoed);
+        let again = self::request(&format!(r#""timeout":{echoed}"#)).unwrap();
+        assert_eq!(again.timeout, request.timeout, "what is shown may be asked for again");
+    }
+    let spec = spec(request(r#""timeout":{"connect":"5s","data":"7s"}"#).unwrap()).unwrap();
+    assert_eq!(spec.describe()["timeouts_s"].to_string(), r#"{"connect":5.0,"data":7.0}"#);
+    for (wrong, words) in [
+        (r#"{"conect":"5s"}"#, r#"timeout: expected a phase, one of connect, tls, banner"#),
+        (r#"{"mail":5.5}"#, "timeout: mail: expected a duration"),
+        (r#"{"mail":"1s","MAIL":"2s"}"#, "timeout: expected one time limit of MAIL, got two"),
+        ("[]", r#"timeout: expected a duration such as"#),
+    ] {
+        let error = request(&format!(r#""timeout":{wrong}"#)).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]

@@ -251,6 +251,42 @@ fn load_control_is_the_same_by_request_and_by_command_line() {
 }
 
 #[test]
+fn jobs_are_compared_and_merged_by_their_ids() {
+    let service = Service::start("");
+    let ids = [(), ()].map(|()| {
+        let id = service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"messages":300,"connections":2}"#);
+        service.ended(&id);
+        id
+    });
+    let run = |arguments: &[&str]| {
+        Process::run(timecop().args(arguments).args([&ids[0], &ids[1]]).args(["--api", &service.api]))
+    };
+    let compared = run(&["compare"]);
+    assert_eq!(compared.status.code(), Some(0), "{}", compared.stderr);
+    for id in &ids {
+        assert!(compared.stdout.contains(&format!("job {id}")), "{}", compared.stdout);
+    }
+    let merged = run(&["merge"]);
+    let report: Value = serde_json::from_str(&merged.stdout).unwrap_or_else(|_| panic!("{}", merged.stderr));
+    assert_eq!(report["messages"]["accepted"], 600);
+    let running = service.run(ENDLESS);
+    for (id, words) in [("4000000000", "4000000000"), (running.as_str(), "one that runs")] {
+        let refused = Process::run(timecop().args(["compare", &ids[0], id, "--api", &service.api]));
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stdout);
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+}
+
+/// A job that names no connections gets as many as there may be, not more.
+#[test]
+fn the_usual_connections_of_an_open_loop_stay_within_the_limit() {
+    let service = Service::start("[hammer]\nconnections_max = 20\n");
+    let job =
+        service.ended(&service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"messages":20,"rate":200}"#));
+    assert_eq!(job["result"]["connections"]["asked"], 20, "{job}");
+}
+
+#[test]
 fn a_job_is_given_up_when_too_many_messages_fail() {
     let service = Service::start("");
     let sink = Sink::start(&["--reply", "rcpt=550"]);

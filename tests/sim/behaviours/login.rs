@@ -107,7 +107,7 @@ fn what_does_not_belong_into_an_exchange_ends_it() {
     }
     let mut play = Play::over(ConnectionType::Tls, |raw| {
         with_login(raw);
-        raw.timeout = Some(SECOND);
+        raw.timeout = Some(SECOND.into());
     });
     play.connect(0);
     play.tls_ready();

@@ -6,6 +6,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,7 +20,9 @@ use futures_lite::future::or;
 use http_body_util::{BodyExt as _, Full};
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,6 +32,10 @@ use stream::{Deadlines, Phase, Stream};
 
 /// Octets of a request's head, and of each buffer of a connection. A longer head is answered with 431.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Octets of the bodies of all requests under way, over all connections of the API.
+pub const BODIES_BYTES_MAX: usize = 256 << 20;
+/// When a client that is refused for want of room may try again, in seconds.
+const RETRY_AFTER_S: &str = "1";
 /// Characters of a client's own words that a reason repeats.
 const SHOWN_CHARS_MAX: usize = 80;
 
@@ -45,6 +52,9 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Octets of a request's body; 413 beyond.
     pub body_bytes_max: usize,
+    /// Octets of all bodies that are read or handled at once; a request for whose body there is no room is answered
+    /// with 503, and the rest of the body is not read.
+    pub bodies_bytes_max: usize,
     /// From a request's first octet to the end of its head; for a connection's first request, from its acceptance.
     pub header_within: Duration,
     /// From the end of a request's head to the end of its body.
@@ -62,6 +72,7 @@ impl Default for HttpLimits {
         HttpLimits {
             connections_max: 64,
             body_bytes_max: 32 << 20,
+            bodies_bytes_max: BODIES_BYTES_MAX,
             header_within: Duration::from_secs(10),
             body_within: Duration::from_secs(30),
             idle_within: Duration::from_secs(60),
@@ -93,11 +104,15 @@ impl From<Refusal> for Response {
     }
 }
 
-/// The response to a request that failed: `{"Reason":"…"}`. A 401 names the scheme that is wanted (RFC 9110 §11.6.1).
+/// The response to a request that failed: `{"Reason":"…"}`. A 401 names the scheme that is wanted (RFC 9110 §11.6.1),
+/// a 503 when to try again (RFC 9110 §10.2.3).
 pub fn reason(status: StatusCode, text: &str) -> Response {
     let mut response = json(status, serde_json::json!({ "Reason": text }).to_string());
     if status == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
     }
     response
 }
@@ -141,7 +156,8 @@ where
     let connections_max = limits.connections_max.max(1);
     let (slots, freed) = async_channel::bounded(connections_max);
     let (serving, shutting_down) = async_channel::bounded::<Infallible>(1);
-    let server = Rc::new(Server { limits, before_body, handler, slots: slots.clone() });
+    let bodies_bytes = Cell::new(0);
+    let server = Rc::new(Server { limits, before_body, handler, slots: slots.clone(), bodies_bytes });
     let accept = async {
         while let Ok((socket, peer)) = acceptor.connections.recv().await {
             let slot = take_slot(&slots, &freed).await;
@@ -179,6 +195,32 @@ struct Server<G, H> {
     before_body: Rc<G>,
     handler: Rc<H>,
     slots: Sender<()>,
+    /// Octets of the bodies that are held now.
+    bodies_bytes: Cell<usize>,
+}
+
+/// The room of one request's body, given back when the request is answered.
+struct Held<'a> {
+    all: &'a Cell<usize>,
+    octets: usize,
+}
+
+impl Held<'_> {
+    /// Takes room for more octets, unless all bodies together would have more than `bytes_max`.
+    fn grow(&mut self, octets: usize, bytes_max: usize) -> bool {
+        let fits = self.all.get() + octets <= bytes_max;
+        if fits {
+            self.all.set(self.all.get() + octets);
+            self.octets += octets;
+        }
+        fits
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.octets);
+    }
 }
 
 /// The whole life of a connection. A client that misses a deadline is cut off without a word.
@@ -238,8 +280,9 @@ where
         deadlines.enter(Phase::Body);
         let (head, mut body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let mut held = Held { all: &self.bodies_bytes, octets: 0 };
         let read = match (self.before_body)(&head) {
-            Ok(()) => read_body(&mut body, self.limits.body_bytes_max).await,
+            Ok(()) => read_body(&mut body, &self.limits, &mut held).await,
             Err(refusal) => Err(refusal),
         };
         deadlines.enter(Phase::Handling);
@@ -263,7 +306,8 @@ where
 
 /// Reads a body whole. Chunks are joined as they come: thousands of tiny ones, kept apart, would take many times the
 /// room of their octets.
-async fn read_body(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+async fn read_body(body: &mut Incoming, limits: &HttpLimits, held: &mut Held<'_>) -> Result<Bytes, Refusal> {
+    let bytes_max = limits.body_bytes_max;
     let too_large = |got: String| {
         let status = StatusCode::PAYLOAD_TOO_LARGE;
         Refusal::new(status, format!("body: expected at most {bytes_max} octets (body_bytes_max in [api]), got {got}"))
@@ -281,6 +325,13 @@ async fn read_body(body: &mut Incoming, bytes_max: usize) -> Result<Bytes, Refus
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > bytes_max {
             return Err(too_large("more".to_owned()));
+        }
+        if !held.grow(data.len(), limits.bodies_bytes_max) {
+            let reason = format!(
+                "body: expected all requests under way to have at most {} octets of body, got more; try again later",
+                limits.bodies_bytes_max
+            );
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason));
         }
         whole.extend_from_slice(&data);
     }

@@ -24,6 +24,7 @@ fn limits() -> HttpLimits {
     HttpLimits {
         connections_max: 16,
         body_bytes_max: 1_000,
+        bodies_bytes_max: 1 << 20,
         header_within: NEVER,
         body_within: NEVER,
         idle_within: NEVER,
@@ -456,4 +457,26 @@ fn a_shutdown_waits_for_no_request_for_ever() {
     assert!(slow.is_closed());
     assert!(half.is_closed());
     server.join();
+}
+
+#[test]
+fn bodies_of_all_connections_share_one_budget() {
+    let server = Server::start(HttpLimits { bodies_bytes_max: 1_500, ..limits() });
+    let post =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1_000));
+    let mut first = server.connect();
+    first.send(post("/slow"));
+    server.entered.recv_blocking().unwrap();
+    // The first one's body is held for as long as it is handled.
+    let mut second = server.connect();
+    second.send(post("/echo"));
+    let refused = second.reply();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.head.contains("\r\nretry-after: 1\r\n"), "{refused:?}");
+    assert!(String::from_utf8(refused.body).unwrap().starts_with("{\"Reason\":\"body: expected"));
+    server.release.send_blocking(()).unwrap();
+    assert_eq!(first.reply().status, 200);
+    let mut third = server.connect();
+    third.send(post("/echo"));
+    assert_eq!(third.reply().status, 200, "there is room again");
 }
