@@ -38,3 +38,8 @@ fn job_request() {
 fn auth_exchange() {
     replay("auth_exchange", fuzz_properties::auth_exchange::check);
 }
+
+#[test]
+fn http_server() {
+    replay("http_server", fuzz_properties::http_server::check);
+}

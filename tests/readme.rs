@@ -33,8 +33,8 @@ fn one_terminal(blocks: &[&str]) -> String {
     let [sink, hammer] = blocks else { panic!("expected the blocks of two terminals, got {blocks:?}") };
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let script = format!(
-        "{} > sink.out &\n\
-         timeout 30 sh -c 'until grep -q listening sink.out; do :; done'\n\
+        "{} > sink.out 2> sink.err &\n\
+         timeout 30 sh -c 'until grep -q listening sink.err; do :; done'\n\
          {hammer}\n\
          kill -TERM $!; wait $!; cat sink.out\n",
         sink.trim_end()
@@ -56,13 +56,26 @@ fn the_commands_of_the_readme_work() {
 }
 
 #[test]
+fn the_stub_of_the_readme_works() {
+    let script = one_terminal(&shell_blocks("## A stub of Mailgun's API"));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (output, _folder) = run(&script.replace("127.0.0.1:8026", &format!("127.0.0.1:{port}")));
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    assert!(out.contains("@example.com>\",\"message\":\"Queued. Thank you.\"}"), "{out}\n{error}");
+    assert!(out.contains("{\"message\":\"from parameter is missing\"}"), "{out}\n{error}");
+    let counts: serde_json::Value = serde_json::from_str(&out[out.rfind("{\"sessions\"").unwrap()..]).unwrap();
+    assert_eq!(counts["http"]["messages"], 1, "{out}");
+}
+
+#[test]
 fn the_service_of_the_readme_works() {
     let blocks = shell_blocks("## A service for the team");
     let [serve, requests] = blocks[..] else { panic!("expected the blocks of two terminals, got {blocks:?}") };
     let [api, sink] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [api, sink] = [api, sink].map(|listener| listener.local_addr().unwrap());
     let script = format!(
-        "printf '[api]\\nlisten=[\"{api}\"]\\n[sink]\\nlisten=[\"{sink}\"]\\n[store]\\npath=\"jobs.db\"\\n' > timecop.toml\n\
+        "printf '[api]\\nlisten=[\"{api}\"]\\n[sink]\\nlisten=[\"{sink}\"]\\nhttp_listen=[\"127.0.0.1:0\"]\\n[store]\\npath=\"jobs.db\"\\n' > timecop.toml\n\
          export TIMECOP_API=http://{api}\n\
          {} --config timecop.toml > serve.out &\n\
          timeout 30 sh -c 'until grep -q smtp: serve.out; do :; done'\n\

@@ -62,6 +62,10 @@ fn summary(config: &Config) -> Vec<(&'static str, String)> {
         true => "none, so that every job has to name its target".to_owned(),
         false => format!("listens on {}; the default target", listed(&config.sink.listen)),
     };
+    let stub = match config.sink.http_listen.is_empty() {
+        true => "none, so that every http job has to name its target".to_owned(),
+        false => format!("listens on {}; the default target of http jobs", listed(&config.sink.http_listen)),
+    };
     let urls = match hammer.allow_targets.is_empty() {
         true => "none are taken".to_owned(),
         false => format!("only inside {}", listed(&hammer.allow_targets)),
@@ -69,6 +73,7 @@ fn summary(config: &Config) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("API", format!("listens on {}, {token}", listed(&api.listen))),
         ("sink", sink),
+        ("HTTP sink", stub),
         ("store", format!("{}, the newest {} jobs", config.store.path.display(), config.store.jobs_kept)),
         ("jobs", format!("at most {} at once", hammer.limits.jobs_max)),
         ("URL targets", urls),
@@ -104,6 +109,7 @@ t.toml: no faults
 
   API          listens on 127.0.0.1:8025, without a token, for this machine only
   sink         none, so that every job has to name its target
+  HTTP sink    listens on 127.0.0.1:8026; the default target of http jobs
   store        /data/jobs.db, the newest 1000 jobs
   jobs         at most 16 at once
   URL targets  only inside 127.0.0.0/8, ::1/128

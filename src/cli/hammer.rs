@@ -243,6 +243,7 @@ fn embedded_sink(cpus: &[usize]) -> SinkPlan {
         tls: None,
         server: ServerConfig::new("sink.timecop.invalid", MESSAGE_BYTES_MAX, true),
         settings: Default::default(),
+        http: None,
         save: None,
         cpus: cpus.to_vec(),
         descriptors: resources::descriptors(),

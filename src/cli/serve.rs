@@ -9,9 +9,11 @@ use crate::config::{Config, Log, LogFormat};
 use crate::control::layout;
 use crate::control::serve::{self, Listening, ServeError, ServePlan};
 use crate::control::signals;
-use crate::control::sink::SinkPlan;
+use crate::control::sink::{Listen, SinkPlan};
+use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::ServerTls;
+use crate::sink::StubSettings;
 use crate::wire::smtp::server::ServerConfig;
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<u8, StartError> {
@@ -44,11 +46,14 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let host = resources::host_name();
     let name = config.sink.hostname.as_deref().unwrap_or(&host);
     let tls = ServerTls::self_signed(name).map_err(StartError::new)?;
-    let sink = (!config.sink.listen.is_empty()).then(|| SinkPlan {
-        listen: config.sink.listen.iter().copied().map(Into::into).collect(),
+    let smtp = config.sink.listen.iter().copied().map(Listen::from);
+    let listen: Vec<Listen> = smtp.chain(config.sink.http_listen.iter().copied().map(Listen::http)).collect();
+    let sink = (!listen.is_empty()).then(|| SinkPlan {
+        listen,
         tls: Some(tls),
         server: ServerConfig::new(name, config.sink.max_size, true).offering_starttls(),
         settings: Default::default(),
+        http: Some(StubSettings { wall_start: wall_now(), id_nonce: rand::random(), ..StubSettings::default() }),
         save: None,
         cpus: cpus.server.clone(),
         descriptors: resources::descriptors(),
@@ -91,6 +96,12 @@ fn say(listening: &Listening) {
     }
     for address in &listening.sink {
         let _ = writeln!(out, "listening on smtp://{address} (a sink that keeps nothing; the default target)");
+    }
+    for address in &listening.http {
+        let _ = writeln!(
+            out,
+            "listening on http://{address} (a stub of Mailgun's API that keeps nothing; the default target of http)"
+        );
     }
     let _ = out.flush();
 }

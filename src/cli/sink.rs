@@ -1,23 +1,26 @@
 //! `timecop sink`.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use secrecy::SecretString;
 use serde::Serialize;
 
 use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, hammer, read_pem, resources, with_option};
-use crate::config::is_hostname;
+use crate::config::{self, is_hostname};
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
+use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::sink_service::SaveFolder;
 use crate::shard::tls::ServerTls;
-use crate::sink::{Counts, Faults, SinkSettings};
+use crate::sink::mailgun::MESSAGE_BYTES_MAX as HTTP_MESSAGE_BYTES_MAX;
+use crate::sink::{Faults, SinkCounts, SinkSettings, StubSettings};
 use crate::wire::smtp::auth::Users;
 use crate::wire::smtp::server::ServerConfig;
 
@@ -34,7 +37,7 @@ const FILES_MIN: u32 = 64;
 #[derive(Serialize)]
 struct Summary {
     #[serde(flatten)]
-    counts: Counts,
+    counts: SinkCounts,
     elapsed_s: f64,
 }
 
@@ -60,12 +63,10 @@ fn announce(addresses: &[Listen], saves: bool) {
     if !saves {
         complain("timecop sink: takes mail and keeps none of it; Ctrl-C ends it");
     }
-    let mut out = std::io::stdout().lock();
+    // Standard output is for the counts.
     for address in addresses {
-        // A reader who is gone does not keep the sink from serving.
-        let _ = writeln!(out, "listening on {address}");
+        complain(format_args!("listening on {address}"));
     }
-    let _ = out.flush();
 }
 
 /// The table of `--auth-file`.
@@ -82,6 +83,16 @@ fn users(path: &Path) -> Result<Users, StartError> {
         return Err(wrong(&"expected lines user:password, got none"));
     }
     Ok(users)
+}
+
+/// The key of `--http-key-file`.
+fn key(path: &Path) -> Result<SecretString, StartError> {
+    let read = config::password(path).map_err(|problem| StartError::new(format!("--http-key-file: {problem}")))?;
+    if read.is_open {
+        let path = path.display();
+        complain(format_args!("warning: --http-key-file: everybody on this machine may read {path}"));
+    }
+    Ok(read.secret)
 }
 
 fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
@@ -119,14 +130,29 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
         capacity: arguments.capacity,
         keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
     };
-    let listen: Vec<Listen> = match arguments.listen.is_empty() {
+    let http = match arguments.http.is_empty() {
+        true => None,
+        false => Some(StubSettings {
+            accept_domains: settings.accept_domains.clone(),
+            key: arguments.http_key_file.as_deref().map(key).transpose()?,
+            rate: arguments.http_rate,
+            faults: settings.faults.clone(),
+            capacity: settings.capacity.clone(),
+            message_bytes_max: arguments.max_size.min(HTTP_MESSAGE_BYTES_MAX),
+            wall_start: wall_now(),
+            id_nonce: rand::random(),
+        }),
+    };
+    let mut listen: Vec<Listen> = match arguments.listen.is_empty() && http.is_none() {
         true => vec![LISTEN.parse::<SocketAddr>().expect("a constant address").into()],
         false => arguments.listen,
     };
-    let needs_tls = !arguments.no_starttls || listen.iter().any(|listen| listen.implicit_tls);
+    let offers_starttls = !arguments.no_starttls && !listen.is_empty();
+    listen.extend(arguments.http);
+    let needs_tls = offers_starttls || listen.iter().any(|listen| listen.implicit_tls);
     let tls = match (&arguments.tls_cert, &arguments.tls_key) {
         (Some(_), Some(_)) if !needs_tls => {
-            let got = "--tls-cert: expected an address with smtps:// or STARTTLS to use it for, got neither";
+            let got = "--tls-cert: expected an address with smtps:// or https://, or STARTTLS, to use it for, got none";
             return Err(StartError::new(got));
         }
         (Some(certificate), Some(key)) => {
@@ -150,6 +176,7 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
         tls,
         server: if arguments.no_starttls { server } else { server.offering_starttls() },
         settings,
+        http,
         save,
         cpus,
         descriptors: resources::descriptors(),

@@ -79,6 +79,9 @@ pub struct Store {
 pub struct Sink {
     /// Where the embedded sink listens; nowhere if empty. The first one is the default target.
     pub listen: Vec<SocketAddr>,
+    /// Where it listens for HTTP, as a stub of Mailgun's API; nowhere if empty. The first one is the default target of
+    /// jobs that speak HTTP.
+    pub http_listen: Vec<SocketAddr>,
     /// Its name in the greeting; `None` for this host's.
     pub hostname: Option<String>,
     /// Octets of the largest message that it takes.
@@ -140,7 +143,12 @@ impl Default for Config {
                 body_bytes_max: BODY_BYTES_MAX,
             },
             store: Store { path: store_path(), jobs_kept: 1_000 },
-            sink: Sink { listen: vec![loopback(2525)], hostname: None, max_size: 50 << 20 },
+            sink: Sink {
+                listen: vec![loopback(2525)],
+                http_listen: vec![loopback(8026)],
+                hostname: None,
+                max_size: 50 << 20,
+            },
             hammer: Hammer {
                 allow_targets: vec![
                     IpNet::new_assert([127, 0, 0, 0].into(), 8),

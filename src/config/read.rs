@@ -98,7 +98,7 @@ fn root(mut root: Section<'_, '_>, folder: &Path) -> Config {
 }
 
 fn api(mut section: Section<'_, '_>, usual: Api, folder: &Path, warnings: &mut Vec<String>) -> Api {
-    let listen = listen(&mut section).unwrap_or(usual.listen);
+    let listen = listen(&mut section, "listen").unwrap_or(usual.listen);
     if listen.is_empty() {
         section.fault("listen", expected("at least one address", "an empty list; leave the key out for the default"));
     }
@@ -132,9 +132,15 @@ fn store(mut section: Section<'_, '_>, usual: Store, folder: &Path) -> Store {
 }
 
 fn sink(mut section: Section<'_, '_>, usual: Sink, api: &[SocketAddr]) -> Sink {
-    let listen = listen(&mut section).unwrap_or(usual.listen);
-    if let Some(both) = listen.iter().find(|address| address.port() != 0 && api.contains(address)) {
-        section.fault("listen", expected("an address that the API does not have", format!("{both} for both")));
+    let http_listen = listen(&mut section, "http_listen").unwrap_or(usual.http_listen);
+    let listen = listen(&mut section, "listen").unwrap_or(usual.listen);
+    for (key, addresses) in [("listen", &listen), ("http_listen", &http_listen)] {
+        if let Some(both) = addresses.iter().find(|address| address.port() != 0 && api.contains(address)) {
+            section.fault(key, expected("an address that the API does not have", format!("{both} for both")));
+        }
+    }
+    if let Some(both) = http_listen.iter().find(|address| address.port() != 0 && listen.contains(address)) {
+        section.fault("http_listen", expected("an address that listen does not have", format!("{both} for both")));
     }
     let hostname = section.text("hostname", "a host name", |text| match text {
         text if is_hostname(text) => Ok(text.to_owned()),
@@ -142,7 +148,7 @@ fn sink(mut section: Section<'_, '_>, usual: Sink, api: &[SocketAddr]) -> Sink {
     });
     let max_size = section.whole("max_size", 1..=MESSAGE_BYTES_MAX).unwrap_or(usual.max_size);
     section.finish();
-    Sink { listen, hostname: hostname.or(usual.hostname), max_size }
+    Sink { listen, http_listen, hostname: hostname.or(usual.hostname), max_size }
 }
 
 fn hammer(mut section: Section<'_, '_>, usual: Hammer) -> Hammer {
@@ -247,12 +253,12 @@ fn path(section: &mut Section<'_, '_>, key: &'static str, folder: &Path) -> Opti
     })
 }
 
-fn listen(section: &mut Section<'_, '_>) -> Option<Vec<SocketAddr>> {
+fn listen(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<SocketAddr>> {
     const WHAT: &str = "an IP address and a port, such as \"127.0.0.1:8025\" or \"[::1]:8025\"";
-    let listen = section.texts("listen", WHAT, |text| text.parse().map_err(|_| expected(WHAT, shown(text))))?;
+    let listen = section.texts(key, WHAT, |text| text.parse().map_err(|_| expected(WHAT, shown(text))))?;
     let taken: Vec<SocketAddr> = listen.iter().copied().filter(|address: &SocketAddr| address.port() != 0).collect();
     if let Some(twice) = first_twice(&taken) {
-        section.fault("listen", expected("each address once", format!("{twice} twice")));
+        section.fault(key, expected("each address once", format!("{twice} twice")));
     }
     Some(listen)
 }

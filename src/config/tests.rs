@@ -163,6 +163,12 @@ fn every_wrong_value_names_line_key_and_remedy() {
         ("[store]\npath = true", "2 store.path: expected a path, in quotes", "got true"),
         ("[store]\njobs_kept = 0", "2 store.jobs_kept: expected a whole number", "got 0"),
         ("[sink]\nlisten = ['127.0.0.1:8025']", "2 sink.listen: expected an address that the API does not", "for both"),
+        (
+            "[sink]\nhttp_listen = ['127.0.0.1:8025']",
+            "2 sink.http_listen: expected an address that the API",
+            "for both",
+        ),
+        ("[sink]\nhttp_listen = ['127.0.0.1:2525']", "2 sink.http_listen: expected an address that listen", "for both"),
         ("[sink]\nhostname = 'a b'", "2 sink.hostname: expected one word", "\"a b\""),
         ("[sink]\nmax_size = 99999999999999999999999999", "2 sink.max_size: expected a whole number", "999"),
         ("[hammer]\nallow_targets = ['example.com']", "2 hammer.allow_targets: expected a network", "example.com"),

@@ -84,7 +84,7 @@ pub fn run(
     let sunk = sink::drain(&pool);
     pool.join();
     if let (true, Ok(sunk)) = (has_sink, sunk) {
-        report.notes.push(verdict_of_sink(&sunk, &report));
+        report.notes.push(verdict_of_sink(&sunk.smtp, &report));
     }
     report.judge();
     Ok(report)

@@ -29,6 +29,7 @@ use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::sink_service::Protocol;
 use crate::time::{Instant, WallTime};
 
 /// How often running jobs are looked after.
@@ -58,8 +59,10 @@ pub struct ServePlan {
 pub struct Listening {
     /// The API.
     pub api: Vec<SocketAddr>,
-    /// The embedded sink.
+    /// The embedded sink, for SMTP.
     pub sink: Vec<SocketAddr>,
+    /// The embedded sink, for HTTP.
+    pub http: Vec<SocketAddr>,
 }
 
 /// Why the service did not start, or did not go on.
@@ -120,14 +123,18 @@ async fn run(
     let (store, known) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
     let clock = Clock::start();
     let embedded = plan.sink.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
-    let sink_addresses = embedded.iter().flat_map(|sink| &sink.addresses).map(|listen| listen.address).collect();
+    let sink_addresses = |protocol: Protocol| {
+        let of_sink = embedded.iter().flat_map(|sink| &sink.addresses).filter(|listen| listen.protocol == protocol);
+        of_sink.map(|listen| listen.address).collect::<Vec<SocketAddr>>()
+    };
+    let (smtp, stub) = (sink_addresses(Protocol::Smtp), sink_addresses(Protocol::Http));
     let generators = plan.cpus.generator.len();
     let ring = layout::generator_ring(plan.config.hammer.limits.connections_max);
     let specs = plan.cpus.generator.iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
     let pool = Pool::start(specs.chain(embedded.into_iter().flat_map(|sink| sink.specs)).collect(), clock)?;
     let events = pool.events().clone();
 
-    let listening = Listening { api: listeners.iter().map(|(_, address)| *address).collect(), sink: sink_addresses };
+    let listening = Listening { api: listeners.iter().map(|(_, address)| *address).collect(), sink: smtp, http: stub };
     let guard = Guard::new(plan.config.api.token.clone(), &plan.config.api.hosts, &listening.api)?;
     let jobs = Rc::new(RefCell::new(Jobs::new(JobsParts {
         pool,
@@ -138,7 +145,7 @@ async fn run(
         store,
         known: known.into_iter().filter_map(recorded).collect(),
     })));
-    let targets = Targets::new(&plan.config, listening.sink.first().copied());
+    let targets = Targets::new(&plan.config, listening.sink.first().copied(), listening.http.first().copied());
     let api = Rc::new(Api {
         jobs: Rc::clone(&jobs),
         targets: RefCell::new(targets),
@@ -211,7 +218,7 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    api.targets.replace(Targets::new(&config, listening.sink.first().copied()));
+    api.targets.replace(Targets::new(&config, listening.sink.first().copied(), listening.http.first().copied()));
     api.jobs.borrow_mut().set_limits(config.hammer.limits);
     tracing::info!("targets and limits were reloaded from {}", file.display());
 }

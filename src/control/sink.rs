@@ -9,12 +9,15 @@ use thiserror::Error;
 
 use super::layout;
 use crate::shard::clock::Clock;
+use crate::shard::http_service::HttpSpec;
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
-use crate::shard::sink_service::{ListenerSpec, SaveFolder, SinkSpec};
+use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
 use crate::shard::tls::ServerTls;
-use crate::sink::{Counts, SinkSettings};
+use crate::sink::mailgun::REQUEST_BYTES_MAX;
+use crate::sink::{SinkCounts, SinkSettings, StubSettings};
+use crate::wire::http::server::ServerConfig as HttpConfig;
 use crate::wire::smtp::server::ServerConfig;
 
 /// One address that a sink listens on.
@@ -24,18 +27,33 @@ pub struct Listen {
     pub address: SocketAddr,
     /// Connections begin with TLS (RFC 8314 §3).
     pub implicit_tls: bool,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+impl Listen {
+    /// HTTP in the clear.
+    pub fn http(address: SocketAddr) -> Listen {
+        Listen { address, implicit_tls: false, protocol: Protocol::Http }
+    }
 }
 
 impl From<SocketAddr> for Listen {
-    /// In the clear, at least to begin with.
+    /// SMTP, in the clear, at least to begin with.
     fn from(address: SocketAddr) -> Listen {
-        Listen { address, implicit_tls: false }
+        Listen { address, implicit_tls: false, protocol: Protocol::Smtp }
     }
 }
 
 impl std::fmt::Display for Listen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", if self.implicit_tls { "smtps://" } else { "" }, self.address)
+        let scheme = match (self.protocol, self.implicit_tls) {
+            (Protocol::Smtp, false) => "",
+            (Protocol::Smtp, true) => "smtps://",
+            (Protocol::Http, false) => "http://",
+            (Protocol::Http, true) => "https://",
+        };
+        write!(f, "{scheme}{}", self.address)
     }
 }
 
@@ -50,6 +68,8 @@ pub struct SinkPlan {
     pub server: ServerConfig,
     /// What is taken and what goes wrong.
     pub settings: SinkSettings,
+    /// What the addresses for HTTP serve; needed where there is one.
+    pub http: Option<StubSettings>,
     /// Where each message is written, if anywhere.
     pub save: Option<SaveFolder>,
     /// One shard for each.
@@ -89,15 +109,25 @@ pub(super) struct SinkShards {
 pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkError> {
     let mut of_shards: Vec<Vec<ListenerSpec>> = plan.cpus.iter().map(|_| Vec::new()).collect();
     let mut addresses = Vec::with_capacity(plan.listen.len());
-    for Listen { address, implicit_tls } in plan.listen {
+    for Listen { address, implicit_tls, protocol } in plan.listen {
         let (sockets, address) =
             listen(address, plan.cpus.len()).map_err(|reason| SinkError::Listen { address, reason })?;
-        addresses.push(Listen { address, implicit_tls });
-        let listeners = sockets.into_iter().map(|socket| ListenerSpec { socket, implicit_tls });
+        addresses.push(Listen { address, implicit_tls, protocol });
+        let listeners = sockets.into_iter().map(|socket| ListenerSpec { socket, implicit_tls, protocol });
         of_shards.iter_mut().zip(listeners).for_each(|(of_shard, listener)| of_shard.push(listener));
     }
     let config = Arc::new(plan.server);
     let save = plan.save.map(Arc::new);
+    let http = plan.http.map(|settings| HttpSpec {
+        tls: plan.tls.as_ref().map(ServerTls::for_http),
+        config: Arc::new(HttpConfig::new(REQUEST_BYTES_MAX)),
+        settings,
+    });
+    let http_of = |shard: usize| {
+        let http = http.clone()?;
+        let id_nonce = http.settings.id_nonce.wrapping_add(shard as u64);
+        Some(HttpSpec { settings: StubSettings { id_nonce, ..http.settings }, ..http })
+    };
     let start = clock.now();
     let specs = plan.cpus.iter().zip(of_shards).enumerate().map(|(shard, (&cpu, listeners))| ShardSpec {
         cpu,
@@ -106,6 +136,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
             listeners,
             config: Arc::clone(&config),
             tls: plan.tls.clone(),
+            http: http_of(shard),
             settings: plan.settings.clone(),
             start,
             seed: plan.seed.wrapping_add(shard as u64),
@@ -120,7 +151,7 @@ pub fn serve(
     plan: SinkPlan,
     stop: &Receiver<()>,
     listening: impl FnOnce(&[Listen]),
-) -> Result<(Counts, Duration), SinkError> {
+) -> Result<(SinkCounts, Duration), SinkError> {
     let clock = Clock::start();
     let SinkShards { specs, addresses } = prepare(plan, clock)?;
     let pool = Pool::start(specs, clock)?;
@@ -144,11 +175,11 @@ pub fn serve(
 }
 
 /// Reads the last words of shards that are ending: what their sinks have taken.
-pub(super) fn drain(pool: &Pool) -> Result<Counts, SinkError> {
-    let mut counts = Counts::default();
+pub(super) fn drain(pool: &Pool) -> Result<SinkCounts, SinkError> {
+    let mut counts = SinkCounts::default();
     while let Ok((_, event)) = pool.events().recv_blocking() {
         match event {
-            Event::Sunk(shard) => counts += shard,
+            Event::Sunk(shard) => counts += &shard,
             Event::Failed(reason) => return Err(SinkError::Shard(reason)),
             Event::Ready | Event::Ended | Event::Measured { .. } => {}
         }

@@ -81,6 +81,7 @@ impl ResolvedTarget {
 #[derive(Debug)]
 pub struct Targets {
     sink: Option<SocketAddr>,
+    http_sink: Option<SocketAddr>,
     named: BTreeMap<String, NamedTarget>,
     allowed: Arc<[IpNet]>,
 }
@@ -98,9 +99,20 @@ pub struct Unresolved {
 }
 
 impl Targets {
-    /// The targets of a configuration. `sink` is where the embedded sink really listens, first.
-    pub fn new(config: &Config, sink: Option<SocketAddr>) -> Targets {
-        Targets { sink, named: config.targets.clone(), allowed: config.hammer.allow_targets.as_slice().into() }
+    /// The targets of a configuration. `sink` and `http_sink` are where the embedded sink really
+    /// listens, first, for SMTP and for HTTP.
+    pub fn new(config: &Config, sink: Option<SocketAddr>, http_sink: Option<SocketAddr>) -> Targets {
+        Targets {
+            sink,
+            http_sink,
+            named: config.targets.clone(),
+            allowed: config.hammer.allow_targets.as_slice().into(),
+        }
+    }
+
+    /// Where the embedded stub of an HTTP API really listens: the default target of jobs that speak HTTP.
+    pub fn http_sink(&self) -> Option<SocketAddr> {
+        self.http_sink
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job

@@ -10,7 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::tls::ClientTls;
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
-use crate::sink::Counts;
+use crate::sink::SinkCounts;
 
 /// Commands that may wait for a shard.
 const COMMANDS_MAX: usize = 64;
@@ -59,7 +59,7 @@ pub enum Event {
         finished: bool,
     },
     /// What the shard's sink has taken, when the shard ends.
-    Sunk(Counts),
+    Sunk(SinkCounts),
     /// The shard has ended in good order.
     Ended,
     /// The shard cannot go on.

@@ -5,7 +5,7 @@
 //! - [`timers`]: their deadlines;
 //! - [`pump`]: the one loop;
 //! - [`tls`]: what stands between bytes and machines where connections are secured;
-//! - [`sink_service`]: incoming connections;
+//! - [`sink_service`]: incoming connections, of SMTP and of HTTP; [`http_service`]: what those of HTTP share;
 //! - [`mailbox`]: commands in, measurements out;
 //! - [`machine`]: whether this machine can run shards, and at full speed;
 //! - [`placement`], [`pool`]: which CPUs, start and stop;
@@ -14,6 +14,7 @@
 
 pub mod clock;
 pub mod connections;
+pub mod http_service;
 pub mod listen;
 pub mod machine;
 pub mod mailbox;

@@ -9,9 +9,10 @@ use std::time::Duration;
 use socket2::Socket;
 
 use super::connections::Connections;
+use super::http_service::{HttpService, HttpSession, HttpSpec};
 use super::ring::Completion;
 use super::tls::ServerTls;
-use crate::sink::{Counts, SinkPolicy, SinkSettings};
+use crate::sink::{SinkCounts, SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
@@ -28,7 +29,9 @@ pub struct SinkSpec {
     pub listeners: Vec<ListenerSpec>,
     /// The TLS of its connections: needed where a listener begins with it, or `config` offers STARTTLS.
     pub tls: Option<ServerTls>,
-    /// What all sessions have in common.
+    /// What the listeners for HTTP serve, where there are any.
+    pub http: Option<HttpSpec>,
+    /// What all SMTP sessions have in common.
     pub config: Arc<ServerConfig>,
     /// What is taken and what goes wrong.
     pub settings: SinkSettings,
@@ -47,6 +50,17 @@ pub struct ListenerSpec {
     pub socket: Socket,
     /// Connections begin with TLS (RFC 8314 §3).
     pub implicit_tls: bool,
+    /// What is spoken on them.
+    pub protocol: Protocol,
+}
+
+/// What a listener's connections speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 5321.
+    Smtp,
+    /// HTTP/1.1, to the stub of a mail provider's API.
+    Http,
 }
 
 /// A folder that takes one file a message. For looking, not for speed: the shard waits for the disk.
@@ -80,8 +94,15 @@ impl SaveFolder {
 struct Listener {
     socket: Socket,
     implicit_tls: bool,
+    protocol: Protocol,
     /// Rests until then.
     paused: Option<Instant>,
+}
+
+/// The session on one connection.
+enum Conversation {
+    Smtp(Session),
+    Http(Box<HttpSession>),
 }
 
 /// The sessions of one shard.
@@ -90,8 +111,9 @@ pub struct SinkService {
     config: Arc<ServerConfig>,
     tls: Option<ServerTls>,
     policy: SinkPolicy,
+    http: Option<HttpService>,
     /// By file slot, from `first_file` on.
-    sessions: Vec<Option<Box<Session>>>,
+    sessions: Vec<Option<Box<Conversation>>>,
     first_file: u32,
     save: Option<Arc<SaveFolder>>,
     save_failed: bool,
@@ -104,11 +126,17 @@ impl SinkService {
             listeners: spec
                 .listeners
                 .into_iter()
-                .map(|ListenerSpec { socket, implicit_tls }| Listener { socket, implicit_tls, paused: None })
+                .map(|ListenerSpec { socket, implicit_tls, protocol }| Listener {
+                    socket,
+                    implicit_tls,
+                    protocol,
+                    paused: None,
+                })
                 .collect(),
             config: spec.config,
             tls: spec.tls,
             policy: SinkPolicy::new(spec.settings, spec.start, spec.seed),
+            http: spec.http.map(|http| HttpService::new(http, spec.start, spec.seed)),
             sessions: Vec::new(),
             first_file,
             save: spec.save,
@@ -117,8 +145,8 @@ impl SinkService {
     }
 
     /// What has arrived so far.
-    pub fn counts(&self) -> Counts {
-        self.policy.counts()
+    pub fn counts(&self) -> SinkCounts {
+        SinkCounts { smtp: self.policy.counts(), http: self.http.as_ref().map(HttpService::counts) }
     }
 
     /// Begins to accept.
@@ -162,8 +190,8 @@ impl SinkService {
                 if !completion.more {
                     connections.ring().accept(completion.index, &listener.socket);
                 }
-                let implicit_tls = listener.implicit_tls;
-                self.accepted(file, now, implicit_tls, connections);
+                let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
+                self.accepted(file, now, implicit_tls, protocol, connections);
             }
             // Out of file slots, descriptors or memory: to try again at once would spin.
             Err(_) if !completion.more => listener.paused = Some(now + ACCEPT_PAUSE),
@@ -172,20 +200,39 @@ impl SinkService {
         }
     }
 
-    fn accepted(&mut self, file: u32, now: Instant, implicit_tls: bool, connections: &mut Connections) {
+    fn accepted(
+        &mut self,
+        file: u32,
+        now: Instant,
+        implicit_tls: bool,
+        protocol: Protocol,
+        connections: &mut Connections,
+    ) {
         connections.accepted(file);
         let index = (file - self.first_file) as usize;
         if index >= self.sessions.len() {
             self.sessions.resize_with(index + 1, || None);
         }
-        let session = self.sessions[index].insert(Box::new(Session::new()));
+        let session = match protocol {
+            Protocol::Smtp => Conversation::Smtp(Session::new()),
+            Protocol::Http => Conversation::Http(Box::new(HttpSession::new())),
+        };
+        let session = self.sessions[index].insert(Box::new(session));
         if implicit_tls {
-            session.secure(now, &self.config);
+            match (&mut **session, &self.http) {
+                (Conversation::Smtp(session), _) => session.secure(now, &self.config),
+                (Conversation::Http(session), Some(http)) => session.secure(now, &http.config),
+                (Conversation::Http(_), None) => {}
+            }
             self.start_tls(file, connections);
             return self.follow(file, Flow::Continue, connections);
         }
         let out = &mut connections.outgoing(file).bytes;
-        let flow = session.connected(now, &self.config, &mut self.policy, out);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.connected(now, &self.config, &mut self.policy, out),
+            (Conversation::Http(session), Some(http)) => session.connected(now, &http.config, &mut http.stub),
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         self.follow(file, flow, connections);
     }
 
@@ -195,14 +242,25 @@ impl SinkService {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
-        let flow = session.handle(arrived, bytes, &self.config, &mut self.policy, out);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.handle(arrived, bytes, &self.config, &mut self.policy, out),
+            (Conversation::Http(session), Some(http)) => {
+                session.handle(arrived, bytes, &http.config, &mut http.stub, out)
+            }
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         // A client that goes on sending and reads nothing of what it is answered.
         let flow = if out.len() > UNREAD_BYTES_MAX { Flow::Drop } else { flow };
         self.follow(file, flow, connections);
     }
 
     fn start_tls(&mut self, file: u32, connections: &mut Connections) {
-        if let Some(tls) = &self.tls {
+        let index = (file - self.first_file) as usize;
+        let tls = match (self.sessions[index].as_deref(), &self.http) {
+            (Some(Conversation::Http(_)), Some(http)) => http.tls.as_ref(),
+            _ => self.tls.as_ref(),
+        };
+        if let Some(tls) = tls {
             connections.start_tls(file, tls.accept());
         }
     }
@@ -212,7 +270,11 @@ impl SinkService {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
-        let flow = session.tls_ready(now, resumed, &self.config, &mut self.policy, out);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.tls_ready(now, resumed, &self.config, &mut self.policy, out),
+            (Conversation::Http(session), Some(http)) => session.tls_ready(now, resumed, &http.config, &mut http.stub),
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         self.follow(file, flow, connections);
     }
 
@@ -220,7 +282,11 @@ impl SinkService {
     pub fn tls_failed(&mut self, file: u32, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
-        let flow = session.tls_failed(&mut self.policy);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.tls_failed(&mut self.policy),
+            (Conversation::Http(session), Some(http)) => session.tls_failed(&mut http.stub),
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         self.follow(file, flow, connections);
     }
 
@@ -229,7 +295,11 @@ impl SinkService {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
-        let flow = session.handle_timeout(now, &self.config, &mut self.policy, out);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
+            (Conversation::Http(session), Some(http)) => session.handle_timeout(now, &http.config, &mut http.stub, out),
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         self.follow(file, flow, connections);
     }
 
@@ -237,7 +307,11 @@ impl SinkService {
     pub fn closed(&mut self, file: u32, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
-        let flow = session.end_of_stream(&mut self.policy);
+        let flow = match (&mut **session, &mut self.http) {
+            (Conversation::Smtp(session), _) => session.end_of_stream(&mut self.policy),
+            (Conversation::Http(session), Some(http)) => session.end_of_stream(&mut http.stub),
+            (Conversation::Http(_), None) => Flow::Drop,
+        };
         self.follow(file, flow, connections);
     }
 
@@ -250,9 +324,12 @@ impl SinkService {
                 self.follow(file, Flow::Continue, connections);
             }
             Flow::Continue => {
-                if let Some(session) = &self.sessions[index] {
-                    connections.timers.set(file, session.deadline());
-                }
+                let deadline = match self.sessions[index].as_deref() {
+                    Some(Conversation::Smtp(session)) => session.deadline(),
+                    Some(Conversation::Http(session)) => session.deadline(),
+                    None => return,
+                };
+                connections.timers.set(file, deadline);
             }
             Flow::Close => {
                 self.sessions[index] = None;

@@ -74,6 +74,45 @@ impl Capacity {
     }
 }
 
+/// `100/s`: so many messages a second, up to those of one second at once, and what comes on top is turned away. A token
+/// bucket, shared by clones.
+#[derive(Clone, Debug)]
+pub struct RateLimit(Capacity);
+
+/// A rate that was asked for in a way we do not understand.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("expected RATE/s, such as 100/s or 0.5/s, with a rate above 0, got {got:?}")]
+pub struct RateLimitError {
+    /// What came.
+    got: String,
+}
+
+impl FromStr for RateLimit {
+    type Err = RateLimitError;
+
+    fn from_str(text: &str) -> Result<RateLimit, RateLimitError> {
+        let whole = |capacity: &Capacity| capacity.queue == u64::MAX;
+        let capacity = text.parse::<Capacity>().ok().filter(whole).ok_or(RateLimitError { got: text.to_owned() })?;
+        // A full line is a bucket that is empty.
+        let queue = ((PS_PER_S as u64) / capacity.gap_ps).max(1) - 1;
+        Ok(RateLimit(Capacity { queue, ..capacity }))
+    }
+}
+
+impl RateLimit {
+    /// A message has arrived at `now` at a sink that began at `start`: whether it is within the rate, or else how long it
+    /// is until the next one would be.
+    pub fn admit(&self, start: Instant, now: Instant) -> Result<(), Duration> {
+        let Capacity { gap_ps, queue, .. } = self.0;
+        if self.0.admit(start, now).is_some() {
+            return Ok(());
+        }
+        let waiting_ps = self.0.line_ps.load(Ordering::Relaxed).saturating_sub(now.ns_since(start) * PS_PER_NS);
+        let over_ps = waiting_ps.saturating_sub(queue * gap_ps);
+        Err(Duration::from_nanos(over_ps.div_ceil(PS_PER_NS)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +166,20 @@ mod tests {
         );
         assert!(admitted(1_000));
         assert_eq!(capacity.admit(START, at_us(10_000)), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_rate_lets_a_second_of_messages_through_at_once_and_says_when_the_next_one_may_come() {
+        let rate: RateLimit = "4/s".parse().unwrap();
+        let admit = |ms: u64| rate.admit(START, at_us(ms * 1_000)).map_err(|retry| retry.as_millis());
+        assert_eq!([admit(0), admit(0), admit(0), admit(0)], [Ok(()); 4]);
+        assert_eq!([admit(0), admit(100), admit(250), admit(250)], [Err(250), Err(150), Ok(()), Err(250)]);
+        let seldom: RateLimit = "0.5/s".parse().unwrap();
+        assert_eq!([seldom.admit(START, START), seldom.admit(START, START)], [Ok(()), Err(Duration::from_secs(2))]);
+        for wrong in ["", "5", "0/s", "5/s,queue=3"] {
+            let error = wrong.parse::<RateLimit>().unwrap_err().to_string();
+            assert!(error.contains("expected RATE/s, such as") && error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

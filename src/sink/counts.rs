@@ -1,5 +1,6 @@
 //! What arrived at a sink.
 
+use crate::sink::mailgun::HttpCounts;
 use crate::wire::smtp::server::Event;
 use serde::Serialize;
 use std::ops::AddAssign;
@@ -65,6 +66,26 @@ impl AddAssign for Counts {
         self.auth_refused += other.auth_refused;
         self.commands += other.commands;
         self.errors += other.errors;
+    }
+}
+
+/// What arrived at a sink in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SinkCounts {
+    /// By SMTP.
+    #[serde(flatten)]
+    pub smtp: Counts,
+    /// By HTTP, where that was listened for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpCounts>,
+}
+
+impl AddAssign<&SinkCounts> for SinkCounts {
+    fn add_assign(&mut self, other: &SinkCounts) {
+        self.smtp += other.smtp;
+        if let Some(http) = &other.http {
+            *self.http.get_or_insert_default() += http;
+        }
     }
 }
 

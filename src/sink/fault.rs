@@ -25,7 +25,7 @@ pub enum FaultError {
     },
     /// A phase that does not exist.
     #[error(
-        "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, got {got:?}; for example {example}"
+        "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, http, got {got:?}; for example {example}"
     )]
     UnknownPhase {
         /// What came.
@@ -52,6 +52,12 @@ pub enum FaultError {
     /// A reply code that refuses nothing.
     #[error("expected a reply code from 400 to 459 or from 500 to 559, got {got:?}; for example rcpt=451,5%")]
     Code {
+        /// What came.
+        got: String,
+    },
+    /// A status that is no failure.
+    #[error("expected a status from 400 to 599, got {got:?}; for example http=503,5%")]
+    Status {
         /// What came.
         got: String,
     },
@@ -84,35 +90,84 @@ const REPLY_EXAMPLE: &str = "rcpt=451,5% or rcpt=451,5%,try again later";
 const DROP_EXAMPLE: &str = "data=1%";
 const STALL_EXAMPLE: &str = "1s@5s, which is silence for 1 s from 5 s after the start";
 
-/// The phases whose replies a fault may concern, as they are written.
-pub const FAULT_PHASES: [Phase; 8] =
-    [Phase::Banner, Phase::Ehlo, Phase::StartTls, Phase::Auth, Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final];
+/// An answer of the sink that a fault may concern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultPhase {
+    /// The greeting.
+    Banner,
+    /// The reply to EHLO or HELO.
+    Ehlo,
+    /// The reply to STARTTLS.
+    StartTls,
+    /// The reply that ends AUTH.
+    Auth,
+    /// The reply to MAIL.
+    Mail,
+    /// The reply to RCPT.
+    Rcpt,
+    /// The reply to DATA.
+    Data,
+    /// The reply to the message.
+    Final,
+    /// The response to an HTTP request.
+    Http,
+}
 
-/// The phase in which a question is asked.
-#[inline]
-pub const fn phase_of(question: &Question<'_>) -> Phase {
-    match question {
-        Question::Connect => Phase::Banner,
-        Question::Ehlo { .. } => Phase::Ehlo,
-        Question::StartTls => Phase::StartTls,
-        Question::Auth { .. } => Phase::Auth,
-        Question::Mail { .. } => Phase::Mail,
-        Question::Rcpt { .. } => Phase::Rcpt,
-        Question::Data { .. } => Phase::Data,
-        Question::Message { .. } => Phase::Final,
+impl FaultPhase {
+    /// All of them.
+    pub const ALL: [FaultPhase; 9] = [
+        FaultPhase::Banner,
+        FaultPhase::Ehlo,
+        FaultPhase::StartTls,
+        FaultPhase::Auth,
+        FaultPhase::Mail,
+        FaultPhase::Rcpt,
+        FaultPhase::Data,
+        FaultPhase::Final,
+        FaultPhase::Http,
+    ];
+
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FaultPhase::Banner => Phase::Banner.name(),
+            FaultPhase::Ehlo => Phase::Ehlo.name(),
+            FaultPhase::StartTls => Phase::StartTls.name(),
+            FaultPhase::Auth => Phase::Auth.name(),
+            FaultPhase::Mail => Phase::Mail.name(),
+            FaultPhase::Rcpt => Phase::Rcpt.name(),
+            FaultPhase::Data => Phase::Data.name(),
+            FaultPhase::Final => Phase::Final.name(),
+            FaultPhase::Http => "http",
+        }
     }
 }
 
-/// Neither the greeting nor the reply to EHLO carries an enhanced status code (RFC 2034 §4).
-const fn has_enhanced_codes(phase: Phase) -> bool {
-    !matches!(phase, Phase::Banner | Phase::Ehlo)
+/// The phase in which a question is asked.
+#[inline]
+pub const fn phase_of(question: &Question<'_>) -> FaultPhase {
+    match question {
+        Question::Connect => FaultPhase::Banner,
+        Question::Ehlo { .. } => FaultPhase::Ehlo,
+        Question::StartTls => FaultPhase::StartTls,
+        Question::Auth { .. } => FaultPhase::Auth,
+        Question::Mail { .. } => FaultPhase::Mail,
+        Question::Rcpt { .. } => FaultPhase::Rcpt,
+        Question::Data { .. } => FaultPhase::Data,
+        Question::Message { .. } => FaultPhase::Final,
+    }
+}
+
+/// Neither the greeting nor the reply to EHLO carries an enhanced status code (RFC 2034 §4), and HTTP knows none.
+const fn has_enhanced_codes(phase: FaultPhase) -> bool {
+    !matches!(phase, FaultPhase::Banner | FaultPhase::Ehlo | FaultPhase::Http)
 }
 
 /// `PHASE=10ms` or `PHASE=exp:10ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseDelay {
     /// Whose reply waits.
-    pub phase: Phase,
+    pub phase: FaultPhase,
     /// For how long, on average.
     pub mean: Duration,
     /// Whether it is exponentially distributed; else it is always the same.
@@ -136,7 +191,7 @@ impl FromStr for PhaseDelay {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PhaseReply {
     /// Whose reply it takes the place of.
-    pub phase: Phase,
+    pub phase: FaultPhase,
     /// The reply.
     pub refusal: Refusal,
     /// From 0 to 1.
@@ -149,7 +204,7 @@ impl FromStr for PhaseReply {
     fn from_str(text: &str) -> Result<PhaseReply, FaultError> {
         let (phase, value) = phase_and_value(text, REPLY_EXAMPLE)?;
         let mut parts = value.splitn(3, ',');
-        let code = reply_code(parts.next().unwrap_or_default())?;
+        let code = reply_code(phase, parts.next().unwrap_or_default())?;
         let probability = parts.next().map_or(Ok(1.0), |part| probability(part, REPLY_EXAMPLE))?;
         let text = parts.next().unwrap_or("fault injected by the sink");
         if text.is_empty() || text.len() > TEXT_BYTES_MAX || !text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
@@ -165,7 +220,7 @@ impl FromStr for PhaseReply {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhaseDrop {
     /// In place of whose reply the connection is dropped.
-    pub phase: Phase,
+    pub phase: FaultPhase,
     /// From 0 to 1.
     pub probability: f64,
 }
@@ -229,7 +284,7 @@ pub struct Struck {
 /// All faults of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    phases: [PhaseFaults; Phase::ALL.len()],
+    phases: [PhaseFaults; FaultPhase::ALL.len()],
     /// Silence for all sessions.
     pub stall: Option<Stall>,
 }
@@ -261,7 +316,7 @@ impl Faults {
 
     /// What strikes the next reply of `phase`. Draws nothing from `random` for a phase without faults.
     #[inline]
-    pub fn strike(&self, phase: Phase, random: &mut impl Rng) -> Struck {
+    pub fn strike(&self, phase: FaultPhase, random: &mut impl Rng) -> Struck {
         let faults = &self.phases[phase as usize];
         let mut struck = Struck::default();
         if let Some(drop) = &faults.drop {
@@ -285,9 +340,9 @@ impl Faults {
     }
 }
 
-fn phase_and_value<'a>(text: &'a str, example: &'static str) -> Result<(Phase, &'a str), FaultError> {
+fn phase_and_value<'a>(text: &'a str, example: &'static str) -> Result<(FaultPhase, &'a str), FaultError> {
     let (name, value) = text.split_once('=').ok_or_else(|| FaultError::NoPhase { got: text.into(), example })?;
-    match FAULT_PHASES.into_iter().find(|phase| phase.name() == name) {
+    match FaultPhase::ALL.into_iter().find(|phase| phase.name() == name) {
         Some(phase) => Ok((phase, value)),
         None => Err(FaultError::UnknownPhase { got: name.into(), example }),
     }
@@ -305,13 +360,18 @@ fn probability(text: &str, example: &'static str) -> Result<f64, FaultError> {
     }
 }
 
-fn reply_code(text: &str) -> Result<u16, FaultError> {
-    match text.as_bytes() {
+fn reply_code(phase: FaultPhase, text: &str) -> Result<u16, FaultError> {
+    match (phase, text.as_bytes()) {
+        // RFC 9110 §15.5 and §15.6.
+        (FaultPhase::Http, [b'4' | b'5', b'0'..=b'9', b'0'..=b'9']) => text.parse().ok(),
         // The ranges of RFC 5321 §4.2.
-        [b'4' | b'5', b'0'..=b'5', b'0'..=b'9'] => text.parse().ok(),
+        (_, [b'4' | b'5', b'0'..=b'5', b'0'..=b'9']) => text.parse().ok(),
         _ => None,
     }
-    .ok_or_else(|| FaultError::Code { got: text.into() })
+    .ok_or_else(|| match phase {
+        FaultPhase::Http => FaultError::Status { got: text.into() },
+        _ => FaultError::Code { got: text.into() },
+    })
 }
 
 /// The enhanced status code (RFC 3463) that goes best with a reply code, and a space.
@@ -354,6 +414,7 @@ mod tests {
         assert_eq!(line("final=554"), "554 5.0.0 fault injected by the sink\r\n");
         assert_eq!(line("data=550,100%,no, never"), "550 5.7.1 no, never\r\n");
         assert_eq!(line("banner=421"), "421 fault injected by the sink\r\n");
+        assert_eq!(line("http=599"), "599 fault injected by the sink\r\n");
         assert_eq!(line("ehlo=550"), "550 fault injected by the sink\r\n");
         for code in (400..460).chain(500..560) {
             let line = line(&format!("mail={code}"));
@@ -363,11 +424,14 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let delay =
-            |mean_ms, exponential| PhaseDelay { phase: Phase::Rcpt, mean: Duration::from_millis(mean_ms), exponential };
+        let delay = |mean_ms, exponential| PhaseDelay {
+            phase: FaultPhase::Rcpt,
+            mean: Duration::from_millis(mean_ms),
+            exponential,
+        };
         assert_eq!("rcpt=10ms".parse(), Ok(delay(10, false)));
         assert_eq!("rcpt=exp:1s".parse(), Ok(delay(1000, true)));
-        assert_eq!("final=0.5%".parse(), Ok(PhaseDrop { phase: Phase::Final, probability: 0.005 }));
+        assert_eq!("final=0.5%".parse(), Ok(PhaseDrop { phase: FaultPhase::Final, probability: 0.005 }));
         let stall = Stall { length: Duration::from_secs(1), after: Duration::from_secs(5) };
         assert_eq!("1s@5s".parse(), Ok(stall));
     }
@@ -381,7 +445,7 @@ mod tests {
             (delay("10ms"), "expected PHASE=VALUE, got \"10ms\"; for example rcpt=10ms or final=exp:10ms"),
             (
                 delay("body=10ms"),
-                "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, got \"body\"; for example rcpt=10ms or final=exp:10ms",
+                "expected one of the phases banner, ehlo, starttls, auth, mail, rcpt, data, final, http, got \"body\"; for example rcpt=10ms or final=exp:10ms",
             ),
             (
                 delay("rcpt=10"),
@@ -394,6 +458,7 @@ mod tests {
                 reply("rcpt=250"),
                 "expected a reply code from 400 to 459 or from 500 to 559, got \"250\"; for example rcpt=451,5%",
             ),
+            (reply("http=302"), "expected a status from 400 to 599, got \"302\"; for example http=503,5%"),
             (
                 reply("rcpt=+51"),
                 "expected a reply code from 400 to 459 or from 500 to 559, got \"+51\"; for example rcpt=451,5%",
@@ -431,14 +496,14 @@ mod tests {
         let mut random = Pcg64::seed_from_u64(1);
         let (mut hold, mut first, mut second, mut drops) = (Duration::ZERO, 0, 0, 0);
         for _ in 0..10_000 {
-            hold += faults.strike(Phase::Mail, &mut random).hold;
-            match faults.strike(Phase::Rcpt, &mut random).refusal {
+            hold += faults.strike(FaultPhase::Mail, &mut random).hold;
+            match faults.strike(FaultPhase::Rcpt, &mut random).refusal {
                 Some(refusal) if refusal.line().starts_with(b"451") => first += 1,
                 Some(_) => second += 1,
                 None => {}
             }
-            drops += u32::from(faults.strike(Phase::Data, &mut random).drop);
-            assert_eq!(faults.strike(Phase::Final, &mut random), Struck::default());
+            drops += u32::from(faults.strike(FaultPhase::Data, &mut random).drop);
+            assert_eq!(faults.strike(FaultPhase::Final, &mut random), Struck::default());
         }
         assert!((97..103).contains(&hold.as_secs()), "{hold:?}");
         assert!((1_850..2_150).contains(&first), "{first}");

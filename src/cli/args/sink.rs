@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::value::{Cpus, cpus, whole_number};
 use crate::control::sink::Listen;
-use crate::sink::{Capacity, PhaseDelay, PhaseDrop, PhaseReply, Stall};
+use crate::shard::sink_service::Protocol;
+use crate::sink::{Capacity, PhaseDelay, PhaseDrop, PhaseReply, RateLimit, Stall};
 
 const SINK_EXAMPLES: &str = "\
 Examples:
@@ -20,17 +21,33 @@ Examples:
       write each message to a file, to look at it
   timecop sink --listen smtps://127.0.0.1:4465 --tls-cert cert.pem --tls-key key.pem
       TLS from the first byte, with this certificate
+  timecop sink --http 127.0.0.1:8026 --http-rate 1000/s --reply http=503,1%
+      a stub of Mailgun's messages API (POST /v3/DOMAIN/messages and /messages.mime), which answers 429 above 1,000
+      messages a second, and 503 to one request in a hundred
+  timecop sink --listen 127.0.0.1:2525 --http https://127.0.0.1:8443 --http-key-file key.txt
+      SMTP, and the stub with TLS and for those who know its key
 
-PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message).
+PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message), or http (the response to
+a request, whose CODE is a status from 400 to 599).
 Exit code: 0 it was told to end; 1 its counts could not be written; 2 it could not start.";
 
 #[derive(Debug, Args)]
 #[command(after_help = SINK_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct SinkArguments {
     /// Where to listen, in the clear with STARTTLS on offer, or with TLS from the first byte as smtps://ADDR:PORT; repeat
-    /// it for more; port 0 takes a free one [default: 127.0.0.1:2525]
+    /// it for more; port 0 takes a free one [default: 127.0.0.1:2525, or nowhere with --http]
     #[arg(long, value_name = "[smtps://]ADDR:PORT", value_parser = listen)]
     pub(in crate::cli) listen: Vec<Listen>,
+    /// Where to listen for HTTP, as a stub of Mailgun's messages API, or with TLS as https://ADDR:PORT; repeat it for more;
+    /// without --listen there is no SMTP then
+    #[arg(long, value_name = "[https://]ADDR:PORT", value_parser = http)]
+    pub(in crate::cli) http: Vec<Listen>,
+    /// The only key that the stub lets in, with the user api: the file's one line [default: any key]
+    #[arg(long, value_name = "FILE", requires = "http")]
+    pub(in crate::cli) http_key_file: Option<PathBuf>,
+    /// Answer 429 above so many messages a second over all shards; those of one second may come at once
+    #[arg(long, value_name = "RATE/s", requires = "http", help_heading = "Faults")]
+    pub(in crate::cli) http_rate: Option<RateLimit>,
     /// Name in the greeting [default: this host's name]
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) hostname: Option<String>,
@@ -65,7 +82,7 @@ pub(in crate::cli) struct SinkArguments {
     #[arg(long, value_name = "FILE|-", default_value = "-")]
     pub(in crate::cli) json: PathBuf,
     /// Accept so many messages a second over all shards, one after the other; the others wait in line. Where MESSAGES
-    /// wait already, one more is answered 452
+    /// wait already, one more is answered 452, or 429 by HTTP
     #[arg(long, value_name = "RATE/s[,queue=MESSAGES]", help_heading = "Faults")]
     pub(in crate::cli) capacity: Option<Capacity>,
     /// Hold the reply of a phase back: for a fixed time, or exponentially with this mean; repeatable
@@ -96,5 +113,16 @@ fn listen(text: &str) -> Result<Listen, String> {
     let address = address.trim_end_matches('/').parse().map_err(|_| {
         format!("expected an IP address and a port, such as 127.0.0.1:2525, [::1]:2525 or smtps://127.0.0.1:4465, got {text:?}")
     })?;
-    Ok(Listen { address, implicit_tls })
+    Ok(Listen { address, implicit_tls, protocol: Protocol::Smtp })
+}
+
+fn http(text: &str) -> Result<Listen, String> {
+    let (implicit_tls, address) = match text.strip_prefix("https://") {
+        Some(address) => (true, address),
+        None => (false, text.strip_prefix("http://").unwrap_or(text)),
+    };
+    let address = address.trim_end_matches('/').parse().map_err(|_| {
+        format!("expected an IP address and a port, such as 127.0.0.1:8026, [::1]:8026 or https://127.0.0.1:8443, got {text:?}")
+    })?;
+    Ok(Listen { address, implicit_tls, protocol: Protocol::Http })
 }

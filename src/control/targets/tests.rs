@@ -24,7 +24,7 @@ fn targets(allow_targets: &str) -> Targets {
          [targets.lax]\nurl = 'smtp+starttls://localhost:2587'\nskip_verify = true\n"
     );
     let config = Config::parse(&text, &folder.path().join("t.toml")).unwrap_or_else(|errors| panic!("{errors}"));
-    Targets::new(&config, Some("127.0.0.1:2525".parse().unwrap()))
+    Targets::new(&config, Some("127.0.0.1:2525".parse().unwrap()), None)
 }
 
 fn usual() -> Targets {
@@ -54,11 +54,11 @@ fn without_a_target_the_embedded_sink_is_loaded() {
     let target = resolve(usual().choose(None, PLAIN, false, Some(true)).unwrap()).unwrap();
     assert_eq!((&*target.name, target.address.to_string()), ("smtp://127.0.0.1:2525", "127.0.0.1:2525".to_owned()));
     for (listens, reached) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.0.2.1:1", "192.0.2.1:1")] {
-        let targets = Targets::new(&Config::default(), Some(listens.parse().unwrap()));
+        let targets = Targets::new(&Config::default(), Some(listens.parse().unwrap()), None);
         let target = resolve(targets.choose(None, PLAIN, false, None).unwrap()).unwrap();
         assert_eq!(target.address.to_string(), reached, "it is allowed by itself");
     }
-    let error = error_of(Targets::new(&Config::default(), None).choose(None, PLAIN, false, None));
+    let error = error_of(Targets::new(&Config::default(), None, None).choose(None, PLAIN, false, None));
     assert!(error.field == "target" && error.problem.contains("[sink]"), "{error}");
 }
 
@@ -120,7 +120,7 @@ fn what_does_not_fit_the_target_names_the_field() {
 fn many_names_do_not_make_a_long_error() {
     let tables: String = (0..1_000).map(|n| format!("[targets.t{n}]\nurl = 'smtp://a'\n")).collect();
     let config = Config::parse(&tables, Path::new("t.toml")).unwrap();
-    error_of(Targets::new(&config, None).choose(Some("nobody"), PLAIN, false, None));
+    error_of(Targets::new(&config, None, None).choose(Some("nobody"), PLAIN, false, None));
 }
 
 #[test]

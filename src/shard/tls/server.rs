@@ -56,6 +56,13 @@ impl ServerTls {
         Ok(ServerTls { config: Arc::new(config) })
     }
 
+    /// The same for HTTP: one who offers protocols in the handshake (RFC 7301) has to offer HTTP/1.1.
+    pub fn for_http(&self) -> ServerTls {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        ServerTls { config: Arc::new(config) }
+    }
+
     /// Begins the TLS of one connection.
     pub(in crate::shard) fn accept(&self) -> Box<Tls> {
         let connection = ServerConnection::new(Arc::clone(&self.config));

@@ -39,6 +39,16 @@ pub fn python() -> Command {
     Command::new(python)
 }
 
+/// Node.js, for a script of this folder that uses packages which `tools/test` installs.
+pub fn node(name: &str) -> Command {
+    let modules = repository().join("target/peers-node");
+    assert!(modules.join("node_modules").exists(), "no {}: tools/test installs the peers", modules.display());
+    let mut command = Command::new("node");
+    // `require` looks for packages from where it stands.
+    command.arg(script(name)).env("PEERS", modules);
+    command
+}
+
 /// A file of this folder.
 pub fn script(name: &str) -> PathBuf {
     repository().join("tests/peers").join(name)

@@ -73,11 +73,20 @@ impl Process {
 
     /// Waits for a whole line of standard output that begins with `beginning`.
     pub fn wait_line(&mut self, beginning: &str) -> String {
+        self.wait_line_of("stdout", beginning)
+    }
+
+    /// Waits for a whole line of standard error that begins with `beginning`.
+    pub fn wait_error_line(&mut self, beginning: &str) -> String {
+        self.wait_line_of("stderr", beginning)
+    }
+
+    fn wait_line_of(&mut self, log: &str, beginning: &str) -> String {
         let what = format!("a line `{beginning}…` of {}", self.name);
         poll(&what, || {
             let ended = self.child.try_wait().expect("the child can be asked");
-            let stdout = self.log("stdout");
-            let line = stdout.split_inclusive('\n').find(|l| l.starts_with(beginning) && l.ends_with('\n'));
+            let text = self.log(log);
+            let line = text.split_inclusive('\n').find(|l| l.starts_with(beginning) && l.ends_with('\n'));
             assert!(
                 line.is_some() || ended.is_none(),
                 "{} ended ({ended:?}) before it printed `{beginning}`",

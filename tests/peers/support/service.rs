@@ -38,7 +38,7 @@ impl Service {
         let mut text = configuration.to_owned();
         for (section, keys) in [
             ("api", "listen = [\"127.0.0.1:0\"]"),
-            ("sink", "listen = [\"127.0.0.1:0\"]"),
+            ("sink", "listen = [\"127.0.0.1:0\"]\nhttp_listen = [\"127.0.0.1:0\"]"),
             ("store", "path = \"jobs.db\""),
         ] {
             let header = format!("[{section}]\n");

@@ -30,7 +30,19 @@ impl Sink {
         let mut command = timecop();
         command.args(["sink", "--listen", &address, "--json", "-"]).args(options);
         let mut process = Process::start(&mut command);
-        assert_eq!(process.wait_line("listening on "), format!("listening on {address}"));
+        assert_eq!(process.wait_error_line("listening on "), format!("listening on {address}"));
+        Sink { process, port }
+    }
+
+    /// Starts it as a stub of Mailgun's API, without SMTP; `scheme` is nothing or `https://`.
+    pub fn http(scheme: &str, options: &[&str]) -> Sink {
+        let port = Port::claim();
+        let mut command = timecop();
+        command.args(["sink", "--http", &format!("{scheme}127.0.0.1:{}", port.number())]).args(options);
+        let mut process = Process::start(&mut command);
+        let scheme = if scheme.is_empty() { "http://" } else { scheme };
+        let expected = format!("listening on {scheme}127.0.0.1:{}", port.number());
+        assert_eq!(process.wait_error_line("listening on "), expected);
         Sink { process, port }
     }
 
@@ -54,8 +66,7 @@ impl Sink {
         self.process.signal(signal);
         let finished = self.process.finish();
         assert!(finished.status.success(), "sink ended with {}: {}", finished.status, finished.stderr);
-        let begin = finished.stdout.find('{').expect("an object on standard output");
-        let report: Value = serde_json::from_str(&finished.stdout[begin..]).expect("one object and nothing else");
+        let report: Value = serde_json::from_str(&finished.stdout).expect("one object and nothing else");
         for field in ["sessions", "messages", "recipients", "bytes", "commands", "errors"] {
             assert!(report[field].is_u64(), "`{field}` is a count in {report}");
         }

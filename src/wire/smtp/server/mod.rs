@@ -7,13 +7,14 @@
 //! What the session answers to a well-formed command in its place is up to a [`Policy`]. Everything else is settled here.
 
 mod config;
-mod held;
 mod login;
 mod policy;
 mod session;
 
 pub use config::ServerConfig;
-pub use held::HELD_BYTES_MAX;
 pub use login::AUTH_FAILURES_MAX;
 pub use policy::{Answer, Decision, Event, Policy, Question, Refusal, SessionError};
-pub use session::{DATA_BYTES_A_SECOND_MIN, Flow, LINE_BYTES_MAX, Session};
+pub use session::{DATA_BYTES_A_SECOND_MIN, LINE_BYTES_MAX, Session};
+
+pub use crate::wire::flow::Flow;
+pub use crate::wire::held::HELD_BYTES_MAX;

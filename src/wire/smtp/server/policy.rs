@@ -124,6 +124,12 @@ impl Refusal {
         &self.0
     }
 
+    /// The reply code, and the text behind it.
+    pub fn code_and_text(&self) -> (u16, &[u8]) {
+        let (code, text) = self.0.split_at(self.0.len().min(3));
+        (code.iter().fold(0, |code, digit| 10 * code + u16::from(digit.wrapping_sub(b'0'))), text.trim_ascii())
+    }
+
     /// Whether the server closes the connection after it (RFC 5321 §3.8).
     pub fn closes(&self) -> bool {
         self.0.starts_with(b"421")

@@ -1,9 +1,10 @@
 //! The session itself.
 
-use super::held::Held;
 use super::login::Login;
 use super::{Answer, Decision, Event, Policy, Question, Refusal, ServerConfig, SessionError};
 use crate::time::Instant;
+use crate::wire::flow::Flow;
+use crate::wire::held::Held;
 use crate::wire::line::{LineError, LineScanner};
 use crate::wire::smtp::auth::EXCHANGE_LINE_BYTES_MAX;
 use crate::wire::smtp::command::{self, Command, Mail, Rcpt};
@@ -43,21 +44,6 @@ const DATA_FAULT: &[u8] = b"550 5.6.0 bare CR, bare LF or NUL in the message\r\n
 const TOO_LARGE: &[u8] = b"552 5.3.4 message too large\r\n";
 const TOO_EARLY: &[u8] = b"554 5.5.0 octets before the reply that had to be awaited, closing\r\n";
 const NO_RECIPIENTS: &[u8] = b"554 5.5.1 no valid recipients\r\n";
-
-/// What becomes of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Flow {
-    /// It stays.
-    Continue,
-    /// What is in `out` is written in the clear; then TLS begins, which [`Session::tls_ready`] or
-    /// [`Session::tls_failed`] ends.
-    StartTls,
-    /// It is closed after what is in `out` was written.
-    Close,
-    /// It is closed at once, and what is in `out` is forgotten.
-    Drop,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {

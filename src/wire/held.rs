@@ -1,4 +1,4 @@
-//! Replies that wait for their time.
+//! Replies that wait for their time, of any server's session.
 
 use crate::time::Instant;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ const IDLE_BYTES_MAX: usize = 1_024;
 
 /// The replies of one session that are not due yet, in the order in which they go out.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(in crate::wire) struct Held {
     bytes: Vec<u8>,
     /// When each reply is due, and its length. The times never fall.
     replies: VecDeque<(Instant, usize)>,
@@ -20,23 +20,23 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::wire) fn is_empty(&self) -> bool {
         self.replies.is_empty()
     }
 
     /// When the first reply is due; never if there is none.
-    pub(super) fn due(&self) -> Instant {
+    pub(in crate::wire) fn due(&self) -> Instant {
         self.replies.front().map_or(Instant::NEVER, |(due, _)| *due)
     }
 
     /// When the last reply is, or was, due.
-    pub(super) fn last(&self) -> Instant {
+    pub(in crate::wire) fn last(&self) -> Instant {
         self.last
     }
 
     /// Appends a reply. False when there is no room for it.
     #[must_use]
-    pub(super) fn push(&mut self, due: Instant, reply: &[u8]) -> bool {
+    pub(in crate::wire) fn push(&mut self, due: Instant, reply: &[u8]) -> bool {
         debug_assert!(due >= self.last);
         if self.bytes.len() + reply.len() > HELD_BYTES_MAX {
             return false;
@@ -48,7 +48,7 @@ impl Held {
     }
 
     /// Takes back the reply that was appended last.
-    pub(super) fn retract_last(&mut self) {
+    pub(in crate::wire) fn retract_last(&mut self) {
         if let Some((_, length)) = self.replies.pop_back() {
             self.bytes.truncate(self.bytes.len() - length);
             self.last = self.replies.back().map_or(Instant::ZERO, |(due, _)| *due);
@@ -56,7 +56,7 @@ impl Held {
     }
 
     /// Moves what is due to `out`.
-    pub(super) fn release(&mut self, now: Instant, out: &mut Vec<u8>) {
+    pub(in crate::wire) fn release(&mut self, now: Instant, out: &mut Vec<u8>) {
         let mut released = 0;
         while let Some((due, length)) = self.replies.front()
             && *due <= now
