@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use timecop::message::{DateCache, GeneratedSpec, Mailbox, Recipients, ReversePath, Template};
+use timecop::message::{DateCache, GeneratedSpec, Mailbox, Recipients, ReversePath, Sizes, Template};
 use timecop::outgoing::Outgoing;
 use timecop::time::WallTime;
 
@@ -14,7 +14,15 @@ fn recipients(count: usize, per_message: u32) -> Recipients {
 
 fn generated(bytes: u64, recipients: Recipients) -> Template {
     let from = ReversePath::parse("sender@example.com").expect("the address is valid");
-    let spec = GeneratedSpec { bytes, from, recipients, seed: 1, run_id: 2, host: "localhost".into() };
+    let spec = GeneratedSpec {
+        sizes: Sizes::exactly(bytes),
+        subject: None,
+        from,
+        recipients,
+        seed: 1,
+        run_id: 2,
+        host: "localhost".into(),
+    };
     Template::generated(spec).expect("the spec is valid")
 }
 

@@ -28,6 +28,14 @@ pub enum Phase {
     Data,
     /// The message itself, from its first octet to the reply to the end of data.
     Final,
+    /// An HTTP request, from its beginning until it has left completely.
+    Write,
+    /// From there to the first octet of its answer.
+    #[serde(rename = "first_byte")]
+    FirstByte,
+    /// From the first to the last octet of the answer.
+    #[serde(rename = "last_byte")]
+    LastByte,
     /// RSET after a transaction that did not reach its end.
     Rset,
     /// QUIT.
@@ -37,8 +45,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Every phase, in the order of a session.
-    pub const ALL: [Phase; 13] = [
+    /// Every phase, in the order of a session; those of SMTP's messages come before HTTP's.
+    pub const ALL: [Phase; 16] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Banner,
@@ -49,13 +57,16 @@ impl Phase {
         Phase::Rcpt,
         Phase::Data,
         Phase::Final,
+        Phase::Write,
+        Phase::FirstByte,
+        Phase::LastByte,
         Phase::Rset,
         Phase::Quit,
         Phase::Idle,
     ];
 
     /// The phases whose durations are measured and reported.
-    pub const MEASURED: [Phase; 10] = [
+    pub const MEASURED: [Phase; 13] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Banner,
@@ -66,6 +77,9 @@ impl Phase {
         Phase::Rcpt,
         Phase::Data,
         Phase::Final,
+        Phase::Write,
+        Phase::FirstByte,
+        Phase::LastByte,
     ];
 
     /// The name in reports, options and metrics.
@@ -81,6 +95,9 @@ impl Phase {
             Phase::Rcpt => "rcpt",
             Phase::Data => "data",
             Phase::Final => "final",
+            Phase::Write => "write",
+            Phase::FirstByte => "first_byte",
+            Phase::LastByte => "last_byte",
             Phase::Rset => "rset",
             Phase::Quit => "quit",
             Phase::Idle => "idle",

@@ -35,6 +35,11 @@ fn job_request() {
 }
 
 #[test]
+fn http_response() {
+    replay("http_response", fuzz_properties::http_response::check);
+}
+
+#[test]
 fn auth_exchange() {
     replay("auth_exchange", fuzz_properties::auth_exchange::check);
 }

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
-    NOT_ALL_ACCEPTED, OK, StartError, check_machine, progress, read_pem, report, resources, target, with_option,
+    NOT_ALL_ACCEPTED, OK, StartError, check_machine, http, progress, read_pem, report, resources, target, with_option,
 };
 use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
 use crate::control::signals;
 use crate::control::sink::SinkPlan;
+use crate::job::spec::http::JobType;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
 use crate::measure::report::Report;
 use crate::measure::verdict::Severity;
@@ -24,6 +25,8 @@ use crate::shard::machine::{self, Needs};
 use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
 use crate::wire::smtp::server::ServerConfig;
 
+/// The user of Mailgun's API, whose password is a key.
+const API_USER: &str = "api";
 /// Where a password may stand instead of in a file.
 const PASSWORD_VARIABLE: &str = "TIMECOP_PASSWORD";
 
@@ -130,23 +133,35 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         connection: ConnectionType::Plain,
     });
     let tls_files = tls_files(&arguments.tls)?;
-    let auth = credentials(arguments.user, arguments.password_file.as_deref())?;
+    let kind = http::job_type(arguments.target.as_deref(), &arguments.http)?;
+    let auth = credentials(kind, arguments.user, arguments.password_file.as_deref())?;
     arguments.source_address.iter().try_for_each(|&source| check_source(source))?;
+    if let Some(name) = &arguments.congestion {
+        machine::congestion(Some(name)).map_err(|problem| StartError::new(format!("--congestion: {problem}")))?;
+    }
     let raw = RawSpec {
+        congestion: arguments.congestion,
         source_addresses: arguments.source_address,
         skip_verify: arguments.tls.skip_verify.then_some(true),
         resumption: arguments.tls.no_resumption.then_some(false),
         auth,
         ..raw_spec(arguments.load, is_embedded)?
     };
+    let raw = http::complete(raw, arguments.target.as_deref(), arguments.http)?;
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
     let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
     Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
 }
 
 /// Whom to log in as. A password is no argument: everybody on the machine may read those.
-fn credentials(user: Option<String>, file: Option<&Path>) -> Result<Option<Credentials>, StartError> {
-    let Some(user) = user else { return Ok(None) };
+fn credentials(kind: JobType, user: Option<String>, file: Option<&Path>) -> Result<Option<Credentials>, StartError> {
+    let has_password = file.is_some() || std::env::var_os(PASSWORD_VARIABLE).is_some();
+    let user = match user {
+        None if matches!(kind, JobType::Http | JobType::HttpMime) && has_password => API_USER.to_owned(),
+        None if file.is_some() => return Err(StartError::new("--password-file: expected --user beside it, got none")),
+        None => return Ok(None),
+        Some(user) => user,
+    };
     let password = match file {
         Some(path) => {
             let read =

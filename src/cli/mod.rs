@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod doctor;
 mod hammer;
+mod http;
 mod job;
 mod output;
 mod progress;

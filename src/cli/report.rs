@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
-use crate::measure::report::{Latency, Report, Times, WarmupReport};
+use crate::measure::report::{Latency, Report, RetryAfter, Times, WarmupReport};
 use crate::measure::threshold::{Threshold, ThresholdResult};
 use crate::measure::verdict::Verdict;
 use crate::measure::words::{rate, time};
@@ -93,6 +93,12 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
         let (granted, tried) = (count(kind.granted), count(kind.tried));
         write!(out, "\n  auth         {granted} of {tried} logins granted ({})", kind.mechanism)?;
     }
+    if let Some(RetryAfter { waits, waited_s }) = &report.retry_after {
+        write!(out, "\n  retry-after  {} waits that the server asked for, {} in all", count(*waits), time(*waited_s))?;
+    }
+    if let Some(congestion) = &report.congestion {
+        write!(out, "\n  congestion   {congestion}")?;
+    }
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }
 
@@ -168,14 +174,14 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     for reply in failures {
         let enhanced = reply.enhanced.as_deref().unwrap_or("-");
         let count = HumanCount(reply.count).to_string();
-        writeln!(out, "  {count:>10} x {:<7} {} {enhanced:<7} {}", reply.phase.name(), reply.code, reply.example)?;
+        writeln!(out, "  {count:>10} x {:<9} {} {enhanced:<7} {}", reply.phase.name(), reply.code, reply.example)?;
     }
     if !report.errors.is_empty() {
         writeln!(out, "\n  errors")?;
     }
     for error in &report.errors {
         let count = HumanCount(error.count).to_string();
-        writeln!(out, "  {count:>10} x {:<7} {:<11} {}", error.phase.name(), error.kind, error.example)?;
+        writeln!(out, "  {count:>10} x {:<9} {:<11} {}", error.phase.name(), error.kind, error.example)?;
     }
     let generator = &report.generator;
     writeln!(

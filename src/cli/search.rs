@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 use super::args::{LoadArguments, SearchArguments};
 use super::output::{JsonOutput, complain};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, hammer, progress, resources, target, with_option};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, hammer, http, progress, resources, target, with_option};
 use crate::control::hammer::HammerError;
 use crate::control::search::{self, SearchEvent, SearchPlan, SearchReport, SearchResult, TrialReport};
 use crate::control::signals;
@@ -86,7 +86,8 @@ fn plan(arguments: SearchArguments) -> Result<SearchPlan, StartError> {
         let problem = format!("--start-rate: expected at most --max-rate, {rate_per_s_max}, got {start_rate}");
         return Err(StartError::new(problem));
     }
-    let mut raw = hammer::raw_spec(arguments.load, false)?;
+    let raw = hammer::raw_spec(arguments.load, false)?;
+    let mut raw = http::complete(raw, Some(&arguments.target), arguments.http)?;
     raw.skip_verify = arguments.tls.skip_verify.then_some(true);
     raw.resumption = arguments.tls.no_resumption.then_some(false);
     (raw.duration, raw.rate) = (Some(arguments.trial), Some(start_rate));

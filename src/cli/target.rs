@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn anything_else_names_the_argument_and_what_was_expected() {
-        for wrong in ["127.0.0.1:2525", "smtp://u:secret@a", "http://127.0.0.1"] {
+        for wrong in ["127.0.0.1:2525", "smtp://u:secret@a", "ftp://127.0.0.1"] {
             let error = resolve(wrong, 1).unwrap_err().to_string();
             assert!(error.starts_with("TARGET: expected") && !error.contains("secret"), "{wrong}: {error}");
         }

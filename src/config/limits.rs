@@ -82,7 +82,7 @@ impl Limits {
         if bytes > self.msg_size_max {
             return most(field, "msg_size_max", format!("{} octets", self.msg_size_max), bytes.to_string());
         }
-        let recipients = spec.recipients.list().len();
+        let recipients = spec.recipients.entries().len();
         if recipients > self.recipients_max {
             return most("recipients", "recipients_max", self.recipients_max.to_string(), recipients.to_string());
         }

@@ -18,9 +18,10 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 use tracing::level_filters::LevelFilter;
 
+use crate::job::spec::http::RawHttp;
 pub use crate::wire::smtp::auth::Credentials;
 pub use limits::{JOBS_MAX, Limits};
-pub use read::is_hostname;
+pub use read::{data_file, is_hostname};
 pub use secret::{Read, certificates, password};
 pub use section::{ConfigErrors, Fault};
 pub use target_url::TargetUrl;
@@ -130,6 +131,8 @@ pub struct NamedTarget {
     pub ca_file: Option<PathBuf>,
     /// Whether its certificate is taken as it comes.
     pub skip_verify: bool,
+    /// What requests to a target by HTTP say; with a body (`data_file`) it is one of `http.raw` jobs.
+    pub request: RawHttp,
 }
 
 impl Default for Config {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use ipnet::IpNet;
 use toml::de::DeTable;
 use tracing::level_filters::LevelFilter;
@@ -17,7 +18,9 @@ use super::{
     Store, TargetUrl, expected, is_loopback, secret, shown,
 };
 use crate::job::spec::ConnectionType;
+use crate::job::spec::http::RawHttp;
 use crate::message::MESSAGE_BYTES_MAX;
+use crate::wire::http::request::{Field, check_method};
 
 /// Octets of the largest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -194,16 +197,69 @@ fn target(name: &str, mut section: Section<'_, '_>, folder: &Path, warnings: &mu
     if url.as_ref().is_some_and(|url| url.connection == ConnectionType::Plain) {
         for key in ["ca_file", "skip_verify"].into_iter().filter(|key| *key == "ca_file" || skip_verify == Some(true)) {
             if section.has(key) {
-                let problem = expected("a URL of smtps:// or smtp+starttls:// beside it", "smtp://, which has no TLS");
+                let problem = expected(
+                    "a URL of smtps://, smtp+starttls:// or https:// beside it",
+                    "smtp:// or http://, which have no TLS",
+                );
                 section.fault(key, problem);
             }
         }
         if credentials.is_some() {
-            warnings.push(format!("targets.{name}: the password goes out unencrypted, because its url is smtp://"));
+            warnings.push(format!("targets.{name}: the password goes out unencrypted, because its url has no TLS"));
         }
     }
+    let request = request(&mut section, url.as_ref(), folder);
     section.finish();
-    Some(NamedTarget { url: url?, credentials, ca_file, skip_verify: skip_verify.unwrap_or(false) })
+    Some(NamedTarget { url: url?, credentials, ca_file, skip_verify: skip_verify.unwrap_or(false), request })
+}
+
+/// The body of requests of `http.raw`, of at most [`MESSAGE_BYTES_MAX`] octets.
+///
+/// # Errors
+///
+/// The text leaves it to the caller to name the option or key.
+pub fn data_file(path: &Path) -> Result<Bytes, String> {
+    let wrong = |got: String| expected("a file that can be read", format!("{}: {got}", path.display()));
+    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut data = Vec::new();
+    // What a file says of its size is not to be relied on: a device or a pipe has none.
+    file.take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut data).map_err(|error| wrong(error.to_string()))?;
+    match data.len() as u64 <= MESSAGE_BYTES_MAX {
+        true => Ok(data.into()),
+        false => Err(wrong(format!("more than {MESSAGE_BYTES_MAX} octets"))),
+    }
+}
+
+/// What requests to a target by HTTP say: `method`, `headers` and `data_file`.
+fn request(section: &mut Section<'_, '_>, url: Option<&TargetUrl>, folder: &Path) -> RawHttp {
+    let request = url.map(TargetUrl::request).unwrap_or_default();
+    let is_smtp = url.is_some_and(|url| !url.is_http());
+    for key in ["method", "headers", "data_file"].into_iter().filter(|_| is_smtp) {
+        if section.has(key) {
+            section.fault(key, expected("a URL of http:// or https:// beside it", "one of SMTP"));
+        }
+    }
+    let method = section.text("method", "a method such as \"POST\"", |text| match check_method(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(expected(error, shown(text))),
+    });
+    let headers = section.texts("headers", "header fields such as \"Name: value\"", |text| {
+        // A value may be a key.
+        let name = text.split(':').next().unwrap_or_default();
+        Field::parse(text).map_err(|error| expected(error, format!("another one, {}", shown(name))))
+    });
+    let file = path(section, "data_file", folder);
+    let data = file.and_then(|file| match data_file(&file) {
+        Ok(data) => Some(data),
+        Err(problem) => {
+            section.fault("data_file", problem);
+            None
+        }
+    });
+    if method.is_some() && data.is_none() && !section.has("data_file") {
+        section.fault("method", expected("a data_file beside it, which is sent by it", "none; add it"));
+    }
+    RawHttp { method, headers: headers.unwrap_or_default(), data, ..request }
 }
 
 fn credentials(

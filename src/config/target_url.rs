@@ -1,4 +1,5 @@
-//! Targets as they are written: `smtp://HOST[:PORT]`, `smtps://…`, `smtp+starttls://…`.
+//! Targets as they are written: `smtp://HOST[:PORT]`, `smtps://…`, `smtp+starttls://…`, `http://HOST[:PORT]/PATH`,
+//! `https://…`.
 
 use std::fmt;
 
@@ -6,18 +7,23 @@ use url::{Host, Url};
 
 use super::shown;
 use crate::job::spec::ConnectionType;
+use crate::job::spec::http::RawHttp;
 use crate::message::DOMAIN_BYTES_MAX;
 
-/// Octets of the longest text that is taken for a URL: a name has at most 255.
-const URL_BYTES_MAX: usize = 512;
+/// Octets of the longest text that is taken for a URL: a name has at most 255, the rest is a path's.
+const URL_BYTES_MAX: usize = 2_048;
 
 /// Scheme, how the connection is secured, and the port where none is named: SMTP's (RFC 5321 §4.5.4.2), that of
 /// submissions (RFC 8314 §7.3), that of submission (RFC 6409 §3.1).
-const SCHEMES: [(&str, ConnectionType, u16); 3] = [
+const SMTP_SCHEMES: [(&str, ConnectionType, u16); 3] = [
     ("smtp", ConnectionType::Plain, 25),
     ("smtps", ConnectionType::Tls, 465),
     ("smtp+starttls", ConnectionType::StartTls, 587),
 ];
+
+/// The same for HTTP (RFC 9110 §4.2).
+const HTTP_SCHEMES: [(&str, ConnectionType, u16); 2] =
+    [("http", ConnectionType::Plain, 80), ("https", ConnectionType::Tls, 443)];
 
 /// A target's URL, checked: it names a host and a port, never a user. Displays as a URL with its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +35,8 @@ pub struct TargetUrl {
     pub port: u16,
     /// What the scheme says.
     pub connection: ConnectionType,
+    /// Path and query of a URL of HTTP, percent-encoded, from `/` on; `None` for SMTP.
+    pub path: Option<String>,
 }
 
 impl TargetUrl {
@@ -41,7 +49,7 @@ impl TargetUrl {
     pub fn parse(text: &str) -> Result<TargetUrl, String> {
         let wrong = |got: &str| {
             Err(format!(
-                "expected smtp://HOST[:PORT], smtps://HOST[:PORT] or smtp+starttls://HOST[:PORT], such as \
+                "expected smtp://HOST[:PORT], smtps://, smtp+starttls://, http://HOST[:PORT]/PATH or https://, such as \
                  smtp://127.0.0.1:2525, got {got}"
             ))
         };
@@ -60,15 +68,24 @@ impl TargetUrl {
             Ok(url) => url,
             Err(error) => return wrong(&format!("{text_shown} ({error})")),
         };
-        let Some((_, connection, port)) = SCHEMES.into_iter().find(|(scheme, _, _)| *scheme == url.scheme()) else {
+        let known = SMTP_SCHEMES.into_iter().chain(HTTP_SCHEMES);
+        let Some((_, connection, port)) = known.into_iter().find(|(scheme, _, _)| *scheme == url.scheme()) else {
             return wrong(&format!("the scheme {}", shown(url.scheme())));
         };
-        if !url.username().is_empty() || url.password().is_some() || text.contains('@') {
+        let is_http = HTTP_SCHEMES.iter().any(|(scheme, _, _)| *scheme == url.scheme());
+        if !url.username().is_empty() || url.password().is_some() || (text.contains('@') && !is_http) {
             return wrong("a URL with a user in it; leave the user out");
         }
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        if url.fragment().is_some() {
+            return wrong("a URL with a fragment (#…), which no server is told; leave it out");
+        }
+        if !is_http && (!matches!(url.path(), "" | "/") || url.query().is_some()) {
             return wrong("a URL that goes on behind host and port; leave that out");
         }
+        let path = is_http.then(|| match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        });
         let host = match Host::parse(url.host_str().unwrap_or_default()) {
             Ok(host) => host,
             Err(error) => return wrong(&format!("{text_shown} ({error})")),
@@ -78,20 +95,39 @@ impl TargetUrl {
         }
         match url.port().unwrap_or(port) {
             0 => wrong("port 0, on which nobody can listen"),
-            port => Ok(TargetUrl { host, port, connection }),
+            port => Ok(TargetUrl { host, port, connection, path }),
         }
     }
 
-    /// The scheme of a connection type.
+    /// Whether it is one of HTTP.
+    pub fn is_http(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// What requests say of where they go; empty for SMTP.
+    pub fn request(&self) -> RawHttp {
+        let Some(path) = &self.path else { return RawHttp::default() };
+        let usual = HTTP_SCHEMES.iter().any(|(_, of, port)| (*of, *port) == (self.connection, self.port));
+        let host = if usual { self.host.to_string() } else { format!("{}:{}", self.host, self.port) };
+        RawHttp { host, path: path.clone(), ..RawHttp::default() }
+    }
+
+    /// The scheme of SMTP of a connection type.
     pub fn scheme(connection: ConnectionType) -> &'static str {
-        let found = SCHEMES.iter().find(|(_, of, _)| *of == connection);
+        let found = SMTP_SCHEMES.iter().find(|(_, of, _)| *of == connection);
         found.map(|(scheme, _, _)| *scheme).expect("every connection type has its scheme")
     }
 }
 
 impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", TargetUrl::scheme(self.connection), self.host, self.port)
+        let Some(path) = &self.path else {
+            return write!(f, "{}://{}:{}", TargetUrl::scheme(self.connection), self.host, self.port);
+        };
+        let scheme = if self.connection == ConnectionType::Tls { "https" } else { "http" };
+        // A query may hold a key.
+        let path = path.split_once('?').map_or(path.as_str(), |(path, _)| path);
+        write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
     }
 }
 
@@ -125,13 +161,36 @@ mod tests {
     }
 
     #[test]
+    fn a_url_of_http_goes_on_with_its_path() {
+        let read = |text: &str| {
+            let url = TargetUrl::parse(text).unwrap();
+            let RawHttp { host, path, .. } = url.request();
+            (url.to_string(), host, path)
+        };
+        let expected = |shown: &str, host: &str, path: &str| (shown.to_owned(), host.to_owned(), path.to_owned());
+        assert_eq!(
+            read("https://api.mailgun.net/v3/Example.com"),
+            expected("https://api.mailgun.net:443/v3/Example.com", "api.mailgun.net", "/v3/Example.com")
+        );
+        assert_eq!(
+            read("http://[::1]:8026/a%20b%0d?key=1"),
+            expected("http://[::1]:8026/a%20b%0d", "[::1]:8026", "/a%20b%0d?key=1")
+        );
+        assert_eq!(read("http://a.example"), expected("http://a.example:80/", "a.example", "/"));
+        assert_eq!(read("https://a.example:80/@b"), expected("https://a.example:80/@b", "a.example:80", "/@b"));
+    }
+
+    #[test]
     fn anything_else_says_what_was_expected() {
         let long = format!("smtp://{}", "a".repeat(URL_BYTES_MAX));
         for wrong in [
             "",
             "127.0.0.1:2525",
             "localhost",
-            "http://a",
+            "ftp://a",
+            "http://",
+            "http://a#b",
+            "http://a:0/",
             "smtp://",
             "smtp://:25",
             "smtp:///a",

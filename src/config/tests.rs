@@ -15,9 +15,12 @@ const PASSWORD: &str = "pass word";
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let certificate = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap().cert.pem();
-    for (name, text) in
-        [("token", format!("{TOKEN}\n")), ("password", format!("{PASSWORD}\r\n")), ("ca.pem", certificate)]
-    {
+    for (name, text) in [
+        ("token", format!("{TOKEN}\n")),
+        ("mail.json", "{}".to_owned()),
+        ("password", format!("{PASSWORD}\r\n")),
+        ("ca.pem", certificate),
+    ] {
         fs::write(folder.path().join(name), text).unwrap();
         fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -73,6 +76,11 @@ fn the_example_names_each_default_and_each_key() {
     assert_eq!(std::mem::replace(&mut usual.store.path, defaults.store.path.clone()), folder.path().join("timecop.db"));
     assert_eq!(usual.sink.hostname.take().unwrap(), "sink.example.com");
     assert_eq!((usual.hammer.shards.take(), usual.hammer.cpus.take()), (Some(1), Some(vec![0])));
+    let api = usual.targets.remove("api").unwrap();
+    assert_eq!(api.url.to_string(), "https://api.example.com:443/mail");
+    assert_eq!((api.request.path, api.request.host), ("/mail?key=1".to_owned(), "api.example.com".to_owned()));
+    assert_eq!((api.request.method.as_deref(), api.request.data.as_deref()), (Some("POST"), Some(&b"{}"[..])));
+    assert_eq!(api.request.headers[0].value(), "Bearer KEY");
     let target = usual.targets.remove("mx").unwrap();
     assert_eq!(debug(&usual), debug(&defaults));
     assert_eq!(target.url.to_string(), "smtp+starttls://mx.example.com:587");
@@ -321,4 +329,21 @@ fn what_needs_a_restart_is_named() {
     assert_eq!(with_token.needs_restart(&parse("[api]\ntoken_file = 'token'")), [""; 0]);
     fs::write(folder.path().join("token"), "another-token-of-16").unwrap();
     assert_eq!(with_token.needs_restart(&parse("[api]\ntoken_file = 'token'")), ["[api]"]);
+}
+
+#[test]
+fn what_a_request_says_is_looked_at() {
+    let folder = folder();
+    let fault = |keys: &str| faults_in(folder.path(), &format!("[targets.a]\n{keys}\n")).join("\n");
+    for (keys, says) in [
+        ("url = 'smtp://a'\nheaders = ['A: b']", "headers: expected a URL of http:// or https://"),
+        ("url = 'smtp://a'\ndata_file = 'mail.json'", "data_file: expected a URL of http:// or https://"),
+        ("url = 'http://a'\nmethod = 'PUT'", "method: expected a data_file beside it"),
+        ("url = 'http://a'\ndata_file = 'mail.json'\nmethod = 'CONNECT'", "method: expected a method in capital"),
+        ("url = 'http://a'\nheaders = ['Host: secret']", "expected a header field that is not one of the connection"),
+        ("url = 'http://a'\ndata_file = 'none.json'", "data_file: expected a file that can be read"),
+    ] {
+        let fault = fault(keys);
+        assert!(fault.contains(says) && !fault.contains("secret"), "{keys}: {fault}");
+    }
 }

@@ -46,6 +46,7 @@ pub struct Jobs {
 
 struct Running {
     job: RunningJob,
+    kind: JobType,
     /// Connections on each shard of the pool, by the shard's number.
     connections: Vec<(usize, u32)>,
     /// Conditions under which its result is a failure.
@@ -198,7 +199,7 @@ impl Jobs {
         }
         let shares = Job::connections(spec.connections, shards.len() as u32);
         let connections = shards.into_iter().zip(shares).collect();
-        self.running.push(Running { job, connections, fail_if, store_at: Instant::ZERO });
+        self.running.push(Running { job, kind: spec.job_type(), connections, fail_if, store_at: Instant::ZERO });
         let record = JobRecord { id, job: echo, state: JobState::Running, start: circumstances.wall, stop: None };
         self.records.insert(id, record.clone());
         self.forget_old();
@@ -286,8 +287,9 @@ impl Jobs {
     pub fn take(&mut self, shard: usize, event: Event) -> Result<(), String> {
         match event {
             Event::Measured { job, second, elapsed, delta, finished } => {
-                self.metrics.add(JobType::Smtp, &delta);
-                if let Some(at) = self.running.iter().position(|running| running.job.id() == job) {
+                let found = self.running.iter().position(|running| running.job.id() == job);
+                self.metrics.add(found.map_or(JobType::Smtp, |at| self.running[at].kind), &delta);
+                if let Some(at) = found {
                     self.running[at].job.take(shard, second, elapsed, delta, finished);
                     self.end_if_finished(at);
                 }
@@ -319,7 +321,7 @@ impl Jobs {
         if !self.running[at].job.is_finished() {
             return;
         }
-        let Running { job, fail_if, .. } = self.running.swap_remove(at);
+        let Running { job, kind, fail_if, .. } = self.running.swap_remove(at);
         let mut report = job.report(self.pool.clock().now());
         report.judge();
         report.check(&fail_if);
@@ -336,7 +338,7 @@ impl Jobs {
             aborted = report.aborted.as_deref(),
             "job ended"
         );
-        self.metrics.job_ended(JobType::Smtp, record.state, Some(&report));
+        self.metrics.job_ended(kind, record.state, Some(&report));
         self.store.put(stored(record, Some(to_json(&report))));
         self.forget_old();
     }

@@ -18,6 +18,7 @@ use crate::measure::words::thousands;
 use crate::message::Conversion;
 use crate::phase::Phase;
 use crate::shard::clock::wall_now;
+use crate::shard::machine;
 use crate::shard::mailbox::Command;
 use crate::shard::pool::Pool;
 use crate::shard::tls::ClientTls;
@@ -66,6 +67,8 @@ pub struct RunningJob {
     skip_verify: bool,
     /// There is no TLS.
     in_the_clear: bool,
+    /// It goes by HTTP.
+    is_http: bool,
     /// There is no session without a login.
     logs_in: bool,
     /// What was changed in a given message.
@@ -124,6 +127,7 @@ impl RunningJob {
             dialed,
             start: job.start,
             end: job.end,
+            congestion: machine::congestion(spec.congestion.as_deref()).ok(),
             warmup: spec.warmup.map(|warmup| match warmup {
                 Warmup::Duration(duration) => AskedWarmup::Until(job.start + duration),
                 Warmup::Messages(_) => AskedWarmup::ByNumber,
@@ -134,6 +138,7 @@ impl RunningJob {
             asked,
             skip_verify: spec.skip_verify,
             in_the_clear: spec.target.connection == ConnectionType::Plain,
+            is_http: spec.http.is_some(),
             logs_in: spec.auth.is_some(),
             conversion,
             totals: Totals::new(shards.len()),
@@ -294,7 +299,9 @@ impl RunningJob {
         }
         let shows_password =
             |kind: &AuthKind| Mechanism::parse(kind.mechanism.as_bytes()).is_none_or(Mechanism::shows_password);
-        if self.in_the_clear && report.auth.iter().any(shows_password) {
+        let shows =
+            report.auth.iter().any(shows_password) || (self.is_http && self.logs_in && report.messages.sent > 0);
+        if self.in_the_clear && shows {
             report.notes.push(PASSWORD_IN_CLEAR_NOTE.to_owned());
         }
         if self.conversion.bare_lf_lines > 0 {

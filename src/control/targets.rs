@@ -17,6 +17,7 @@ use thiserror::Error;
 use url::Host;
 
 use crate::config::{self, Config, Credentials, NamedTarget, TargetUrl, shown};
+use crate::job::spec::http::{JobType, RawHttp};
 use crate::job::spec::{ConnectionType, RawSpec, SpecError, Target};
 use crate::shard::tls::{ClientTls, ClientTlsFiles};
 
@@ -24,6 +25,8 @@ use crate::shard::tls::{ClientTls, ClientTlsFiles};
 pub const RESOLUTIONS_MAX: usize = 8;
 /// How long a look-up may take before it is given up.
 pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// The path of the embedded sink of HTTP: that of a domain which it takes as any other.
+const EMBEDDED_PATH: &str = "/v3/example.com";
 /// How many names or networks an error lists.
 const LISTED_MAX: usize = 20;
 
@@ -44,6 +47,8 @@ pub struct ResolvedTarget {
     pub ca_file: Option<PathBuf>,
     /// Whether the certificate is taken as it comes.
     pub skip_verify: bool,
+    /// What requests say of where they go, and what else the target has them say.
+    pub request: RawHttp,
     /// What its connections are secured with; [`Resolver::resolve`] makes it ready where there is to be TLS.
     pub tls: Option<ClientTls>,
 }
@@ -60,7 +65,7 @@ impl ResolvedTarget {
     /// the field all the same.
     pub fn complete(&self, raw: RawSpec) -> RawSpec {
         let skip_verify = (self.connection != ConnectionType::Plain).then_some(self.skip_verify);
-        RawSpec { skip_verify, ..raw }
+        RawSpec { skip_verify, http: RawHttp { options: raw.http.options, ..self.request.clone() }, ..raw }
     }
 
     /// With its TLS made ready; reads files.
@@ -73,6 +78,7 @@ impl ResolvedTarget {
             .map_err(|problem| SpecError { field: "target", problem: format!("{}: ca_file: {problem}", self.name) })?;
         let files = ClientTlsFiles { ca_pem, identity: None };
         let tls = ClientTls::new(&self.as_target().host, self.skip_verify, true, &files)?;
+        let tls = if self.request.path.is_empty() { tls } else { tls.for_http() };
         Ok(ResolvedTarget { tls: Some(tls), ..self })
     }
 }
@@ -94,13 +100,14 @@ pub struct Unresolved {
     credentials: Option<Credentials>,
     ca_file: Option<PathBuf>,
     skip_verify: bool,
+    request: RawHttp,
     /// What it must resolve to; `None` where the configuration itself names it.
     allowed: Option<Arc<[IpNet]>>,
 }
 
 impl Targets {
-    /// The targets of a configuration. `sink` and `http_sink` are where the embedded sink really
-    /// listens, first, for SMTP and for HTTP.
+    /// The targets of a configuration. `sink` and `http_sink` are where the embedded sink really listens, first, for SMTP
+    /// and for HTTP.
     pub fn new(config: &Config, sink: Option<SocketAddr>, http_sink: Option<SocketAddr>) -> Targets {
         Targets {
             sink,
@@ -110,9 +117,48 @@ impl Targets {
         }
     }
 
-    /// Where the embedded stub of an HTTP API really listens: the default target of jobs that speak HTTP.
-    pub fn http_sink(&self) -> Option<SocketAddr> {
-        self.http_sink
+    /// As [`Targets::choose`], for a job by HTTP, whose target's scheme says how connections are secured. Requests of
+    /// `http.raw` go to configured targets with a `data_file` alone.
+    ///
+    /// # Errors
+    ///
+    /// Names the job's field that does not fit: `target`, `auth` or `skip_verify`.
+    pub fn choose_http(
+        &self,
+        kind: JobType,
+        target: Option<&str>,
+        auth: bool,
+        skip_verify: Option<bool>,
+    ) -> Result<Unresolved, SpecError> {
+        let is_raw = kind == JobType::HttpRaw;
+        let has_data = |name: &str| self.named.get(name).is_some_and(|target| target.request.data.is_some());
+        match target {
+            Some(name) if !name.contains("://") && has_data(name) == is_raw => {
+                self.named(name, Scheme::Http, auth, skip_verify)
+            }
+            Some(name) if !is_raw && has_data(name) => {
+                let expected = format!("a target without data_file for type {}", kind.name());
+                Err(SpecError::new("target", expected, shown(name)))
+            }
+            Some(text) if !is_raw => self.url(text, Scheme::Http, auth, skip_verify),
+            None if !is_raw && !auth => self.embedded_http_sink(),
+            None if !is_raw => Err(auth_needs_credentials("the embedded sink, which wants none")),
+            other => {
+                let got = other.map_or_else(|| "none".to_owned(), shown);
+                Err(SpecError::new("target", "the name of a configured target with a data_file for type http.raw", got))
+            }
+        }
+    }
+
+    fn embedded_http_sink(&self) -> Result<Unresolved, SpecError> {
+        let Some(address) = self.http_sink else {
+            let expected = "a URL such as http://127.0.0.1:8026/v3/example.com, or the name of a configured target, because \
+                            no sink of HTTP is embedded";
+            return Err(SpecError::new("target", expected, "none"));
+        };
+        let path = Some(EMBEDDED_PATH.to_owned());
+        let (host, port) = (loopback_of(address), address.port());
+        Ok(Unresolved::unrestricted(TargetUrl { host, port, connection: ConnectionType::Plain, path }))
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job
@@ -130,8 +176,8 @@ impl Targets {
     ) -> Result<Unresolved, SpecError> {
         match target {
             None => self.embedded_sink(connection, auth, skip_verify),
-            Some(text) if text.contains("://") => self.url(text, connection, auth, skip_verify),
-            Some(name) => self.named(name, connection, auth, skip_verify),
+            Some(text) if text.contains("://") => self.url(text, Scheme::Smtp(connection), auth, skip_verify),
+            Some(name) => self.named(name, Scheme::Smtp(connection), auth, skip_verify),
         }
     }
 
@@ -148,39 +194,27 @@ impl Targets {
         if auth {
             return Err(auth_needs_credentials("the embedded sink, which has none"));
         }
-        // A sink that listens on every address is reached on loopback.
-        let host = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Host::Ipv4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(ip) if ip.is_unspecified() => Host::Ipv6(Ipv6Addr::LOCALHOST),
-            IpAddr::V4(ip) => Host::Ipv4(ip),
-            IpAddr::V6(ip) => Host::Ipv6(ip),
-        };
+        let host = loopback_of(address);
         // It offers STARTTLS, with a certificate that nobody else has signed.
         if connection == ConnectionType::StartTls {
             if skip_verify != Some(true) {
                 let expected = "true, since the embedded sink has signed its certificate itself";
                 return Err(SpecError::new("skip_verify", expected, "false or nothing"));
             }
-            let url = TargetUrl { host, port: address.port(), connection };
+            let url = TargetUrl { host, port: address.port(), connection, path: None };
             return Ok(Unresolved { skip_verify: true, ..Unresolved::unrestricted(url) });
         }
-        let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain };
-        same_connection(&url, connection, "the embedded sink")?;
+        let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain, path: None };
+        same_connection(&url, Scheme::Smtp(connection), "the embedded sink")?;
         Ok(Unresolved::unrestricted(url))
     }
 
-    fn url(
-        &self,
-        text: &str,
-        connection: ConnectionType,
-        auth: bool,
-        skip_verify: Option<bool>,
-    ) -> Result<Unresolved, SpecError> {
+    fn url(&self, text: &str, scheme: Scheme, auth: bool, skip_verify: Option<bool>) -> Result<Unresolved, SpecError> {
         let url = TargetUrl::parse(text).map_err(|problem| SpecError { field: "target", problem })?;
         if auth {
             return Err(auth_needs_credentials("a URL, with which no credentials are ever used"));
         }
-        same_connection(&url, connection, &url.to_string())?;
+        same_connection(&url, scheme, &url.to_string())?;
         Ok(Unresolved {
             skip_verify: skip_verify.unwrap_or(false),
             allowed: Some(Arc::clone(&self.allowed)),
@@ -191,7 +225,7 @@ impl Targets {
     fn named(
         &self,
         name: &str,
-        connection: ConnectionType,
+        scheme: Scheme,
         auth: bool,
         skip_verify: Option<bool>,
     ) -> Result<Unresolved, SpecError> {
@@ -207,12 +241,13 @@ impl Targets {
             let got = format!("true, which is weaker; set skip_verify in [targets.{name}] if that is meant");
             return Err(SpecError::new("skip_verify", format!("false or nothing, as the target {name} has it"), got));
         }
-        same_connection(&target.url, connection, name)?;
+        same_connection(&target.url, scheme, name)?;
         Ok(Unresolved {
             name: format!("{name} ({})", target.url),
             credentials,
             ca_file: target.ca_file.clone(),
             skip_verify: target.skip_verify && skip_verify != Some(false),
+            request: target.request.clone(),
             ..Unresolved::unrestricted(target.url.clone())
         })
     }
@@ -229,7 +264,8 @@ impl Unresolved {
     /// A URL that may resolve to anything: for whoever may reach everything from here anyway, as a command line's user.
     pub fn unrestricted(url: TargetUrl) -> Unresolved {
         let name = url.to_string();
-        Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, allowed: None }
+        let request = url.request();
+        Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, request, allowed: None }
     }
 }
 
@@ -238,7 +274,41 @@ fn auth_needs_credentials(got: &str) -> SpecError {
     SpecError::new("auth", expected, format!("true with {got}"))
 }
 
-fn same_connection(url: &TargetUrl, asked: ConnectionType, target: &str) -> Result<(), SpecError> {
+/// What a job's type wants of a target's scheme.
+#[derive(Clone, Copy)]
+enum Scheme {
+    /// One of SMTP, secured like that.
+    Smtp(ConnectionType),
+    /// One of HTTP.
+    Http,
+}
+
+/// Where a sink that listens on an address is reached from here: on loopback if it listens on every address.
+fn loopback_of(address: SocketAddr) -> Host<String> {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Host::Ipv4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => Host::Ipv6(Ipv6Addr::LOCALHOST),
+        IpAddr::V4(ip) => Host::Ipv4(ip),
+        IpAddr::V6(ip) => Host::Ipv6(ip),
+    }
+}
+
+fn same_connection(url: &TargetUrl, scheme: Scheme, target: &str) -> Result<(), SpecError> {
+    let asked = match scheme {
+        Scheme::Http if url.is_http() => return Ok(()),
+        Scheme::Http => {
+            return Err(SpecError::new(
+                "target",
+                "http:// or https:// for a job by HTTP",
+                format!("{target}, by SMTP"),
+            ));
+        }
+        Scheme::Smtp(_) if url.is_http() => {
+            let got = format!("{target}; give the job type http or http.mime if that is meant");
+            return Err(SpecError::new("target", "smtp://, smtps:// or smtp+starttls:// for type smtp", got));
+        }
+        Scheme::Smtp(asked) => asked,
+    };
     if url.connection == asked {
         return Ok(());
     }
@@ -305,6 +375,7 @@ fn resolve_by(
         credentials: target.credentials,
         ca_file: target.ca_file,
         skip_verify: target.skip_verify,
+        request: target.request,
         tls: None,
     })
 }

@@ -4,6 +4,7 @@
 //! [`worker::Worker`] drives the shard's connections through it. [`request`] is the raw input of the API, [`record`] what
 //! the API shows of a job.
 
+pub mod http;
 pub mod link;
 pub mod plan;
 pub mod record;

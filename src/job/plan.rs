@@ -5,10 +5,11 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::http::HttpJob;
 use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
-use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Template};
+use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Sizes, Template};
 use crate::time::{Instant, WallTime};
 use crate::wire::smtp::client::{ClientConfig, TlsStart};
 use crate::wire::smtp::data;
@@ -33,11 +34,20 @@ pub struct Circumstances {
     pub host: String,
 }
 
+/// What builds each message, by what they are sent.
+#[derive(Debug)]
+pub enum Payload {
+    /// SMTP: messages, dot-stuffed.
+    Smtp(Template),
+    /// HTTP: requests, and how connections talk, of which [`Job::client`] says nothing.
+    Http(HttpJob),
+}
+
 /// What all shards of a job share and none of them changes.
 #[derive(Debug)]
 pub struct Job {
     /// Builds each message.
-    pub template: Template,
+    pub payload: Payload,
     /// Envelope recipients.
     pub recipients: Recipients,
     /// Envelope sender.
@@ -46,10 +56,12 @@ pub struct Job {
     pub needs_smtp_utf8: bool,
     /// What EHLO says.
     pub ehlo_name: Vec<u8>,
-    /// How sessions talk.
+    /// How sessions of SMTP talk.
     pub client: ClientConfig,
     /// Addresses of this machine that connections come from, in turns; empty leaves it to the kernel.
     pub source_addresses: Vec<IpAddr>,
+    /// How the kernel is to control congestion.
+    pub congestion: Option<String>,
     /// Time limit of the connect.
     pub connect_timeout: Duration,
     /// Messages after which a connection is closed and opened anew.
@@ -73,7 +85,16 @@ pub struct Job {
 impl Job {
     /// Builds what is built once. Says what had to be changed in a given message.
     pub fn new(spec: &JobSpec, at: &Circumstances) -> Result<(Job, Conversion), SpecError> {
-        let (template, conversion) = template(spec, at)?;
+        let (payload, conversion) = match &spec.http {
+            None => {
+                let (template, conversion) = template(spec, at)?;
+                (Payload::Smtp(template.map_content(data::stuff)), conversion)
+            }
+            Some(http) => {
+                let (http, conversion) = HttpJob::new(spec, http, at, || template(spec, at))?;
+                (Payload::Http(http), conversion)
+            }
+        };
         let lead = match spec.load {
             LoadModel::Closed => Duration::ZERO,
             LoadModel::Open { .. } | LoadModel::Staged { .. } => {
@@ -81,8 +102,8 @@ impl Job {
             }
         };
         let mut job = Job {
-            needs_smtp_utf8: needs_smtp_utf8(spec, &template),
-            template,
+            needs_smtp_utf8: needs_smtp_utf8(spec, &payload),
+            payload,
             recipients: spec.recipients.clone(),
             from: spec.from.clone(),
             ehlo_name: at.host.clone().into_bytes(),
@@ -97,6 +118,7 @@ impl Job {
                 timeouts: spec.timeout.smtp(),
             },
             source_addresses: spec.source_addresses.clone(),
+            congestion: spec.congestion.clone(),
             connect_timeout: spec.timeout.connect(),
             messages_per_connection: spec.messages_per_connection,
             start: at.now,
@@ -121,6 +143,24 @@ impl Job {
             Limit::Messages(_) => None,
             Limit::Duration(duration) => Some(self.start + duration),
         };
+    }
+
+    /// Builds each message of a job by SMTP.
+    #[inline]
+    pub fn template(&self) -> Option<&Template> {
+        match &self.payload {
+            Payload::Smtp(template) => Some(template),
+            Payload::Http(_) => None,
+        }
+    }
+
+    /// Builds each request of a job by HTTP.
+    #[inline]
+    pub fn http(&self) -> Option<&HttpJob> {
+        match &self.payload {
+            Payload::Smtp(_) => None,
+            Payload::Http(http) => Some(http),
+        }
     }
 
     /// Whether messages are due on a schedule.
@@ -178,18 +218,21 @@ pub struct Share {
     pub pacer: Pacer,
 }
 
-fn needs_smtp_utf8(spec: &JobSpec, template: &Template) -> bool {
-    let addresses_are_ascii = spec.from.is_ascii() && spec.recipients.list().iter().all(|to| to.is_ascii());
+fn needs_smtp_utf8(spec: &JobSpec, payload: &Payload) -> bool {
+    let Payload::Smtp(template) = payload else { return false };
+    let addresses_are_ascii = spec.from.is_ascii() && spec.recipients.is_ascii();
     !addresses_are_ascii || template.is_8bit_header()
 }
 
+/// Not dot-stuffed.
 fn template(spec: &JobSpec, at: &Circumstances) -> Result<(Template, Conversion), SpecError> {
     let wrong = |field| move |error: MessageError| SpecError::of(field, error);
     let host = at.host.clone();
     match &spec.content {
         Content::Generated(bytes) => {
             let generated = GeneratedSpec {
-                bytes: *bytes,
+                sizes: Sizes::exactly(*bytes),
+                subject: None,
                 from: spec.from.clone(),
                 recipients: spec.recipients.clone(),
                 seed: spec.seed,
@@ -200,7 +243,7 @@ fn template(spec: &JobSpec, at: &Circumstances) -> Result<(Template, Conversion)
         }
         Content::Given(file) => {
             let (template, conversion) = Template::given(file, at.run_id, &host).map_err(wrong("body"))?;
-            Ok((template.map_content(data::stuff), conversion))
+            Ok((template, conversion))
         }
     }
 }

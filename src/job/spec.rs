@@ -3,6 +3,8 @@
 //! [`RawSpec`] holds what somebody wrote, on a command line or elsewhere; [`JobSpec`] is what is left to believe once
 //! every value was looked at. Past [`JobSpec::new`] nothing can be malformed.
 
+pub mod http;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 use thiserror::Error;
 
+use self::http::{HttpSpec, JobType, RawHttp};
 use super::time_limits::TimeLimits;
 use crate::load::stages::{Stage, Stages};
 use crate::load::warmup::Warmup;
@@ -29,6 +32,8 @@ pub const CONNECTIONS_MAX: u32 = 50_000;
 pub const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// Most source addresses of one job.
 pub const SOURCE_ADDRESSES_MAX: usize = 256;
+/// Longest name of a way to control congestion (the kernel's TCP_CA_NAME_MAX, without its NUL).
+pub const CONGESTION_NAME_BYTES_MAX: usize = 15;
 /// Longest time limit of one reply.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 /// Connections of a job that names none: of an open loop, and of a closed loop.
@@ -45,6 +50,10 @@ pub const SENDER: &str = "timecop@example.com";
 /// What somebody asked for, value by value; `None` where nothing was said.
 #[derive(Clone, Debug, Default)]
 pub struct RawSpec {
+    /// What messages are sent by.
+    pub job_type: JobType,
+    /// What jobs by HTTP are asked for.
+    pub http: RawHttp,
     /// Number of messages. Excludes `duration`.
     pub messages: Option<u64>,
     /// How long new messages are sent. Excludes `messages`.
@@ -79,6 +88,8 @@ pub struct RawSpec {
     pub skip_verify: Option<bool>,
     /// Whether TLS sessions are resumed.
     pub resumption: Option<bool>,
+    /// How the kernel is to control congestion, such as `cubic` (TCP_CONGESTION).
+    pub congestion: Option<String>,
     /// Whom to log in as.
     pub auth: Option<Credentials>,
     /// The first part of the run, which is shown apart.
@@ -107,7 +118,7 @@ impl SpecError {
 
     /// What means something under TLS alone was given for a target without.
     pub(crate) fn without_tls(field: &'static str) -> SpecError {
-        SpecError::new(field, "a target with TLS (smtps:// or smtp+starttls://)", "one without")
+        SpecError::new(field, "a target with TLS (smtps://, smtp+starttls:// or https://)", "one without")
     }
 
     /// An error of the value itself, which says all there is to say.
@@ -116,7 +127,7 @@ impl SpecError {
     }
 }
 
-/// How a connection to an SMTP server is secured.
+/// How a connection to a server is secured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectionType {
     /// Not at all.
@@ -124,7 +135,7 @@ pub enum ConnectionType {
     Plain,
     /// TLS from the first byte (RFC 8314 §3).
     Tls,
-    /// TLS after STARTTLS (RFC 3207).
+    /// TLS after STARTTLS (RFC 3207); SMTP alone has it.
     StartTls,
 }
 
@@ -218,6 +229,8 @@ pub enum Content {
 pub struct JobSpec {
     /// Where to.
     pub target: Target,
+    /// Its requests; `None` for a job by SMTP.
+    pub http: Option<HttpSpec>,
     /// How long or how many.
     pub limit: Limit,
     /// Connections to the target, over all shards.
@@ -242,6 +255,8 @@ pub struct JobSpec {
     pub skip_verify: bool,
     /// Whether TLS sessions are resumed.
     pub resumption: bool,
+    /// How the kernel is to control congestion; `None` leaves it to the kernel.
+    pub congestion: Option<String>,
     /// Whom to log in as, if anybody.
     pub auth: Option<Arc<Credentials>>,
     /// The first part of the run, which is shown apart.
@@ -282,6 +297,7 @@ impl JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
             warmup: warmup(&raw, limit)?,
             abort_on: raw.abort_on.clone(),
+            http: HttpSpec::new(raw.job_type, raw.http.clone())?,
             target,
             limit,
             connections,
@@ -293,10 +309,16 @@ impl JobSpec {
             timeout: raw.timeout.clone().unwrap_or_default().checked()?,
             skip_verify: raw.skip_verify.unwrap_or(false),
             resumption: raw.resumption.unwrap_or(true),
+            congestion: congestion(&raw)?,
             seed: raw.seed.unwrap_or(seed),
             auth: raw.auth.clone().map(Arc::new),
             content: content(raw)?,
         })
+    }
+
+    /// What messages are sent by.
+    pub fn job_type(&self) -> JobType {
+        self.http.as_ref().map_or(JobType::Smtp, |http| http.kind)
     }
 
     /// The job as it was understood, for reports; a given message appears as its size.
@@ -321,7 +343,8 @@ impl JobSpec {
         };
         let tls = |flag: bool| (self.target.connection != ConnectionType::Plain).then_some(flag);
         json!({
-            "type": "smtp",
+            "type": self.job_type().name(),
+            "http": self.http.as_ref().map(HttpSpec::describe),
             "connection_type": self.target.connection.name(),
             "address": self.target.address.to_string(),
             "messages": messages,
@@ -334,7 +357,7 @@ impl JobSpec {
             "msg_size": msg_size,
             "body_bytes": body_bytes,
             "from": String::from_utf8_lossy(self.from.as_bytes()),
-            "recipients": self.recipients.list().len(),
+            "recipients": self.recipients.count(),
             "recipients_per_message": self.recipients.per_message(),
             "messages_per_connection": self.messages_per_connection,
             "pipelining": if self.pipelining { "auto" } else { "off" },
@@ -381,6 +404,15 @@ fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecEr
     match said.into_iter().find(|(_, said)| *said) {
         Some((field, _)) if connection == ConnectionType::Plain => Err(SpecError::without_tls(field)),
         _ => Ok(()),
+    }
+}
+
+fn congestion(raw: &RawSpec) -> Result<Option<String>, SpecError> {
+    let Some(name) = &raw.congestion else { return Ok(None) };
+    let fits = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'_' | b'-');
+    match (1..=CONGESTION_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) {
+        true => Ok(Some(name.clone())),
+        false => Err(SpecError::new("congestion", "a name such as cubic or bbr", name.escape_debug())),
     }
 }
 
@@ -499,7 +531,7 @@ mod tests {
         let spec = spec(|_| {}).unwrap();
         assert_eq!(spec.connections, 1);
         assert_eq!(spec.content, Content::Generated(1024));
-        assert_eq!(spec.recipients.list()[0].as_str(), "load@example.com");
+        assert_eq!(spec.recipients.entries()[0].to_string(), "load@example.com");
         assert_eq!(
             (spec.load.name(), spec.seed, spec.pipelining, spec.timeout),
             ("closed", 7, true, TimeLimits::default())

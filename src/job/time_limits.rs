@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::plan::CONNECT_TIMEOUT;
 use super::spec::{SpecError, TIMEOUT_MAX};
 use crate::phase::Phase;
+use crate::wire::http::client as http;
 use crate::wire::smtp::client::Timeouts;
 
 /// What a time limit is called that is for every phase without one of its own.
 pub const DEFAULT: &str = "default";
 /// The phases that can have a time limit of their own.
-pub const LIMITED: [Phase; 12] = [
+pub const LIMITED: [Phase; 14] = [
     Phase::Connect,
     Phase::Tls,
     Phase::Banner,
@@ -24,10 +25,12 @@ pub const LIMITED: [Phase; 12] = [
     Phase::Final,
     Phase::Rset,
     Phase::Quit,
+    Phase::FirstByte,
+    Phase::LastByte,
 ];
 
-/// How long each phase may take. A limit of zero stands for the usual one: that of RFC 5321 §4.5.3.2 for a reply, and
-/// [`CONNECT_TIMEOUT`] for the connect.
+/// How long each phase may take. A limit of zero stands for the usual one: that of RFC 5321 §4.5.3.2 for a reply by
+/// SMTP, [`http::TIMEOUT`] by HTTP, and [`CONNECT_TIMEOUT`] for the connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TimeLimits {
     /// Of every phase without a limit of its own; `None` is as zero.
@@ -104,6 +107,12 @@ impl TimeLimits {
     /// That of the connect.
     pub fn connect(&self) -> Duration {
         self.of(Phase::Connect).unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// Those of an HTTP connection.
+    pub fn http(&self) -> http::Timeouts {
+        let of = |phase| self.of(phase).unwrap_or(http::TIMEOUT);
+        http::Timeouts { tls: of(Phase::Tls), first_byte: of(Phase::FirstByte), last_byte: of(Phase::LastByte) }
     }
 
     /// Those of an SMTP session.

@@ -6,11 +6,18 @@
 
 mod encode;
 mod ending;
+mod http;
+mod machine;
+mod smtp;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::http::RETRY_AFTER_MAX;
+
+use self::http::Pause;
+use self::machine::Machine;
 use super::link::{LinkError, Links, TlsFailure, TlsSession};
 use super::plan::Job;
 use crate::load::{Pacer, Ticket};
@@ -18,7 +25,6 @@ use crate::measure::recorder::{Blame, ConnectionCounts, Delta, MessageCounts, Me
 use crate::message::DateCache;
 use crate::phase::Phase;
 use crate::time::Instant;
-use crate::wire::smtp::client::{Client, Event, Output, RecipientTally};
 use crate::wire::smtp::reply::Class;
 
 /// How long messages in flight may take to end after the last one was dispatched, at the end of a run by time or after
@@ -26,8 +32,6 @@ use crate::wire::smtp::reply::Class;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// How long a slot waits before it connects again after a failure; doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The reply to a login with a wrong user or password (RFC 4954 §6).
-const CREDENTIALS_INVALID: u16 = 535;
 /// The longest such wait.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -41,6 +45,8 @@ pub struct Worker {
     /// Open loop: slots whose session is ready for a message, the longest ready first, so that all stay in use.
     idle: VecDeque<u32>,
     ended: usize,
+    /// Slots whose connection waits because an answer asked for it.
+    paused: usize,
     delta: Box<Delta>,
     gauges: ConnectionCounts,
     dates: DateCache,
@@ -74,7 +80,7 @@ enum LinkState {
 
 #[derive(Debug)]
 struct Slot {
-    client: Client,
+    machine: Machine,
     link: LinkState,
     ticket: Option<Ticket>,
     /// When work on the ticket's message began; [`Instant::NEVER`] until its first octet has gone out.
@@ -86,6 +92,10 @@ struct Slot {
     tls_begun: Instant,
     /// When AUTH went out; [`Instant::NEVER`] until then.
     auth_begun: Instant,
+    /// When the message in hand was begun on this connection.
+    begun: Instant,
+    /// The connection waits because an answer asked for it.
+    pause: Option<Pause>,
     /// Messages begun on this connection.
     served: u64,
     /// Failures since the last message that was accepted.
@@ -101,27 +111,31 @@ impl Worker {
     /// A worker with `connections` slots, whose messages the pacer hands out.
     pub fn new(job: Arc<Job>, pacer: Pacer, connections: u32) -> Worker {
         let slot = || Slot {
-            client: Client::new(),
+            machine: Machine::new(&job),
             link: LinkState::Waiting,
             ticket: None,
             started: Instant::NEVER,
             sent: Instant::ZERO,
             tls_begun: Instant::NEVER,
             auth_begun: Instant::NEVER,
+            begun: Instant::NEVER,
+            pause: None,
             served: 0,
             failures: 0,
             in_idle: false,
             was_open: false,
             in_session: false,
         };
+        let slots = (0..connections).map(|_| slot()).collect();
         Worker {
             warming: job.warmup.exists(),
             warmup_counted: !job.warmup.exists(),
             job,
             pacer,
-            slots: (0..connections).map(|_| slot()).collect(),
+            slots,
             idle: VecDeque::with_capacity(connections as usize),
             ended: 0,
+            paused: 0,
             delta: Box::default(),
             gauges: ConnectionCounts::default(),
             dates: DateCache::default(),
@@ -155,7 +169,7 @@ impl Worker {
         let took = now.ns_since(this.sent);
         this.link = LinkState::Open;
         this.sent = now;
-        this.client.connected(now, &self.job.client);
+        this.machine.connected(now, &self.job);
         let reopened = std::mem::replace(&mut this.was_open, true);
         self.phase(slot, Phase::Connect, true, took);
         self.delta.connections.opened += 1;
@@ -187,7 +201,7 @@ impl Worker {
         self.delta.tls(session.version, session.cipher, session.resumed);
         let this = &mut self.slots[slot as usize];
         this.sent = now;
-        this.client.tls_ready(now, &self.job.client);
+        this.machine.tls_ready(now, &self.job);
         self.drain(slot, now, links);
     }
 
@@ -197,7 +211,7 @@ impl Worker {
         if this.link != LinkState::Open {
             return;
         }
-        let phase = this.client.phase();
+        let phase = this.machine.phase();
         if phase == Phase::Tls {
             let took = now.ns_since(this.tls_begun);
             self.phase(slot, phase, false, took);
@@ -211,22 +225,11 @@ impl Worker {
     #[inline]
     pub fn received(&mut self, slot: u32, arrived: Instant, mut bytes: &[u8], links: &mut impl Links) {
         while !bytes.is_empty() && self.slots[slot as usize].link == LinkState::Open {
-            let this = &mut self.slots[slot as usize];
-            let handled = this.client.handle(arrived, bytes, &self.job.client);
-            bytes = &bytes[handled.consumed..];
-            let is_warm = this.ticket.map_or(self.warming, |ticket| self.job.warmup.contains(ticket));
-            if let Some(reply) = handled.reply.filter(|_| !is_warm) {
-                let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));
-                let (phase, positive) = (reply.phase, reply.class == Class::Positive);
-                let text = if phase == Phase::Auth { encode::fit_to_show(&self.job, reply.text) } else { reply.text };
-                self.delta.reply(phase, reply.code, enhanced, text);
-                match phase {
-                    // The whole exchange counts, once it has ended.
-                    Phase::Auth if reply.code == 334 => {}
-                    Phase::Auth => self.delta.phase(phase, positive, arrived.ns_since(this.auth_begun)),
-                    _ => self.delta.phase(phase, positive, arrived.ns_since(this.sent)),
-                }
-            }
+            let eaten = match self.slots[slot as usize].machine {
+                Machine::Smtp(_) => self.smtp_received(slot, arrived, bytes),
+                Machine::Http(_) => self.http_received(slot, arrived, bytes),
+            };
+            bytes = &bytes[eaten..];
             self.drain(slot, arrived, links);
         }
     }
@@ -239,9 +242,12 @@ impl Worker {
         }
         match error {
             // A peer that is gone after QUIT owes us nothing.
-            Some(error) if this.client.phase() != Phase::Quit => self.break_off(slot, now, error, links),
+            Some(error) if this.machine.phase() != Phase::Quit => self.break_off(slot, now, error, links),
             _ => {
-                this.client.end_of_stream();
+                match &mut this.machine {
+                    Machine::Smtp(client) => client.end_of_stream(),
+                    Machine::Http(_) => self.http_end_of_stream(slot, now),
+                }
                 self.drain(slot, now, links);
             }
         }
@@ -253,6 +259,7 @@ impl Worker {
         match this.link {
             LinkState::Waiting => {
                 self.gauges.waiting -= 1;
+                self.resume(slot, now);
                 self.dial(slot, now, links);
             }
             LinkState::Dialing => {
@@ -265,7 +272,13 @@ impl Worker {
                 self.connect_failed(slot, now, LinkError::TimedOut, links);
             }
             LinkState::Open => {
-                this.client.timed_out(now);
+                this.machine.timed_out(now);
+                if self.paused_until(slot).is_some_and(|until| now >= until) {
+                    self.resume(slot, now);
+                    if self.is_ready(slot) {
+                        self.ready(slot, now);
+                    }
+                }
                 self.drain(slot, now, links);
             }
             LinkState::Ended => {}
@@ -277,8 +290,8 @@ impl Worker {
     pub fn written(&mut self, slot: u32, sent: Instant, octets: usize) {
         let this = &mut self.slots[slot as usize];
         this.sent = sent;
-        this.client.written();
-        if this.auth_begun == Instant::NEVER && this.client.phase() == Phase::Auth {
+        this.machine.written();
+        if this.auth_begun == Instant::NEVER && this.machine.phase() == Phase::Auth {
             this.auth_begun = sent;
         }
         if this.ticket.is_some() && this.started == Instant::NEVER {
@@ -286,6 +299,14 @@ impl Worker {
         }
         if !self.is_warm(slot) {
             self.delta.bytes_sent += octets as u64;
+        }
+    }
+
+    /// The last of what was put out for the slot has left only now: it was too much to leave at once.
+    pub fn left(&mut self, slot: u32, now: Instant) {
+        let this = &mut self.slots[slot as usize];
+        if matches!(this.machine, Machine::Http(_)) {
+            this.sent = this.sent.max(now);
         }
     }
 
@@ -299,7 +320,7 @@ impl Worker {
                 }
                 if self.job.end.is_some_and(|end| now >= end) {
                     self.stop(now, links);
-                } else if self.job.is_open_loop() && self.pacer.is_exhausted(now) {
+                } else if (self.job.is_open_loop() || self.paused > 0) && self.pacer.is_exhausted(now) {
                     self.part_with_unneeded(now, links);
                 }
             }
@@ -370,7 +391,7 @@ impl Worker {
 
     fn is_ready(&self, slot: u32) -> bool {
         let this = &self.slots[slot as usize];
-        this.link == LinkState::Open && this.client.phase() == Phase::Idle
+        this.link == LinkState::Open && this.machine.phase() == Phase::Idle
     }
 
     fn pop_idle(&mut self) -> Option<u32> {
@@ -414,47 +435,25 @@ impl Worker {
     fn begin(&mut self, slot: u32, now: Instant) {
         let this = &mut self.slots[slot as usize];
         this.served += 1;
-        this.client.begin(now, self.job.recipients.per_message(), &self.job.client);
+        this.begun = now;
+        this.machine.begin(now, &self.job);
         if let Some(ticket) = this.ticket {
             self.counts(ticket).sent += 1;
         }
     }
 
-    /// Does what the session asks for until it waits or is over.
+    /// Does what the machine asks for until it waits or is over.
     #[inline]
     fn drain(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        loop {
-            match self.slots[slot as usize].client.poll_output() {
-                Output::Write(write) => self.encode(slot, write, now, links.outgoing(slot)),
-                Output::Event(event) => self.event(slot, event, now),
-                Output::StartTls => {
-                    self.slots[slot as usize].tls_begun = now;
-                    links.start_tls(slot);
-                }
-                Output::Wait(deadline) => return links.deadline(slot, deadline),
-                Output::Close => return self.hang_up(slot, now, links),
-            }
+        match self.slots[slot as usize].machine {
+            Machine::Smtp(_) => self.smtp_drain(slot, now, links),
+            Machine::Http(_) => self.http_drain(slot, now, links),
         }
     }
 
-    #[inline]
-    fn event(&mut self, slot: u32, event: Event, now: Instant) {
-        match event {
-            Event::Ready => self.ready(slot, now),
-            Event::Done { class, recipients, .. } => self.done(slot, class, recipients, now),
-            Event::Refused { class, code, phase } => {
-                if (phase, code) == (Phase::Auth, CREDENTIALS_INVALID) {
-                    self.delta.error(Blame::Configuration, "credentials", phase, || {
-                        "the server does not know the user, or not by this password (535): correct them".to_owned()
-                    });
-                }
-                self.refused(slot, class, now);
-            }
-            Event::Failed { phase, error } => {
-                self.delta.error(Blame::Peer, error.kind(), phase, || error.to_string());
-                self.failed(slot, now);
-            }
-        }
+    fn start_tls(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
+        self.slots[slot as usize].tls_begun = now;
+        links.start_tls(slot);
     }
 
     /// The session is ready: go on with the message in hand, take the next one, or part.
@@ -463,7 +462,7 @@ impl Worker {
         let this = &mut self.slots[slot as usize];
         if !this.in_session {
             this.in_session = true;
-            if let Some(mechanism) = this.client.auth_mechanism() {
+            if let Some(mechanism) = this.machine.auth_mechanism() {
                 self.delta.auth_granted(mechanism.name());
             }
             self.gauges.held += 1;
@@ -472,9 +471,12 @@ impl Worker {
         if this.ticket.is_some() {
             return self.begin(slot, now);
         }
+        if this.pause.is_some() && !self.pacer.is_exhausted(now) {
+            return;
+        }
         let worn_out = self.job.messages_per_connection.is_some_and(|most| this.served >= most.get());
         if worn_out || self.stage != Stage::Running {
-            this.client.quit(now, &self.job.client);
+            this.machine.quit(now, &self.job);
         } else if self.job.is_open_loop() {
             if !this.in_idle {
                 this.in_idle = true;
@@ -484,42 +486,7 @@ impl Worker {
             self.take(slot, ticket);
             self.begin(slot, now);
         } else {
-            this.client.quit(now, &self.job.client);
-        }
-    }
-
-    #[inline]
-    fn done(&mut self, slot: u32, class: Class, recipients: RecipientTally, now: Instant) {
-        if !self.is_warm(slot) {
-            let counts = &mut self.delta.recipients;
-            counts.accepted += u64::from(recipients.accepted);
-            counts.deferred += u64::from(recipients.deferred);
-            counts.rejected += u64::from(recipients.rejected);
-        }
-        self.outcome(slot, Some(class), now);
-        let this = &mut self.slots[slot as usize];
-        if this.client.is_over() {
-            // By 421: the server wants to be left alone.
-            this.failures += 1;
-        } else {
-            this.failures = 0;
-        }
-    }
-
-    fn refused(&mut self, slot: u32, class: Class, now: Instant) {
-        let this = &mut self.slots[slot as usize];
-        this.failures += 1;
-        // A refusal after the session has served, between two messages, costs none.
-        if this.served == 0 {
-            self.take_for_want_of_connection(slot, now);
-        }
-        if self.slots[slot as usize].ticket.is_some() {
-            let recipients = if self.is_warm(slot) { 0 } else { u64::from(self.job.recipients.per_message()) };
-            match class {
-                Class::Permanent => self.delta.recipients.rejected += recipients,
-                _ => self.delta.recipients.deferred += recipients,
-            }
-            self.outcome(slot, Some(class), now);
+            this.machine.quit(now, &self.job);
         }
     }
 
@@ -581,7 +548,7 @@ impl Worker {
     }
 
     fn break_off(&mut self, slot: u32, now: Instant, error: LinkError, links: &mut impl Links) {
-        let phase = self.slots[slot as usize].client.phase();
+        let phase = self.slots[slot as usize].machine.phase();
         self.delta.error(error.blame(), error.kind(), phase, || error.to_string());
         self.failed(slot, now);
         self.hang_up(slot, now, links);
@@ -605,17 +572,23 @@ impl Worker {
     fn reconnect(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
         debug_assert!(self.slots[slot as usize].ticket.is_none());
         if self.stage != Stage::Running || self.pacer.is_exhausted(now) {
+            self.resume(slot, now);
             return self.end(slot);
         }
+        let resume = self.paused_until(slot).unwrap_or(now);
         let this = &mut self.slots[slot as usize];
-        if this.failures == 0 {
+        if this.failures == 0 && resume <= now {
+            self.resume(slot, now);
             return self.dial(slot, now, links);
         }
         this.link = LinkState::Waiting;
         self.gauges.waiting += 1;
         self.gauges.waiting_max = self.gauges.waiting_max.max(self.gauges.waiting);
-        let doublings = (this.failures - 1).min(16);
-        links.deadline(slot, now + (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX));
+        let backoff = match this.failures {
+            0 => Duration::ZERO,
+            failures => (BACKOFF_FIRST * 2u32.pow((failures - 1).min(16))).min(BACKOFF_MAX),
+        };
+        links.deadline(slot, resume.max(now + backoff));
     }
 
     /// Opens the slot's connection; in closed loop for a message, which is due from now on.
@@ -629,7 +602,7 @@ impl Worker {
             return self.end(slot);
         }
         let this = &mut self.slots[slot as usize];
-        this.client = Client::new();
+        this.machine = Machine::new(&self.job);
         this.link = LinkState::Dialing;
         this.served = 0;
         this.sent = Instant::NEVER;

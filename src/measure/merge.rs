@@ -10,7 +10,7 @@ use super::confidence::Intervals;
 use super::histogram::{Digits, LatencyHistogram};
 use super::recorder::{Delta, ErrorKind, Latencies};
 use super::report::{
-    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, Times, Tls, TurnLength,
+    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, Times, Tls, TurnLength,
 };
 use super::threshold::Threshold;
 use super::totals::SeriesRow;
@@ -107,6 +107,8 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         bytes_sent: all().map(|report| report.bytes_sent).sum(),
         tls: Tls::new(&measured.tls),
         auth: measured.auth.clone(),
+        retry_after: retry_after(reports),
+        congestion: first.congestion.clone().filter(|own| all().all(|report| report.congestion.as_ref() == Some(own))),
         connections: connections(reports),
         latency_s: Latency {
             accepted: Times::new(&measured.accepted),
@@ -137,6 +139,13 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
     merged.check(&asked.into_iter().filter_map(|asked| Threshold::parse(asked).ok()).collect::<Vec<_>>());
     merged.verdict = Some(verdict(&merged, reports));
     Ok(merged)
+}
+
+fn retry_after(reports: &[Named]) -> Option<RetryAfter> {
+    reports
+        .iter()
+        .filter_map(|(_, report)| report.retry_after)
+        .reduce(|one, other| RetryAfter { waits: one.waits + other.waits, waited_s: one.waited_s + other.waited_s })
 }
 
 /// Each name once, in the order in which they come.

@@ -203,6 +203,15 @@ pub struct AuthKind {
     pub granted: u64,
 }
 
+/// Waits of connections that answers asked for (`Retry-After`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryAfterCounts {
+    /// How many.
+    pub waits: u64,
+    /// How long they were in all, in nanoseconds.
+    pub waited_ns: u64,
+}
+
 /// The shard's own effort.
 #[derive(Clone, Debug)]
 pub struct Effort {
@@ -249,6 +258,8 @@ pub struct Delta {
     pub tls: Vec<TlsKind>,
     /// Logins. Mechanisms come from a closed set.
     pub auth: Vec<AuthKind>,
+    /// Waits that answers asked for.
+    pub retry_after: RetryAfterCounts,
     /// What it cost.
     pub effort: Effort,
     /// When the last message had its outcome.
@@ -275,6 +286,7 @@ impl Delta {
             errors: Vec::new(),
             tls: Vec::new(),
             auth: Vec::new(),
+            retry_after: RetryAfterCounts::default(),
             effort: Effort {
                 cpu_ns: 0,
                 cpu_before_drain_ns: 0,
@@ -300,6 +312,7 @@ impl Delta {
         self.errors.iter_mut().for_each(|kind| kind.count = 0);
         self.tls.iter_mut().for_each(|kind| (kind.full, kind.resumed) = (0, 0));
         self.auth.iter_mut().for_each(|kind| (kind.tried, kind.granted) = (0, 0));
+        self.retry_after = RetryAfterCounts::default();
         self.effort.turns.clear();
         let Effort { cpu_ns, cpu_before_drain_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
         (*cpu_ns, *cpu_before_drain_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
@@ -329,6 +342,8 @@ impl Delta {
         }
         self.add_tls(&other.tls);
         self.add_auth(&other.auth);
+        self.retry_after.waits += other.retry_after.waits;
+        self.retry_after.waited_ns += other.retry_after.waited_ns;
         self.effort.cpu_ns += other.effort.cpu_ns;
         self.effort.cpu_before_drain_ns += other.effort.cpu_before_drain_ns;
         self.effort.turns.merge(&other.effort.turns);
@@ -340,6 +355,12 @@ impl Delta {
     #[inline]
     pub fn reply(&mut self, phase: Phase, code: u16, enhanced: Option<(u8, u16, u16)>, text: &[u8]) {
         self.reply_kind(phase, code, enhanced, || example(text)).count += 1;
+    }
+
+    /// As [`Delta::reply`], for replies whose text is worked out only for the first of its kind.
+    #[inline]
+    pub fn reply_by<'a>(&mut self, phase: Phase, code: u16, text: impl FnOnce() -> Cow<'a, [u8]>) {
+        self.reply_kind(phase, code, None, || example(&text())).count += 1;
     }
 
     #[inline]

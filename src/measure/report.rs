@@ -10,7 +10,9 @@ use utoipa::ToSchema;
 
 use super::confidence::Intervals;
 use super::histogram::{LatencyHistogram, Summary};
-use super::recorder::{AuthKind, Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, TlsKind};
+use super::recorder::{
+    AuthKind, Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, RetryAfterCounts, TlsKind,
+};
 use super::threshold::ThresholdResult;
 use super::totals::{SeriesRow, Totals};
 use super::verdict::{LATE_NS, Verdict};
@@ -41,6 +43,8 @@ pub struct Asked {
     pub dialed: Instant,
     /// When the job began: elapsed time counts from here.
     pub start: Instant,
+    /// How the kernel controls congestion on its connections, where that is known.
+    pub congestion: Option<String>,
     /// When a run by time is to end.
     pub end: Option<Instant>,
     /// What is shown apart.
@@ -83,7 +87,7 @@ pub struct Report {
     pub recipients: RecipientCounts,
     /// Messages accepted within `elapsed_s`, a second.
     pub rate_per_s: f64,
-    /// Octets of SMTP written to the target, commands included; what TLS adds is not counted.
+    /// Octets of SMTP or HTTP written to the target, commands and heads included; what TLS adds is not counted.
     pub bytes_sent: u64,
     /// Connections.
     pub connections: Connections,
@@ -93,6 +97,12 @@ pub struct Report {
     /// Logins (AUTH) by mechanism; absent without any. Whose they are is not told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auth: Vec<AuthKind>,
+    /// Waits of connections that answers asked for (`Retry-After`); absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<RetryAfter>,
+    /// How the kernel controls congestion on the connections, such as `cubic` or `bbr`; absent where it did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub congestion: Option<String>,
     /// Times in seconds.
     pub latency_s: Latency,
     /// Replies by phase, code and enhanced code.
@@ -197,6 +207,15 @@ pub struct Tls {
     pub resumed: u64,
     /// Both, by version and cipher suite.
     pub kinds: Vec<TlsKind>,
+}
+
+/// Waits of connections that answers asked for, each of at most 30 seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RetryAfter {
+    /// How many.
+    pub waits: u64,
+    /// How long they were in all, in seconds.
+    pub waited_s: f64,
 }
 
 /// Successes and everything else, never merged.
@@ -327,6 +346,8 @@ impl Report {
             },
             tls: Tls::new(&merged.tls),
             auth: merged.auth.clone(),
+            retry_after: RetryAfter::new(&merged.retry_after),
+            congestion: asked.congestion.clone(),
             latency_s,
             replies: merged.replies.iter().flatten().map(Reply::new).collect(),
             errors: merged.errors.clone(),
@@ -347,6 +368,13 @@ impl Tls {
         let sum = |count: fn(&TlsKind) -> u64| kinds.iter().map(count).sum();
         let (full, resumed) = (sum(|kind| kind.full), sum(|kind| kind.resumed));
         (!kinds.is_empty()).then(|| Tls { full, resumed, kinds: kinds.to_vec() })
+    }
+}
+
+impl RetryAfter {
+    fn new(counts: &RetryAfterCounts) -> Option<RetryAfter> {
+        let waited_s = Duration::from_nanos(counts.waited_ns).as_secs_f64();
+        (counts.waits > 0).then_some(RetryAfter { waits: counts.waits, waited_s })
     }
 }
 
@@ -446,6 +474,7 @@ mod tests {
             shards: 1,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            congestion: None,
             end: None,
             warmup: None,
         }

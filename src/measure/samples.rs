@@ -71,6 +71,7 @@ impl Run {
             dialed: self.start,
             start: self.start,
             warmup: None,
+            congestion: None,
             end: None,
         }
     }

@@ -7,6 +7,8 @@ use crate::time::WallTime;
 
 /// Octets of a rendered date: `Thu, 01 Jan 1970 00:00:00 +0000`.
 pub(super) const DATE_BYTES: usize = 31;
+/// The first date. All have their letters, digits and marks in the same places.
+pub(super) const DATE_FIRST: &[u8; DATE_BYTES] = b"Thu, 01 Jan 1970 00:00:00 +0000";
 
 const WEEKDAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
 const MONTHS: [&[u8; 3]; 12] =
@@ -23,7 +25,7 @@ pub struct DateCache {
 impl DateCache {
     /// A cache that holds the first second of 1970.
     pub fn new() -> DateCache {
-        DateCache { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 +0000" }
+        DateCache { second: 0, text: *DATE_FIRST }
     }
 
     /// The date at `wall`, as `Thu, 01 Jan 1970 00:00:00 +0000`. Of the same length always.

@@ -1,6 +1,6 @@
 //! Why a message cannot be sent as it is.
 
-use super::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX};
+use super::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PLACES_MAX, VariablesError};
 
 /// A message that cannot be sent as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,4 +65,33 @@ pub enum MessageError {
         /// Its length in octets, without its line end.
         bytes: usize,
     },
+    /// A message that is to stay as it is has a line that SMTP cannot carry as it is.
+    #[error(
+        "line {line}: expected CRLF at its end, as a message sent verbatim must have it, got none; convert the file"
+    )]
+    LineEnd {
+        /// Number of the line in the file, from 1.
+        line: u64,
+    },
+    /// A line is too long once its variables are replaced.
+    #[error(
+        "expected lines of at most {LINE_BYTES_MAX} octets once variables are replaced, got up to {bytes}; break the line, or \
+         shorten the values"
+    )]
+    ExpandedLineTooLong {
+        /// Octets of the longest line, at most.
+        bytes: u64,
+    },
+    /// More variables than are replaced.
+    #[error("expected at most {PLACES_MAX} variables in a message, got more; use fewer")]
+    TooManyPlaces,
+    /// Variables stand in a part that had to be encoded.
+    #[error(
+        "expected lines of at most {LINE_BYTES_MAX} octets in a part with variables, got longer ones, which need base64; \
+         break the lines"
+    )]
+    EncodedVariables,
+    /// A variable cannot go along.
+    #[error(transparent)]
+    Variables(#[from] VariablesError),
 }

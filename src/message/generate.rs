@@ -3,15 +3,16 @@
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-use super::template::LINE_BYTES_GOOD;
-use super::{Recipients, ReversePath};
+use super::{Mailbox, Recipients, ReversePath, Sizes, compose};
 
 /// What a generated message is made from.
 #[derive(Clone, Debug)]
 pub struct GeneratedSpec {
-    /// Size of every message in octets: header, empty line and body with its final CRLF, before dot-stuffing and without
+    /// Size of each message in octets: header, empty line and body with its final CRLF, before dot-stuffing and without
     /// the line that ends the data.
-    pub bytes: u64,
+    pub sizes: Sizes,
+    /// The subject; `None` for one that says what the message is.
+    pub subject: Option<String>,
     /// The author. The null path becomes `MAILER-DAEMON` at `host`, as in a notice of failure.
     pub from: ReversePath,
     /// Who gets which message.
@@ -24,6 +25,8 @@ pub struct GeneratedSpec {
     pub host: String,
 }
 
+/// The subject of a message that is not told another.
+pub(super) const SUBJECT: &str = "timecop load message";
 /// Characters of a full line of text.
 const LINE_CHARS: usize = 76;
 /// Octets of a full line with its CRLF.
@@ -35,14 +38,10 @@ const TAIL_OF_FULL_LINE: &[u8] = b".\r\n";
 
 /// The fields that all messages share, and the empty line after them.
 pub(super) fn header(spec: &GeneratedSpec) -> Vec<u8> {
-    let author = match &spec.from {
-        ReversePath::Mailbox(mailbox) => mailbox.to_string(),
-        ReversePath::Null => format!("MAILER-DAEMON@{}", spec.host),
-    };
-    let fold = if b"From: <>".len() + author.len() <= LINE_BYTES_GOOD { " " } else { "\r\n " };
+    let subject = spec.subject.as_deref().unwrap_or(SUBJECT);
     let fields = [
-        format!("From:{fold}<{author}>\r\n").as_str(),
-        "Subject: timecop load message\r\n",
+        compose::from_field(&author(&spec.from, &spec.host)).as_str(),
+        compose::subject_field(subject).as_str(),
         "MIME-Version: 1.0\r\n",
         "Content-Type: text/plain; charset=us-ascii\r\n",
         "Content-Transfer-Encoding: 7bit\r\n",
@@ -50,6 +49,20 @@ pub(super) fn header(spec: &GeneratedSpec) -> Vec<u8> {
     ]
     .concat();
     fields.into_bytes()
+}
+
+/// Who is named as the author. The null path becomes `MAILER-DAEMON` at `host`, as in a notice of failure.
+pub(super) fn author(from: &ReversePath, host: &str) -> String {
+    match from {
+        ReversePath::Mailbox(mailbox) => mailbox.to_string(),
+        ReversePath::Null => format!("MAILER-DAEMON@{host}"),
+    }
+}
+
+/// Recipients of a message that does not depend on them.
+pub(super) fn nobody() -> Recipients {
+    let nobody = Mailbox::parse("nobody@localhost").expect("the address is valid");
+    Recipients::new(vec![nobody], 1).expect("there is one address")
 }
 
 /// Appends text, in full lines, until `content` has at least `bytes` octets. The seed decides the words, the size only

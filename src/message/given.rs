@@ -1,7 +1,9 @@
 //! Mail from a file: checked, and brought into the form in which mail travels.
 
-use super::MessageError;
+use bytes::Bytes;
+
 use super::template::LINE_BYTES_MAX;
+use super::{MESSAGE_BYTES_MAX, MessageError};
 
 /// What had to be changed in a message file. The report says so, since what was sent is not what was given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +19,18 @@ impl Conversion {
     pub fn is_any(&self) -> bool {
         *self != Conversion::default()
     }
+
+    /// Adds what had to be changed in another file.
+    pub(super) fn add(&mut self, other: Conversion) {
+        self.bare_lf_lines += other.bare_lf_lines;
+        self.final_crlf_added |= other.final_crlf_added;
+    }
 }
 
-/// A message file without its Date and Message-ID fields, all lines ending in CRLF.
+/// A message file without the fields that are written anew, all lines ending in CRLF.
 #[derive(Debug)]
 pub(super) struct Given {
-    pub content: Vec<u8>,
+    pub content: Bytes,
     /// Octets of the content up to the empty line that ends the header; all of them if there is no body.
     pub header_bytes: usize,
     pub conversion: Conversion,
@@ -31,7 +39,8 @@ pub(super) struct Given {
 /// Beginnings of lines are quoted in errors up to this many octets.
 const EXCERPT_BYTES_MAX: usize = 60;
 
-pub(super) fn convert(file: &[u8]) -> Result<Given, MessageError> {
+/// Takes the fields of these names out, and mends line ends.
+pub(super) fn convert(file: &[u8], replaced: &[&[u8]]) -> Result<Given, MessageError> {
     let mut content = Vec::with_capacity(file.len() + file.len() / 32 + 2);
     let mut conversion = Conversion::default();
     let mut header_bytes = None;
@@ -41,7 +50,9 @@ pub(super) fn convert(file: &[u8]) -> Result<Given, MessageError> {
         check_line(line, number)?;
         if header_bytes.is_none() {
             match header_line(line, number)? {
-                HeaderLine::Field { name } => is_dropped = is_replaced(name),
+                HeaderLine::Field { name } => {
+                    is_dropped = replaced.iter().any(|replaced| name.eq_ignore_ascii_case(replaced))
+                }
                 HeaderLine::Continuation => {}
                 HeaderLine::End => {
                     is_dropped = false;
@@ -57,7 +68,29 @@ pub(super) fn convert(file: &[u8]) -> Result<Given, MessageError> {
     if file.is_empty() {
         return Err(MessageError::NoHeader { got: String::new() });
     }
-    Ok(Given { header_bytes: header_bytes.unwrap_or(content.len()), content, conversion })
+    Ok(Given { header_bytes: header_bytes.unwrap_or(content.len()), content: content.into(), conversion })
+}
+
+/// A file that is to be sent as it is, which it must be fit for.
+pub(super) fn verbatim(file: Bytes) -> Result<Given, MessageError> {
+    let mut header_bytes = None;
+    let mut begin = 0;
+    for (number, raw) in (1..).zip(file.split_inclusive(|&octet| octet == b'\n')) {
+        let line = raw.strip_suffix(b"\r\n").ok_or(MessageError::LineEnd { line: number })?;
+        check_line(line, number)?;
+        if line.is_empty() {
+            header_bytes.get_or_insert(begin);
+        }
+        begin += raw.len();
+    }
+    if file.is_empty() {
+        return Err(MessageError::NoHeader { got: String::new() });
+    }
+    if file.len() as u64 > MESSAGE_BYTES_MAX {
+        return Err(MessageError::TooLarge { bytes: file.len() as u64 });
+    }
+    let header_bytes = header_bytes.unwrap_or(file.len());
+    Ok(Given { content: file, header_bytes, conversion: Conversion::default() })
 }
 
 /// The line without its end, and a note of an end that is not CRLF.
@@ -113,17 +146,16 @@ fn field_name(line: &[u8]) -> Option<&[u8]> {
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
 }
 
-/// Whether the field is written anew for every message.
-fn is_replaced(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"date") || name.eq_ignore_ascii_case(b"message-id")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn convert(file: &[u8]) -> Result<Given, MessageError> {
+        super::convert(file, &[b"Date", b"Message-ID"])
+    }
+
     fn content(file: &str) -> String {
-        String::from_utf8(convert(file.as_bytes()).unwrap().content).unwrap()
+        String::from_utf8(convert(file.as_bytes()).unwrap().content.to_vec()).unwrap()
     }
 
     fn error(file: &str) -> MessageError {
@@ -134,7 +166,7 @@ mod tests {
     fn a_message_with_crlf_stays_as_it_is() {
         let file = "From: a@b\r\nSubject: x\r\n\ty\r\n\r\nDate: in the body\r\n.\r\n\r\n";
         let given = convert(file.as_bytes()).unwrap();
-        assert_eq!(given.content, file.as_bytes());
+        assert_eq!(&given.content[..], file.as_bytes());
         assert_eq!(given.header_bytes, 27);
         assert!(!given.conversion.is_any());
     }
@@ -142,7 +174,7 @@ mod tests {
     #[test]
     fn bare_line_feeds_become_crlf_and_are_counted() {
         let given = convert(b"A: 1\nB: 2\r\n\nbody\nend").unwrap();
-        assert_eq!(given.content, b"A: 1\r\nB: 2\r\n\r\nbody\r\nend\r\n");
+        assert_eq!(&given.content[..], b"A: 1\r\nB: 2\r\n\r\nbody\r\nend\r\n");
         assert_eq!(given.conversion, Conversion { bare_lf_lines: 3, final_crlf_added: true });
     }
 
@@ -155,9 +187,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sent_verbatim_must_be_fit_for_it() {
+        let checked = |file: &str| verbatim(Bytes::copy_from_slice(file.as_bytes()));
+        let file = "Date: x\r\nno field at all\r\n\r\n.\r\nbody\r\n";
+        let given = checked(file).unwrap();
+        assert_eq!((&given.content[..], given.header_bytes), (file.as_bytes(), 26));
+        assert_eq!(checked("A: 1\r\n\r\nx\ny\r\n").unwrap_err(), MessageError::LineEnd { line: 3 });
+        assert_eq!(checked("A: 1\r\n\r\nx").unwrap_err(), MessageError::LineEnd { line: 3 });
+        assert_eq!(checked("A: 1\r\n\0\r\n").unwrap_err(), MessageError::Nul { line: 2 });
+        assert_eq!(checked("\rA: 1\r\n").unwrap_err(), MessageError::BareCr { line: 1 });
+    }
+
+    #[test]
     fn a_header_without_a_body_is_a_message() {
         let given = convert(b"Subject: x").unwrap();
-        assert_eq!((given.content.as_slice(), given.header_bytes), (&b"Subject: x\r\n"[..], 12));
+        assert_eq!((&given.content[..], given.header_bytes), (&b"Subject: x\r\n"[..], 12));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub enum Notice {
     None,
     /// It is open.
     Connected,
+    /// A write is out that was too much to leave at once.
+    Left,
     /// It could not be opened, and is free again.
     ConnectFailed(LinkError),
     /// The peer closed its side, or the connection broke.
@@ -339,7 +341,7 @@ impl Connections {
                 if connection.out.is_some() || connection.tls.is_some() || connection.close_after_write {
                     self.touch(file);
                 }
-                Notice::None
+                Notice::Left
             }
             _ => Notice::None,
         }

@@ -376,6 +376,7 @@ impl Pump {
                 let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
                 match notice {
                     Notice::None | Notice::Freed => {}
+                    Notice::Left => worker.left(slot, now),
                     Notice::Connected => worker.connected(slot, now, &mut links),
                     Notice::ConnectFailed(error) => worker.connect_failed(slot, now, error, &mut links),
                     Notice::Closed(error) => worker.closed(slot, now, error, &mut links),
@@ -477,6 +478,7 @@ impl Pump {
         let mut sources = worker.job().source_addresses.clone();
         let first = self.shard % sources.len().max(1);
         sources.rotate_left(first);
+        let congestion = worker.job().congestion.clone();
         let target = match vacant.map(|index| self.jobs[index].target) {
             Some(known) => {
                 self.connections.ring().retarget(known, target, &sources);
@@ -484,6 +486,7 @@ impl Pump {
             }
             None => self.connections.ring().target(target, &sources),
         };
+        self.connections.ring().control_congestion(target, congestion);
         if self.jobs.iter().all(|running| running.ended) {
             // What the thread has used so far was for no job.
             self.cpu_ns = thread_cpu_ns();

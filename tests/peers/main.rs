@@ -1,5 +1,5 @@
 //! timecop against real peers, each started and ended by the test that needs it: Postfix, its smtp-sink and smtp-source,
-//! aiosmtpd, swaks, msmtp, openssl, curl, Python's smtplib, Mailgun's own clients, Prometheus, schemathesis. A missing peer fails the test; `tools/test` installs
+//! aiosmtpd, swaks, msmtp, openssl, curl, Python's smtplib, Mailgun's own clients, Prometheus, schemathesis, nginx. A missing peer fails the test; `tools/test` installs
 //! them all.
 
 mod auth;
@@ -7,6 +7,7 @@ mod bench;
 mod control;
 mod faults;
 mod generator;
+mod http;
 mod mailgun;
 mod run;
 mod search;

@@ -635,3 +635,6 @@ fn a_handshake_that_does_not_end_is_given_up_and_one_that_is_broken_off_fails() 
 
 /// Logins (AUTH).
 mod login;
+
+/// Jobs by HTTP.
+mod http;

@@ -9,6 +9,7 @@
 //! - `behaviours`: what a worker does, one thing at a time.
 
 mod behaviours;
+mod http;
 mod network;
 mod omission;
 mod scenario;

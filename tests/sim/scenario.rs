@@ -262,7 +262,7 @@ impl Scenario {
             Content::Given(file) => Some(Template::given(file, RUN_ID, HOST).expect("the file is valid").0),
             Content::Generated(_) => None,
         };
-        let template = plain.as_ref().unwrap_or(&outcome.job.template);
+        let template = plain.as_ref().or(outcome.job.template()).expect("a job by SMTP");
         let (mut dates, mut expected) = (DateCache::new(), Outgoing::new());
         for message in &outcome.kept {
             let text = String::from_utf8_lossy(message);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::http::HttpArguments;
 use super::load::{FailIfArguments, GeneratorArguments, LoadArguments, TlsArguments};
 
 const HAMMER_EXAMPLES: &str = "\
@@ -25,6 +26,10 @@ Examples:
       STARTTLS, for a sink with a certificate of its own making
   timecop hammer smtps://mail.example.com -m 100 --user joe --password-file joe.password
       log in before mail is sent
+  timecop hammer https://api.mailgun.net/v3/DOMAIN -m 100 -c 10 --password-file api.key --option o:testmode=yes
+      the form API of Mailgun, or of what is like it, with the key as password; --type http.mime sends whole messages
+  timecop hammer https://api.example.com/mail --type http.raw --data mail.json --header 'Authorization: Bearer KEY' -m 10
+      any other API: one request a message, its body with %recipient%, %from%, %message_id%, … replaced
   timecop hammer smtp://127.0.0.1:2525 --rate 500 -d 1m --fail-if 'p99>300ms' --fail-if 'failures>0.1%'
       a test that fails when the server is too slow
 
@@ -34,25 +39,31 @@ it, or its verdict is INVALID; 2 it could not start; 130 a second interrupt ende
 #[derive(Debug, Args)]
 #[command(after_help = HAMMER_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct HammerArguments {
-    /// The server, as smtp://HOST[:PORT], smtps:// (TLS), smtp+starttls://, or mx://DOMAIN for the domain's most preferred
-    /// mail exchanger; without it a sink on loopback is started and loaded
+    /// The server, as smtp://HOST[:PORT], smtps:// (TLS), smtp+starttls://, http:// or https:// with a path, or mx://DOMAIN
+    /// for the domain's most preferred mail exchanger; without it a sink on loopback is started and loaded
     #[arg(value_name = "TARGET")]
     pub(in crate::cli) target: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) load: LoadArguments,
     #[command(flatten)]
+    pub(in crate::cli) http: HttpArguments,
+    #[command(flatten)]
     pub(in crate::cli) tls: TlsArguments,
-    /// Log in (AUTH) as this user, by the best of PLAIN, LOGIN and CRAM-MD5 that the server offers; the password is that of
+    /// Log in as this user: by SMTP (AUTH) with the best of PLAIN, LOGIN and CRAM-MD5 that the server offers, by HTTP with
+    /// Basic authentication [default: api for http and http.mime, where there is a password]; the password is that of
     /// --password-file, or of the environment's TIMECOP_PASSWORD
     #[arg(long, value_name = "NAME", requires = "target", help_heading = "Login")]
     pub(in crate::cli) user: Option<String>,
-    /// File with the user's password, one line
-    #[arg(long, value_name = "FILE", requires = "user", help_heading = "Login")]
+    /// File with the user's password, or the API's key, one line
+    #[arg(long, value_name = "FILE", requires = "target", help_heading = "Login")]
     pub(in crate::cli) password_file: Option<PathBuf>,
     /// Address of this machine that connections come from; repeat it for more, which take turns [default: the system
     /// chooses]
     #[arg(long, value_name = "IP", value_parser = ip_address, help_heading = "Run")]
     pub(in crate::cli) source_address: Vec<IpAddr>,
+    /// How the kernel controls congestion on the connections, such as cubic or bbr [default: as the system does]
+    #[arg(long, value_name = "NAME", help_heading = "Run")]
+    pub(in crate::cli) congestion: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) generator: GeneratorArguments,
     /// Write the result as one JSON object to a file, or to standard output for -

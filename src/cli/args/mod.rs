@@ -1,6 +1,7 @@
 //! The arguments as they are written, command by command.
 
 mod hammer;
+mod http;
 mod job;
 mod load;
 mod reports;
@@ -12,6 +13,7 @@ mod value;
 use clap::{Parser, Subcommand};
 
 pub(super) use self::hammer::HammerArguments;
+pub(super) use self::http::HttpArguments;
 pub(super) use self::job::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, ServiceAddress, ServiceArguments,
 };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::http::HttpArguments;
 use super::load::{GeneratorArguments, LoadArguments, TlsArguments};
 use super::value::{duration, rate};
 use crate::load::search::PRECISION_MIN;
@@ -28,7 +29,7 @@ ended it at once.";
 #[derive(Debug, Args)]
 #[command(after_help = SEARCH_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct SearchArguments {
-    /// The server, as smtp://HOST[:PORT]
+    /// The server, as smtp://HOST[:PORT], or http://HOST[:PORT]/PATH
     #[arg(value_name = "TARGET")]
     pub(in crate::cli) target: String,
     /// What must be true of a trial that the target holds
@@ -54,6 +55,8 @@ pub(in crate::cli) struct SearchArguments {
     pub(in crate::cli) precision: f64,
     #[command(flatten)]
     pub(in crate::cli) load: LoadArguments,
+    #[command(flatten)]
+    pub(in crate::cli) http: HttpArguments,
     #[command(flatten)]
     pub(in crate::cli) tls: TlsArguments,
     #[command(flatten)]

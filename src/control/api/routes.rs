@@ -14,7 +14,7 @@ use crate::control::jobs::{JobRefusal, Jobs};
 use crate::control::metrics::{self, Gauges};
 use crate::control::targets::{ResolveError, Resolver, Targets, Unresolved};
 use crate::job::record::{self, JobList, JobRecord};
-use crate::job::request::{JobRequest, RequestError};
+use crate::job::request::{JobRequest, JobType, RequestError};
 use crate::job::spec::SpecError;
 use crate::time::WallTime;
 
@@ -82,7 +82,11 @@ impl Api {
     fn choose(&self, request: &JobRequest) -> Result<Unresolved, SpecError> {
         let connection = request.smtp_connection_type.unwrap_or_default();
         let auth = request.auth.unwrap_or(false);
-        self.targets.borrow().choose(request.target.as_deref(), connection, auth, request.skip_verify)
+        let (targets, target) = (self.targets.borrow(), request.target.as_deref());
+        match request.job_type() {
+            JobType::Smtp => targets.choose(target, connection, auth, request.skip_verify),
+            kind => targets.choose_http(kind, target, auth, request.skip_verify),
+        }
     }
 
     async fn get(&self, id: u64) -> Response {

@@ -37,7 +37,7 @@ use crate::measure::verdict::Validity;
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// The types of jobs that there can be.
-const TYPES: [JobType; 1] = [JobType::Smtp];
+const TYPES: [JobType; 4] = JobType::ALL;
 
 /// How the service stands when it is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

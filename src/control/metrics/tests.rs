@@ -119,6 +119,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
             warmup: None,
+            congestion: None,
             end: None,
         };
         let mut totals = JobTotals::new(2);

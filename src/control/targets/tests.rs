@@ -105,7 +105,7 @@ fn what_does_not_fit_the_target_names_the_field() {
         (Some("smtp://127.0.0.1"), TLS, false, None, "smtp_connection_type", "begins with smtps://"),
         (Some("smtp://127.0.0.1"), STARTTLS, false, None, "smtp_connection_type", "begins with smtp+starttls://"),
         (Some("smtps://127.0.0.1"), PLAIN, false, None, "smtp_connection_type", "begins with smtp://"),
-        (Some("http://127.0.0.1"), PLAIN, false, None, "target", "smtp://HOST[:PORT]"),
+        (Some("http://127.0.0.1"), PLAIN, false, None, "target", "for type smtp"),
         (Some("smtp://joe:secret@127.0.0.1"), PLAIN, false, None, "target", "a user in it"),
         (Some("smtp://127.0.0.1\r\nQUIT"), PLAIN, false, None, "target", "control characters"),
     ] {

@@ -14,6 +14,7 @@ use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder,
 
 use super::{duration, short};
 use crate::job::spec::ConnectionType;
+pub use crate::job::spec::http::JobType;
 use crate::load::Arrival;
 
 /// Most characters of any string but `body` and `recipient_variables`; a URL or an address has fewer.
@@ -303,32 +304,6 @@ macro_rules! named {
 }
 
 named!(ConnectionType, Arrival, JobType);
-
-/// What messages are sent by: `Type`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum JobType {
-    /// SMTP sessions.
-    #[default]
-    Smtp,
-    /// The HTTP API of a mail provider, field by field.
-    Http,
-    /// The same, with a whole MIME message.
-    HttpMime,
-}
-
-impl JobType {
-    /// All of them.
-    pub const ALL: [JobType; 3] = [JobType::Smtp, JobType::Http, JobType::HttpMime];
-
-    /// The name in requests.
-    pub const fn name(self) -> &'static str {
-        match self {
-            JobType::Smtp => "smtp",
-            JobType::Http => "http",
-            JobType::HttpMime => "http.mime",
-        }
-    }
-}
 
 /// Whether PIPELINING is used where it is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::spec::http::RawHttp;
 use super::spec::{CONNECTIONS_MAX, ConnectionType, DURATION_MAX, MESSAGES_MAX, RawSpec, SpecError, TIMEOUT_MAX};
 use super::time_limits::TimeLimits;
 use crate::load::stages::Stage;
@@ -110,9 +111,10 @@ macro_rules! fields {
 fields! {
     /// Whether the target's certificate is believed unseen. Without it a configured target decides for itself.
     skip_verify: bool;
-    /// How connections are secured. Needed for smtp.
+    /// How connections are secured. Needed for smtp; else the target's scheme decides.
     smtp_connection_type: ConnectionType;
-    /// What messages are sent by (smtp).
+    /// What messages are sent by (smtp): SMTP sessions, the form API of a provider (http), the same with whole messages
+    /// (http.mime), or requests of a configured target (http.raw).
     kind as "Type": JobType;
     /// Size of each generated message in octets, headers included, exactly. Needed without `body`, excluded by it.
     msg_size: u64 { maximum: MESSAGE_BYTES_MAX };
@@ -249,7 +251,7 @@ impl JobRequest {
         if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() {
             return Err(SpecError::new("smtp_connection_type", "plain, tls or starttls for type smtp", "none"));
         }
-        if self.msg_size.is_none() && self.body.is_none() {
+        if self.msg_size.is_none() && self.body.is_none() && self.job_type() != JobType::HttpRaw {
             return Err(SpecError::new("msg_size", "either `msg_size` or `body`", "neither"));
         }
         match &self.recipient_variables {
@@ -271,7 +273,6 @@ impl JobRequest {
     pub fn not_built_yet(&self) -> Option<SpecError> {
         let error = |field, expected, got: &str| Some(SpecError::new(field, expected, format!("{got}: not built yet")));
         match self {
-            _ if self.job_type() != JobType::Smtp => error("Type", "smtp", self.job_type().name()),
             JobRequest { recipient_variables: Some(_), body: Some(_), .. } => {
                 error("recipient_variables", "none beside `body`", "some")
             }
@@ -291,6 +292,8 @@ impl JobRequest {
     /// what is made of its result.
     pub fn into_raw_spec(self) -> RawSpec {
         RawSpec {
+            job_type: self.job_type(),
+            http: RawHttp::default(),
             messages: self.messages.or_else(|| (self.duration.is_none() && self.stages.is_none()).then_some(MESSAGES)),
             duration: self.duration,
             connections: self.connections,
@@ -311,6 +314,7 @@ impl JobRequest {
             source_addresses: Vec::new(),
             skip_verify: None,
             resumption: None,
+            congestion: None,
             // Those of the configured target, which a request never holds.
             auth: None,
         }

@@ -27,6 +27,8 @@ impl Worker {
             return;
         }
         for slot in 0..self.connections() {
+            let is_paused = self.is_paused(slot);
+            self.resume(slot, now);
             let this = &mut self.slots[slot as usize];
             match this.link {
                 LinkState::Waiting => {
@@ -37,7 +39,7 @@ impl Worker {
                     links.close(slot);
                     self.end(slot);
                 }
-                LinkState::Open if this.ticket.is_none() && !this.in_session => {
+                LinkState::Open if this.ticket.is_none() && (is_paused || !this.in_session) => {
                     links.close(slot);
                     self.leave_connection(slot);
                     self.end(slot);
@@ -51,7 +53,7 @@ impl Worker {
     pub(super) fn release_idle(&mut self, now: Instant, links: &mut impl Links) {
         while let Some(slot) = self.pop_idle() {
             if self.is_ready(slot) {
-                self.slots[slot as usize].client.quit(now, &self.job.client);
+                self.slots[slot as usize].machine.quit(now, &self.job);
                 self.drain(slot, now, links);
             }
         }

@@ -15,6 +15,7 @@ use std::fmt;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,6 +54,25 @@ impl Finding {
     fn fatal(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Finding {
         Finding { name, severity: Severity::Fatal, found: found.into(), remedy: Some(remedy.into()) }
     }
+}
+
+/// How the kernel controls congestion on new connections: as it is asked to by name, or as it does by itself.
+///
+/// # Errors
+///
+/// The kernel does not have, or not give, what is asked for. The text leaves it to the caller to name the option.
+pub fn congestion(asked: Option<&str>) -> Result<String, String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(|error| format!("no socket: {error}"))?;
+    if let Some(name) = asked {
+        socket.set_tcp_congestion(name.as_bytes()).map_err(|error| {
+            let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+            let known = known.map_or_else(|_| "what it has".to_owned(), |known| known.trim().replace(' ', ", "));
+            format!("expected one that this kernel has ({known}; modprobe tcp_NAME adds more), got {name}: {error}")
+        })?;
+    }
+    let name = socket.tcp_congestion().map_err(|error| error.to_string())?;
+    let end = name.iter().position(|octet| *octet == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
 /// What is going to run on this machine.

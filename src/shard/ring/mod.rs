@@ -144,6 +144,8 @@ struct Target {
     sources: Vec<SockAddr>,
     /// How many sources were used.
     turns: usize,
+    /// How congestion is controlled; `None` leaves it to the kernel.
+    congestion: Option<String>,
 }
 
 impl Ring {
@@ -266,7 +268,7 @@ impl Ring {
     /// take turns, and of none the kernel chooses. The target's number stays valid as long as the ring lives.
     pub fn target(&mut self, address: SocketAddr, sources: &[IpAddr]) -> usize {
         let address = Box::new(SockAddr::from(address));
-        self.targets.push(Target { address, sources: socket_addresses(sources), turns: 0 });
+        self.targets.push(Target { address, sources: socket_addresses(sources), turns: 0, congestion: None });
         self.targets.len() - 1
     }
 
@@ -275,7 +277,13 @@ impl Ring {
         let target = &mut self.targets[target];
         // The box stays: the kernel may not yet have read the address of a connect that was cancelled.
         *target.address = SockAddr::from(address);
-        (target.sources, target.turns) = (socket_addresses(sources), 0);
+        (target.sources, target.turns, target.congestion) = (socket_addresses(sources), 0, None);
+    }
+
+    /// Says how the kernel is to control congestion on the connections to a target (`TCP_CONGESTION`); `None` leaves it to
+    /// the kernel.
+    pub fn control_congestion(&mut self, target: usize, name: Option<String>) {
+        self.targets[target].congestion = name;
     }
 
     /// Opens a connection to a known target in an empty file slot; completes as [`Op::Connect`].
@@ -285,6 +293,9 @@ impl Ring {
         let socket = Socket::new(Domain::from(i32::from(family)), Type::STREAM, Some(Protocol::TCP))?;
         // Nagle's algorithm would hold back the last segment of a large message until the one before was acknowledged.
         socket.set_tcp_nodelay(true)?;
+        if let Some(name) = &target.congestion {
+            socket.set_tcp_congestion(name.as_bytes())?;
+        }
         if !target.sources.is_empty() {
             // One that can no longer be bound must not hold up the others.
             let turn = target.turns % target.sources.len();

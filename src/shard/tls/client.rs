@@ -55,7 +55,8 @@ impl ClientTls {
     /// anything is started.
     pub fn of_job(spec: &JobSpec, files: &ClientTlsFiles) -> Result<Option<ClientTls>, SpecError> {
         if spec.target.connection != ConnectionType::Plain {
-            return ClientTls::new(&spec.target.host, spec.skip_verify, spec.resumption, files).map(Some);
+            let tls = ClientTls::new(&spec.target.host, spec.skip_verify, spec.resumption, files)?;
+            return Ok(Some(if spec.http.is_some() { tls.for_http() } else { tls }));
         }
         let given = [("ca_file", files.ca_pem.is_some()), ("client_cert", files.identity.is_some())];
         match given.into_iter().find(|(_, given)| *given) {
@@ -99,6 +100,14 @@ impl ClientTls {
         };
         config.resumption = Resumption::disabled();
         Ok(ClientTls { config: Arc::new(config), name, resumption })
+    }
+
+    /// The same for connections that speak HTTP/1.1, which they say in the handshake (ALPN, RFC 7301): a server that has
+    /// HTTP/2 too would else choose by itself.
+    pub fn for_http(&self) -> ClientTls {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        ClientTls { config: Arc::new(config), ..self.clone() }
     }
 
     /// The same for one shard with so many connections, which resumes its own sessions.

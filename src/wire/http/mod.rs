@@ -1,7 +1,10 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112) without I/O. Heads are read by httparse, bodies by [`body`].
 
 pub mod body;
+pub mod client;
 pub mod form;
+pub mod request;
+pub mod response;
 pub mod server;
 
 use httparse::Header;

@@ -161,13 +161,19 @@ impl Credentials {
         &self.password
     }
 
-    /// Whether a text holds the password, or the beginning of what PLAIN and LOGIN make of it: some servers repeat a
+    /// The password in the clear, for whoever is about to send it.
+    pub(crate) fn exposed_password(&self) -> &str {
+        self.password.expose_secret()
+    }
+
+    /// Whether a text holds the password, what Basic authentication makes of it, or the beginning of what PLAIN and LOGIN do: some servers repeat a
     /// line that they do not like.
     pub fn is_shown_by(&self, text: &[u8]) -> bool {
         let password = self.password_bytes();
         let holds = |part: &[u8]| memchr::memmem::find(text, part).is_some();
         let beginning = |line: &str| holds(&line.as_bytes()[..line.len().min(SHOWN_CHARS)]);
-        holds(password) || beginning(&encoded(password)) || beginning(&plain_response(self))
+        let basic = encoded(&[self.user.as_bytes(), b":", password].concat());
+        holds(password) || holds(basic.as_bytes()) || beginning(&encoded(password)) || beginning(&plain_response(self))
     }
 
     fn password_bytes(&self) -> &[u8] {

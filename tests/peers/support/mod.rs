@@ -4,6 +4,7 @@
 mod aiosmtpd;
 mod certificate;
 mod hammer;
+mod nginx;
 mod port;
 mod postfix;
 mod process;
@@ -15,6 +16,7 @@ mod smtp_sink;
 pub use aiosmtpd::Aiosmtpd;
 pub use certificate::{Certificate, text};
 pub use hammer::{Hammer, Run};
+pub use nginx::Nginx;
 pub use port::Port;
 pub use postfix::Postfix;
 pub use process::{Finished, Process, poll};

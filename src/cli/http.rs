@@ -1,0 +1,50 @@
+//! From the arguments of a job by HTTP to what is asked for.
+
+use super::StartError;
+use super::args::HttpArguments;
+use crate::config::{self, TargetUrl};
+use crate::job::spec::RawSpec;
+use crate::job::spec::http::{JobType, RawHttp};
+use crate::wire::http::request::Field;
+
+/// What a run asks for, with what its target and its arguments say of HTTP.
+pub(super) fn complete(raw: RawSpec, target: Option<&str>, arguments: HttpArguments) -> Result<RawSpec, StartError> {
+    let kind = job_type(target, &arguments)?;
+    let header = |text: &String| {
+        // A value may be a key.
+        let name = text.split(':').next().unwrap_or_default().escape_debug();
+        Field::parse(text).map_err(|error| StartError::new(format!("--header: expected {error}, got {name}: …")))
+    };
+    let data = arguments.data.as_deref().map(config::data_file).transpose();
+    let http = RawHttp {
+        method: arguments.method,
+        headers: arguments.header.iter().map(header).collect::<Result<_, _>>()?,
+        data: data.map_err(|problem| StartError::new(format!("--data: {problem}")))?,
+        options: arguments.option,
+        ..target.and_then(url).map(|url| url.request()).unwrap_or_default()
+    };
+    Ok(RawSpec { job_type: kind, http, ..raw })
+}
+
+/// What messages are sent by, which target and `--type` must agree on.
+pub(super) fn job_type(target: Option<&str>, arguments: &HttpArguments) -> Result<JobType, StartError> {
+    let is_http = target.and_then(url).is_some();
+    let usual = if is_http { JobType::Http } else { JobType::Smtp };
+    let kind = arguments.job_type.map_or(usual, JobType::from);
+    let wrong = |expected: &str, got: &str| {
+        Err(StartError::new(format!("--type: expected {expected}, got {} with {got}", kind.name())))
+    };
+    match (kind.is_http(), is_http) {
+        (true, false) => wrong(
+            "a TARGET such as http://127.0.0.1:8026/v3/example.com beside it",
+            if target.is_some() { "a TARGET by SMTP" } else { "none" },
+        ),
+        (false, true) => wrong("http, http.mime or http.raw for this TARGET", "one by HTTP"),
+        _ => Ok(kind),
+    }
+}
+
+/// The target, where it is one of HTTP.
+fn url(target: &str) -> Option<TargetUrl> {
+    TargetUrl::parse(target).ok().filter(TargetUrl::is_http)
+}
