@@ -11,7 +11,9 @@
 //! - [`load`]: when it is sent: closed loop and open loop, handing out one ticket a message;
 //! - [`measure`]: what happened: histograms, outcomes, replies and errors, merged exactly; the report;
 //! - [`job`]: a hammer job, from what was asked for to what each shard does;
-//! - [`sink`]: what the SMTP server answers.
+//! - [`sink`]: what the SMTP server answers;
+//! - [`probe`]: the round trip: probes, their headers and their outcomes;
+//! - [`alert`]: when to call somebody, and what PagerDuty is told.
 //!
 //! The *engine half* (feature `engine`, on by default) is the only part that touches io_uring, threads and the clock:
 //!
@@ -22,12 +24,14 @@
 //!
 //! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
 
+pub mod alert;
 pub mod job;
 pub mod load;
 pub mod measure;
 pub mod message;
 pub mod outgoing;
 pub mod phase;
+pub mod probe;
 pub mod sink;
 pub mod time;
 pub mod wire;

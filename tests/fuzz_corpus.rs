@@ -48,3 +48,8 @@ fn auth_exchange() {
 fn http_server() {
     replay("http_server", fuzz_properties::http_server::check);
 }
+
+#[test]
+fn probe_header() {
+    replay("probe_header", fuzz_properties::probe_header::check);
+}

@@ -83,6 +83,21 @@ fn summary(config: &Config) -> Vec<(&'static str, String)> {
         let verified = if target.skip_verify { ", its certificate is not verified" } else { "" };
         lines.push(("target", format!("{name}: {}{user}{verified}", target.url)));
     }
+    if let Some(address) = &config.probe.address {
+        let made = if config.probe.secret_file.exists() { "" } else { ", which is made at the first start" };
+        let secret_file = config.probe.secret_file.display();
+        lines.push(("SMTP", format!("listens on {} for probes to {address}", listed(&config.smtp.listen))));
+        lines.push(("probes' key", format!("{secret_file}{made}")));
+    }
+    for route in &config.probe.routes {
+        let [interval, threshold, timeout] =
+            [route.interval, route.threshold, route.timeout].map(|time| humantime::format_duration(time).to_string());
+        let when = format!("every {interval}, late after {threshold}, lost after {timeout}");
+        lines.push(("route", format!("{}: by {}, {when}", route.name, route.target)));
+    }
+    if let Some(pagerduty) = &config.pagerduty {
+        lines.push(("alerts", format!("to {}", pagerduty.url)));
+    }
     lines
 }
 
@@ -121,6 +136,26 @@ t.toml: no faults
             "version": 1, "file": "t.toml", "ok": true, "faults": [], "warnings": [],
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn the_round_trip_is_summed_up() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "0123456789abcdef0123456789abcdef").unwrap();
+        let text = "[smtp]\nlisten = ['127.0.0.1:25']\n[probe]\naddress = 'probe@a.example'\nsecret_file = '/nowhere/k'\n\
+                    [[probe.route]]\nname = 'own'\ntarget = 'smtp://127.0.0.1'\n\
+                    [alert.pagerduty]\nrouting_key_file = 'key'\n";
+        let config = Config::parse(text, &folder.path().join("t.toml"));
+        let text = to_text(&"t.toml", &config);
+        for line in [
+            "  SMTP         listens on 127.0.0.1:25 for probes to probe@a.example\n",
+            "  probes' key  /nowhere/k, which is made at the first start\n",
+            "  route        own: by smtp://127.0.0.1, every 1m, late after 5m, lost after 1h\n",
+            "  alerts       to https://events.pagerduty.com/v2/enqueue\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("0123456789abcdef"), "{text}");
     }
 
     #[test]

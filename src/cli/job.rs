@@ -1,7 +1,6 @@
 //! `timecop job`: a thin client of a service's job API.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,6 +10,7 @@ use super::args::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, PipeliningArgument,
     ServiceAddress, ServiceArguments, Stages,
 };
+use super::client::{self, escaped, parse};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, hammer, report};
 use crate::job::record::ZERO_TIME;
 use crate::job::request::duration;
@@ -20,10 +20,6 @@ use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
 use crate::measure::report::Report;
 
-/// How long the service may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-/// Most octets of an answer that are read.
-const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// How often `--wait` asks how a job stands.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
@@ -213,54 +209,6 @@ pub(super) fn result(service: &ServiceAddress, id: &str) -> Result<Report, Start
     }
 }
 
-/// One request to the service. What it refuses is an error in its own words.
 fn ask(service: &ServiceAddress, path: &str, body: Option<String>) -> Result<String, StartError> {
-    if !service.api.starts_with("http://") && !service.api.starts_with("https://") {
-        let got = &service.api;
-        let text = format!("--api: expected a URL such as http://127.0.0.1:8025, got {got}; write http:// before it");
-        return Err(StartError::new(text));
-    }
-    let url = format!("{}/v1/hammer/{path}", service.api.trim_end_matches('/'));
-    let unreachable =
-        |error: ureq::Error| StartError::new(format!("{url}: {error}; is `timecop serve` running there?"));
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        // A token is for the service alone, whatever the environment says of proxies.
-        .proxy(None)
-        .timeout_global(Some(ANSWER_WITHIN))
-        .build()
-        .new_agent();
-    let mut request = agent.post(&url);
-    if let Some(path) = &service.token_file {
-        request = request.header("Authorization", format!("Bearer {}", token(path)?));
-    }
-    let answer = match body {
-        Some(body) => request.content_type("application/json").send(body),
-        None => request.send_empty(),
-    };
-    let mut answer = answer.map_err(unreachable)?;
-    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
-    if answer.status().is_success() {
-        return Ok(text);
-    }
-    let reason = serde_json::from_str::<Value>(&text).ok();
-    let reason = reason.as_ref().and_then(|reason| reason["Reason"].as_str());
-    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), str::to_owned)))
-}
-
-fn token(path: &Path) -> Result<String, StartError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| StartError::new(format!("--token-file: cannot read {}: {error}", path.display())))?;
-    Ok(text.trim().to_owned())
-}
-
-fn parse<T: for<'a> Deserialize<'a>>(answer: &str) -> Result<T, StartError> {
-    serde_json::from_str(answer).map_err(|error| {
-        StartError::new(format!("the service's answer is not one of timecop {}: {error}", env!("CARGO_PKG_VERSION")))
-    })
-}
-
-fn escaped(id: &str) -> String {
-    form_urlencoded::byte_serialize(id.as_bytes()).collect()
+    client::ask(service, &format!("/v1/hammer/{path}"), body)
 }

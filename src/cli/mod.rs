@@ -4,13 +4,16 @@
 //! given up, is invalid, or failed by a condition of `--fail-if`; 2 it could not start; 130 a second interrupt ended it
 //! at once.
 
+mod alert;
 mod args;
 mod check;
+mod client;
 mod doctor;
 mod hammer;
 mod http;
 mod job;
 mod output;
+mod probe;
 mod progress;
 mod report;
 mod reports;
@@ -48,6 +51,8 @@ pub fn main() -> ExitCode {
         args::Command::Doctor(arguments) => Ok(doctor::run(&arguments)),
         args::Command::Serve(arguments) => serve::run(&arguments),
         args::Command::Job(arguments) => job::run(arguments),
+        args::Command::Probe(arguments) => probe::run(&arguments),
+        args::Command::Alert(arguments) => alert::run(&arguments),
         args::Command::Compare(arguments) => reports::compare(&arguments),
         args::Command::Merge(arguments) => reports::merge(&arguments),
         args::Command::Hammer(arguments) => hammer::run(*arguments),

@@ -4,12 +4,14 @@ use std::io::Write as _;
 
 use super::args::ServeArguments;
 use super::output::complain;
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, resources};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, read_pem, resources};
 use crate::config::{Config, Log, LogFormat};
 use crate::control::layout;
-use crate::control::serve::{self, Listening, ServeError, ServePlan};
+use crate::control::probe::mail::{ProbeShardPlan, ServerLimits};
+use crate::control::serve::{self, Listening, ProbePlan, ServeError, ServePlan};
 use crate::control::signals;
 use crate::control::sink::{Listen, SinkPlan};
+use crate::message::Mailbox;
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::ServerTls;
@@ -59,7 +61,42 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
         descriptors: resources::descriptors(),
         seed: 0,
     });
-    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, host })
+    let taken = [&cpus.generator[..], if sink.is_some() { &cpus.server[..] } else { &[] }].concat();
+    let left = may.iter().copied().find(|cpu| !taken.contains(cpu) && cpus.control != Some(*cpu));
+    let probe = probe(&config, &host, left)?;
+    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, probe, host })
+}
+
+/// The prober, where the configuration has an address for it; its key is made at the first start. It has a CPU of its own
+/// where one is left.
+fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<ProbePlan>, StartError> {
+    let Some(address) = &config.probe.address else { return Ok(None) };
+    let smtp = &config.smtp;
+    let hostname = smtp.hostname.clone().unwrap_or_else(|| host.to_owned());
+    let tls = match &smtp.certificate {
+        None => ServerTls::self_signed(&hostname),
+        Some(files) => {
+            let certificate = read_pem("cert_file in [smtp]", &files.cert_file)?;
+            ServerTls::from_pem(&certificate, &read_pem("key_file in [smtp]", &files.key_file)?)
+        }
+    };
+    let limits = ServerLimits {
+        connections_max: smtp.connections_max,
+        connections_per_client_max: smtp.client_connections_max,
+        message_bytes_max: smtp.max_size,
+        ..ServerLimits::default()
+    };
+    let shard = ProbeShardPlan {
+        listen: smtp.listen.clone(),
+        hostname,
+        tls: Some(tls.map_err(|error| StartError::new(format!("[smtp]: {error}")))?),
+        address: Mailbox::parse(address).map_err(StartError::new)?,
+        limits,
+        cpu,
+    };
+    let key = crate::config::probe_key(&config.probe.secret_file)
+        .map_err(|problem| StartError::new(format!("secret_file in [probe]: {problem}")))?;
+    Ok(Some(ProbePlan { shard, key }))
 }
 
 /// What the machine must have: all connections that the configuration allows at once, on one shard at worst.
@@ -67,7 +104,7 @@ fn needs(plan: &ServePlan) -> Needs {
     let connections = plan.config.hammer.limits.connections_max;
     let servers = if plan.sink.is_some() { plan.cpus.server.len() } else { 0 };
     Needs {
-        shards: (plan.cpus.generator.len() + servers) as u32,
+        shards: (plan.cpus.generator.len() + servers + usize::from(plan.probe.is_some())) as u32,
         files_per_shard: connections,
         same_target_connections: connections,
         accepted_connections: if servers > 0 { connections } else { 0 },
@@ -102,6 +139,9 @@ fn say(listening: &Listening) {
             out,
             "listening on http://{address} (a stub of Mailgun's API that keeps nothing; the default target of http)"
         );
+    }
+    for address in &listening.probe {
+        let _ = writeln!(out, "listening on smtp://{address} (for probes, and nothing else)");
     }
     let _ = out.flush();
 }

@@ -5,6 +5,7 @@
 //! key and remedy. Secrets stand in files of their own, are read here, and are shown nowhere.
 
 mod limits;
+mod probe;
 mod read;
 mod secret;
 mod section;
@@ -21,8 +22,9 @@ use tracing::level_filters::LevelFilter;
 use crate::job::spec::http::RawHttp;
 pub use crate::wire::smtp::auth::Credentials;
 pub use limits::{JOBS_MAX, Limits};
+pub use probe::{CertificateFiles, PAGERDUTY_URL, PagerDuty, Probe, ROUTES_MAX, Route, Smtp};
 pub use read::{data_file, is_hostname};
-pub use secret::{Read, certificates, password};
+pub use secret::{Read, certificates, password, probe_key};
 pub use section::{ConfigErrors, Fault};
 pub use target_url::TargetUrl;
 
@@ -47,6 +49,12 @@ pub struct Config {
     pub log: Log,
     /// Targets that jobs may name.
     pub targets: BTreeMap<String, NamedTarget>,
+    /// The server that takes probes.
+    pub smtp: Smtp,
+    /// The round trip: the probes' address and routes.
+    pub probe: Probe,
+    /// Who is told when a route does not work.
+    pub pagerduty: Option<PagerDuty>,
     /// What is not wrong, but should be known; one sentence each, without secrets.
     pub warnings: Vec<String>,
 }
@@ -163,6 +171,9 @@ impl Default for Config {
             },
             log: Log { format: LogFormat::Text, level: LevelFilter::INFO },
             targets: BTreeMap::new(),
+            smtp: Smtp::default(),
+            probe: Probe::usual(&store_path()),
+            pagerduty: None,
             warnings: Vec::new(),
         }
     }
@@ -170,10 +181,11 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
+    /// Everything else, the targets, the probes' routes, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
     /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());
+        let start_of = |probe: &Probe| (probe.address.clone(), probe.secret_file.clone());
         let changed = [
             ("[api]", self.api != new.api),
             ("[store]", self.store != new.store),
@@ -184,6 +196,9 @@ impl Config {
                 new.hammer.limits.connections_max > self.hammer.limits.connections_max,
             ),
             ("[log]", self.log != new.log),
+            ("[smtp]", self.smtp != new.smtp),
+            ("address and secret_file of [probe]", start_of(&self.probe) != start_of(&new.probe)),
+            ("[alert.pagerduty]", self.pagerduty != new.pagerduty),
         ];
         changed.into_iter().filter_map(|(name, is_changed)| is_changed.then_some(name)).collect()
     }

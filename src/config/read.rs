@@ -14,8 +14,8 @@ use url::Host;
 
 use super::section::{Faults, Section};
 use super::{
-    Api, BODY_BYTES_MAX, Config, ConfigErrors, Credentials, Fault, Hammer, Limits, Log, LogFormat, NamedTarget, Sink,
-    Store, TargetUrl, expected, is_loopback, secret, shown,
+    Api, BODY_BYTES_MAX, Config, ConfigErrors, Credentials, Fault, Hammer, Limits, Log, LogFormat, NamedTarget,
+    PagerDuty, Probe, Sink, Smtp, Store, TargetUrl, expected, is_loopback, secret, shown,
 };
 use crate::job::spec::ConnectionType;
 use crate::job::spec::http::RawHttp;
@@ -96,8 +96,14 @@ fn root(mut root: Section<'_, '_>, folder: &Path) -> Config {
             targets.insert(name.to_owned(), target);
         }
     });
+    let taken: Vec<SocketAddr> = api.listen.iter().chain(&sink.listen).copied().collect();
+    let smtp = Smtp::read(root.section("smtp"), &taken, folder);
+    let probe = Probe::read(root.section("probe"), Probe::usual(&store.path), &smtp, &targets, folder);
+    let mut alert = root.section("alert");
+    let pagerduty = PagerDuty::read(alert.section("pagerduty"), folder, &mut warnings);
+    alert.finish();
     root.finish();
-    Config { api, store, sink, hammer, log, targets, warnings }
+    Config { api, store, sink, hammer, log, targets, smtp, probe, pagerduty, warnings }
 }
 
 fn api(mut section: Section<'_, '_>, usual: Api, folder: &Path, warnings: &mut Vec<String>) -> Api {
@@ -145,10 +151,7 @@ fn sink(mut section: Section<'_, '_>, usual: Sink, api: &[SocketAddr]) -> Sink {
     if let Some(both) = http_listen.iter().find(|address| address.port() != 0 && listen.contains(address)) {
         section.fault("http_listen", expected("an address that listen does not have", format!("{both} for both")));
     }
-    let hostname = section.text("hostname", "a host name", |text| match text {
-        text if is_hostname(text) => Ok(text.to_owned()),
-        text => Err(expected("one word of printable ASCII, at most 255 characters", shown(text))),
-    });
+    let hostname = hostname(&mut section);
     let max_size = section.whole("max_size", 1..=MESSAGE_BYTES_MAX).unwrap_or(usual.max_size);
     section.finish();
     Sink { listen, http_listen, hostname: hostname.or(usual.hostname), max_size }
@@ -293,8 +296,15 @@ fn credentials(
     }
 }
 
+pub(super) fn hostname(section: &mut Section<'_, '_>) -> Option<String> {
+    section.text("hostname", "a host name", |text| match text {
+        text if is_hostname(text) => Ok(text.to_owned()),
+        text => Err(expected("one word of printable ASCII, at most 255 characters", shown(text))),
+    })
+}
+
 /// The secret itself, once it is said that everybody may read it.
-fn kept(read: secret::Read, key: &str, path: &Path, warnings: &mut Vec<String>) -> secrecy::SecretString {
+pub(super) fn kept(read: secret::Read, key: &str, path: &Path, warnings: &mut Vec<String>) -> secrecy::SecretString {
     if read.is_open {
         let path = path.display();
         warnings.push(format!("{key}: everybody on this machine may read {path}; mend it with: chmod o-rwx {path}"));
@@ -302,14 +312,14 @@ fn kept(read: secret::Read, key: &str, path: &Path, warnings: &mut Vec<String>) 
     read.secret
 }
 
-fn path(section: &mut Section<'_, '_>, key: &'static str, folder: &Path) -> Option<PathBuf> {
+pub(super) fn path(section: &mut Section<'_, '_>, key: &'static str, folder: &Path) -> Option<PathBuf> {
     section.text(key, "a path", |text| match !text.is_empty() && !text.contains(char::is_control) {
         true => Ok(folder.join(text)),
         false => Err(expected("a path without control characters", shown(text))),
     })
 }
 
-fn listen(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<SocketAddr>> {
+pub(super) fn listen(section: &mut Section<'_, '_>, key: &'static str) -> Option<Vec<SocketAddr>> {
     const WHAT: &str = "an IP address and a port, such as \"127.0.0.1:8025\" or \"[::1]:8025\"";
     let listen = section.texts(key, WHAT, |text| text.parse().map_err(|_| expected(WHAT, shown(text))))?;
     let taken: Vec<SocketAddr> = listen.iter().copied().filter(|address: &SocketAddr| address.port() != 0).collect();

@@ -1,15 +1,16 @@
 //! Files with a secret in them, and files that must hold certificates.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::expected;
+use crate::probe::header::{KEY_BYTES, Key};
 
 /// Octets of the longest secret.
 const SECRET_BYTES_MAX: u64 = 4_096;
@@ -70,6 +71,60 @@ fn secret(path: &Path) -> Result<Read, String> {
     }
     let line = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Read { secret: line.into(), is_open: metadata.permissions().mode() & 0o004 != 0 })
+}
+
+/// Checks that a file, if there is one, holds a key for probes.
+pub(super) fn check_probe_key(path: &Path) -> Result<(), String> {
+    if path.exists() { read_probe_key(path).map(drop) } else { Ok(()) }
+}
+
+/// Reads the key that probes are signed with, and makes it first where there is none.
+///
+/// # Errors
+///
+/// Says what was expected of which file.
+pub fn probe_key(path: &Path) -> Result<Key, String> {
+    let wrong = |error: std::io::Error| {
+        expected("a file for the probes' key that can be made", format!("{}: {error}", path.display()))
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+    }
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(wrong(error)),
+        Ok(mut file) => {
+            let octets: [u8; KEY_BYTES] = rand::random();
+            let digits: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+            let written = writeln!(file, "{digits}").and_then(|()| file.sync_all());
+            if let Err(error) = written {
+                // Half a key would be taken for a wrong one at the next start.
+                let _ = std::fs::remove_file(path);
+                return Err(wrong(error));
+            }
+        }
+    }
+    read_probe_key(path)
+}
+
+fn read_probe_key(path: &Path) -> Result<Key, String> {
+    let read = secret(path)?;
+    Key::parse(read.secret.expose_secret()).ok_or_else(|| {
+        format!(
+            "expected {} lower-case hexadecimal digits in {}, got something else; write them with: openssl rand -hex \
+             {KEY_BYTES}, or remove the file, and one is made at the start",
+            2 * KEY_BYTES,
+            path.display()
+        )
+    })
+}
+
+/// Checks that a file holds a private key as PEM.
+pub(super) fn check_key(path: &Path) -> Result<(), String> {
+    match PrivateKeyDer::from_pem_file(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(expected("a private key as PEM", format!("{}: {error}", path.display()))),
+    }
 }
 
 /// Reads a file that holds certificates as PEM. Only a regular file: another one might never end.

@@ -118,6 +118,34 @@ impl<'f, 't> Section<'f, 't> {
         }
     }
 
+    /// All tables of a list of tables, `[[NAME]]`, in their order.
+    pub(super) fn each_table(&mut self, name: &'static str, mut read: impl FnMut(Section<'_, 't>)) {
+        let Some(value) = self.take(name) else { return };
+        let at = value.span().start;
+        let key = format!("{}{name}", self.prefix);
+        let values = match value.into_inner() {
+            DeValue::Array(values) => values,
+            other => {
+                self.faults.note(Some(at), &key, expected(format!("tables, each written as [[{key}]]"), kind(&other)));
+                return;
+            }
+        };
+        for value in values {
+            match matches!(value.get_ref(), DeValue::Table(_)) {
+                true => read(self.open(name, Some(value))),
+                false => {
+                    let problem = expected(format!("tables, each written as [[{key}]]"), kind(value.get_ref()));
+                    self.faults.note(Some(value.span().start), &key, problem);
+                }
+            }
+        }
+    }
+
+    /// Whether the file has the table at all.
+    pub(super) fn is_there(&self) -> bool {
+        self.at.is_some()
+    }
+
     fn open(&mut self, name: &str, value: Option<Spanned<DeValue<'t>>>) -> Section<'_, 't> {
         let prefix = format!("{}{}.", self.prefix, cut(name));
         let at = value.as_ref().map(|value| value.span().start);

@@ -14,12 +14,16 @@ const PASSWORD: &str = "pass word";
 /// A folder with the files that the example names.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let certificate = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap().cert.pem();
+    let made = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     for (name, text) in [
         ("token", format!("{TOKEN}\n")),
         ("mail.json", "{}".to_owned()),
         ("password", format!("{PASSWORD}\r\n")),
-        ("ca.pem", certificate),
+        ("ca.pem", certificate.clone()),
+        ("cert.pem", certificate),
+        ("key.pem", key),
+        ("pagerduty.key", format!("{TOKEN}\n")),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
         fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -82,16 +86,34 @@ fn the_example_names_each_default_and_each_key() {
     assert_eq!((api.request.method.as_deref(), api.request.data.as_deref()), (Some("POST"), Some(&b"{}"[..])));
     assert_eq!(api.request.headers[0].value(), "Bearer KEY");
     let target = usual.targets.remove("mx").unwrap();
+    let files = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
+    assert_eq!(std::mem::take(&mut usual.smtp.listen), ["0.0.0.0:25".parse().unwrap()]);
+    assert_eq!(usual.smtp.hostname.take().unwrap(), "timecop.example.com");
+    assert_eq!(usual.smtp.certificate.take().map(|of| [of.cert_file, of.key_file]), Some(files));
+    assert_eq!(usual.probe.address.take().unwrap(), "probe@timecop.example.com");
+    let secret_file = std::mem::replace(&mut usual.probe.secret_file, defaults.probe.secret_file.clone());
+    assert_eq!(secret_file, folder.path().join("probe.key"));
+    let route = usual.probe.routes.remove(0);
+    assert_eq!((&*route.name, &*route.target, route.from.as_deref()), ("mailgun", "mx", Some("timecop@example.com")));
+    let pagerduty = usual.pagerduty.take().unwrap();
+    assert_eq!((&*pagerduty.url, pagerduty.routing_key.expose_secret()), (PAGERDUTY_URL, TOKEN));
+    assert_eq!(pagerduty.client_url.unwrap(), "https://grafana.example.com/d/timecop");
+    // The values of a route in the example are its defaults.
+    let text = "[smtp]\nlisten = ['0.0.0.0:25']\n[probe]\naddress = 'a@b'\n[[probe.route]]\nname = 'mailgun'\ntarget = \
+                'smtp://mx'\n";
+    let plain = parse(text).probe.routes.remove(0);
+    assert_eq!(Route { target: "mx".to_owned(), from: route.from.clone(), ..plain }, route);
     assert_eq!(debug(&usual), debug(&defaults));
     assert_eq!(target.url.to_string(), "smtp+starttls://mx.example.com:587");
     assert_eq!(target.credentials.as_ref().unwrap().user(), "load");
     assert_eq!(target.credentials.unwrap().password().expose_secret(), PASSWORD);
     assert_eq!((target.ca_file, target.skip_verify), (Some(folder.path().join("ca.pem")), false));
     // An unknown key lists those that are known: all of them are in the example.
-    for section in ["api", "store", "sink", "hammer", "log", "targets.mx"] {
+    let sections = ["api", "store", "sink", "hammer", "log", "targets.mx", "smtp", "probe", "alert.pagerduty"];
+    for section in sections.into_iter().chain(["[probe.route]"]) {
         let fault = faults_in(folder.path(), &format!("[{section}]\nzzzzzzzz = 1\n")).join("\n");
         let known = fault.lines().find_map(|fault| fault.split_once("known are ")).unwrap().1;
-        for key in known.split(", ") {
+        for key in known.split(", ").filter(|key| *key != "route") {
             assert!(EXAMPLE.contains(&format!("\n#{key} = ")), "{section}.{key} is not in the example");
         }
     }
@@ -143,6 +165,14 @@ fn every_wrong_value_names_line_key_and_remedy() {
     fs::write(folder.path().join("latin"), b"caf\xe9caf\xe9caf\xe9caf\xe9caf\xe9").unwrap();
     fs::write(folder.path().join("empty"), "").unwrap();
     let target = |rest: &str| format!("[targets.a]\nurl = 'smtps://a'\n{rest}");
+    // What is given stands in line 6, 7 or 8.
+    let route = |given: &str| {
+        let or = |key: &str, usual: &str| if given.starts_with(key) { given.to_owned() } else { usual.to_owned() };
+        let (name, target) = (or("name", "name = 'r'"), or("target", "target = 'smtp://a'"));
+        let rest = if given == name || given == target { "" } else { given };
+        let probe = "[smtp]\nlisten = ['127.0.0.1:25']\n[probe]\naddress = 'a@b'\n[[probe.route]]";
+        format!("{probe}\n{name}\n{target}\n{rest}")
+    };
     for (text, fault, remedy) in [
         ("[api]\nlisten = 8025", "2 api.listen: expected a list of an IP address", "got 8025"),
         ("[api]\nlisten = ['localhost:25']", "2 api.listen: expected an IP address and a port", "\"localhost:25\""),
@@ -213,6 +243,33 @@ fn every_wrong_value_names_line_key_and_remedy() {
         (&target("skip_verify = 'no'"), "3 targets.a.skip_verify: expected true or false", "\"no\""),
         ("[targets.a]\nurl = 'smtp://a'\nskip_verify = true", "3 targets.a.skip_verify: expected a URL of", "no TLS"),
         ("[targets.a]\nurl = 'smtp://a'\nca_file = 'ca.pem'", "3 targets.a.ca_file: expected a URL of", "no TLS"),
+        (
+            "[smtp]\nlisten = ['127.0.0.1:8025']\n[probe]\naddress = 'a@b'",
+            "2 smtp.listen: expected an address that",
+            "both",
+        ),
+        ("[smtp]\nlisten = ['127.0.0.1:25']", "- probe.address: expected the one address", "none; add it"),
+        ("[smtp]\ncert_file = 'ca.pem'", "2 smtp.cert_file: expected a key_file beside it", "leave both out"),
+        ("[smtp]\ncert_file = 'ca.pem'\nkey_file = 'token'", "3 smtp.key_file: expected a private key", "token"),
+        ("[smtp]\nmax_size = 100", "2 smtp.max_size: expected a whole number from 65536", "got 100"),
+        ("[probe]\naddress = 'a@b'", "2 probe.address: expected a listen in [smtp]", "0.0.0.0:25"),
+        ("[probe]\nroute = 3", "2 probe.route: expected tables, each written as [[probe.route]]", "got 3"),
+        ("[probe]\nsecret_file = 'token'", "2 probe.secret_file: expected 64 lower-case", "openssl rand -hex 32"),
+        (&route("name = 'a b'"), "6 probe.route.name: expected a name of letters", "\"a b\""),
+        (&route("target = 'mx'"), "7 probe.route.target: expected a URL such as", "\"mx\""),
+        (&route("from = 'x'"), "8 probe.route.from: ", "x"),
+        (&route("interval = '999ms'"), "8 probe.route.interval: expected at least 1s", "got 999ms"),
+        (&route("timeout = '5m'"), "5 probe.route.threshold: expected less than the timeout, which is 5m", "got 5m"),
+        (&route("threshold = '2h'"), "8 probe.route.threshold: expected less than the timeout, which is 1h", "got 2h"),
+        (&route("interval = '1s'"), "5 probe.route.timeout: expected at most 1000 intervals", "got 1h"),
+        (&route("size = 1000"), "8 probe.route.size: expected a whole number from 1024", "got 1000"),
+        (&route("size = 6000000"), "8 probe.route.size: expected at most half of max_size", "6000000"),
+        (&route("severity = 'bad'"), "8 probe.route.severity: expected one of critical, error, warning, info", "bad"),
+        (&route("after = 0"), "8 probe.route.after: expected a whole number from 1", "got 0"),
+        (&route("every = '1m'"), "8 probe.route.every: this key is unknown", "known are name, target"),
+        ("[alert.pagerduty]", "1 alert.pagerduty.routing_key_file: expected a file", "none; add it"),
+        ("[alert.pagerduty]\nrouting_key_file = 'token'\nurl = 'x'", "3 alert.pagerduty.url: expected https://", "x"),
+        ("[alert.mail]", "1 alert.mail: this key is unknown", "pagerduty"),
         ("[api]\nlisten = ['127.0.0.1:1'", "2 : this is no TOML", "correct the line"),
         ("[api]\nhosts = []\nhosts = []", "3 : this is no TOML: duplicate key", "correct the line"),
         ("[api]\n[store]\n[api]", "3 : this is no TOML: duplicate key", "correct the line"),
@@ -249,7 +306,7 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
         ),
         ("[log]\nzzz = 1", "2 log.zzz: this key is unknown; known are format, level"),
         ("[hammers]", "1 hammers: this key is unknown; did you mean hammer ?"),
-        ("zzz = 1", "1 zzz: this key is unknown; known are api, store, sink, hammer, log, targets"),
+        ("zzz = 1", "1 zzz: this key is unknown; known are api, store, sink, hammer, log, targets, smtp, probe, alert"),
         (
             "[targets.a]\nurl = 'smtp://a'\n[targets.a.b]",
             "3 targets.a.b: this key is unknown; known are url, user, password_file, ca_file, skip_verify",
@@ -312,6 +369,9 @@ fn what_needs_a_restart_is_named() {
         assert_eq!(before.needs_restart(&parse(text)), [""; 0], "{text}");
     }
     for (text, named) in [
+        ("[probe]\nsecret_file = 'other.key'", "address and secret_file of [probe]"),
+        ("[smtp]\nmax_size = 100000", "[smtp]"),
+        ("[alert.pagerduty]\nrouting_key_file = 'token'", "[alert.pagerduty]"),
         ("[api]\nlisten = ['127.0.0.1:1']", "[api]"),
         ("[api]\nhosts = ['a']", "[api]"),
         ("[api]\nconnections_max = 1", "[api]"),
@@ -346,4 +406,37 @@ fn what_a_request_says_is_looked_at() {
         let fault = fault(keys);
         assert!(fault.contains(says) && !fault.contains("secret"), "{keys}: {fault}");
     }
+}
+
+#[test]
+fn the_probes_key_is_made_once_for_this_user_alone_and_shown_nowhere() {
+    let folder = folder();
+    let path = folder.path().join("data/probe.key");
+    let key = probe_key(&path).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let token = crate::probe::header::Token {
+        id: 1,
+        route: "r".to_owned(),
+        sent: crate::time::WallTime::from_unix_ns(1),
+        nonce: 1,
+    };
+    assert_eq!(token.write(&key), token.write(&probe_key(&path).unwrap()), "the second start finds it");
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    assert!(!format!("{key:?}").contains(text.trim()));
+    fs::write(&path, "half a ke").unwrap();
+    let error = probe_key(&path).unwrap_err();
+    assert!(error.contains("probe.key") && error.contains("openssl rand") && !error.contains("half"), "{error}");
+}
+
+#[test]
+fn two_routes_of_one_name_are_one_too_many() {
+    let route = "[[probe.route]]\nname = 'r'\ntarget = 'smtp://a'\n";
+    let text = format!("[smtp]\nlisten = ['127.0.0.1:25']\n[probe]\naddress = 'a@b'\n{route}{route}");
+    let faults = faults_in(Path::new(""), &text);
+    assert_eq!(faults, ["9 probe.route.name: expected a name that no other route has, got \"r\""]);
+    let many: String = (0..=ROUTES_MAX).map(|n| route.replace("'r'", &format!("'r{n}'"))).collect();
+    let text = format!("[smtp]\nlisten = ['127.0.0.1:25']\n[probe]\naddress = 'a@b'\n{many}");
+    let faults = faults_in(Path::new(""), &text);
+    assert!(faults.len() == 1 && faults[0].contains("at most 64 routes"), "{faults:?}");
 }

@@ -73,7 +73,7 @@ pub fn run(
     let has_sink = embedded.is_some();
     let shards = plan.cpus.len().min(plan.spec.connections as usize);
     let ring = layout::generator_ring(plan.spec.connections.div_ceil(shards as u32));
-    let generators = plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
+    let generators = plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu: Some(cpu), ring, sink: None });
     let servers = embedded.into_iter().flat_map(|sink| sink.specs);
     let pool = Pool::start(generators.chain(servers).collect(), clock)?;
     let own: Vec<usize> = (0..shards).collect();
@@ -139,7 +139,7 @@ pub(super) async fn attend(
                 job.take(shard, second, elapsed, delta, finished);
             }
             Woken::Event(shard, Event::Failed(reason)) => job.shard_failed(pool, shard, &reason),
-            Woken::Event(_, Event::Ready | Event::Sunk(_) | Event::Ended) => {}
+            Woken::Event(_, Event::Ready | Event::Sunk(_) | Event::Ended | Event::Arrived(_)) => {}
             Woken::AllShardsGone => {
                 job.abort(pool, "all shards have ended before the job".into());
                 break;

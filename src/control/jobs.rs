@@ -1,6 +1,7 @@
 //! The jobs of the service: admitted, followed, stopped, and kept.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -39,7 +40,7 @@ pub struct Jobs {
     /// The newest ones, without their results.
     records: BTreeMap<u64, JobRecord>,
     kept: u64,
-    store: Store,
+    store: Rc<Store>,
     metrics: Metrics,
     closing: bool,
 }
@@ -81,7 +82,9 @@ pub struct JobsParts {
     /// Jobs that are kept.
     pub kept: u64,
     /// Where they are kept.
-    pub store: Store,
+    pub store: Rc<Store>,
+    /// Where they are counted.
+    pub metrics: Metrics,
     /// Those that were there already.
     pub known: Vec<JobRecord>,
 }
@@ -99,7 +102,7 @@ impl Jobs {
             records: parts.known.into_iter().map(|record| (record.id, record)).collect(),
             kept: parts.kept,
             store: parts.store,
-            metrics: Metrics::new(),
+            metrics: parts.metrics,
             closing: false,
         }
     }
@@ -302,7 +305,7 @@ impl Jobs {
                 }
                 Err(format!("shard {shard} failed: {reason}"))
             }
-            Event::Ready | Event::Sunk(_) | Event::Ended => Ok(()),
+            Event::Ready | Event::Sunk(_) | Event::Ended | Event::Arrived(_) => Ok(()),
         }
     }
 
@@ -365,7 +368,7 @@ impl Jobs {
         }
     }
 
-    /// Ends the shards and writes what is not yet stored. What a shard still says is counted. One that has not ended
+    /// Ends the shards and writes what is not yet stored, when no job runs any more and nobody else uses the store. What a shard still says is counted. One that has not ended
     /// `shards_within` is left behind: it must not keep what is known from being stored.
     pub async fn end(mut self, shards_within: Duration, stored_within: Duration) -> Result<(), StoreError> {
         self.pool.shut_down();
@@ -388,7 +391,7 @@ impl Jobs {
             true => self.pool.join(),
             false => tracing::error!("a shard has not ended within {shards_within:?} and is left behind"),
         }
-        self.store.close(stored_within)
+        Rc::into_inner(self.store).expect("whoever else used the store has ended").close(stored_within)
     }
 }
 

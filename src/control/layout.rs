@@ -9,6 +9,11 @@ const SINK_BUFFERS: u16 = 1_024;
 /// Fewest receive buffers of a generator's shard.
 const BUFFERS_MIN: u32 = 64;
 
+/// File slots for connections that are turned away.
+const PROBE_SPARE_FILES: u32 = 32;
+/// Receive buffers of the probe's shard.
+const PROBE_BUFFERS: u16 = 256;
+
 /// Which CPUs generate and which serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sides {
@@ -59,6 +64,12 @@ pub fn generator_ring(connections: u32) -> RingConfig {
 pub fn server_ring(descriptors: u64) -> RingConfig {
     let files = u64::from(SINK_CONNECTIONS_MAX).min(descriptors) as u32;
     RingConfig { dialed_files: 0, accepted_files: files, buffers: SINK_BUFFERS }
+}
+
+/// The ring of the probe's shard, which opens `dialed` connections at most and serves `accepted`; some more are taken
+/// to be told that they are too many.
+pub fn probe_ring(dialed: u32, accepted: u32) -> RingConfig {
+    RingConfig { dialed_files: dialed, accepted_files: accepted + PROBE_SPARE_FILES, buffers: PROBE_BUFFERS }
 }
 
 #[cfg(test)]

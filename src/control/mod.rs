@@ -1,10 +1,12 @@
 //! Control: starts and stops shards, follows jobs, and merges what the shards measured.
 
+pub mod alert;
 pub mod api;
 pub mod hammer;
 pub mod jobs;
 pub mod layout;
 pub mod metrics;
+pub mod probe;
 pub mod resolve;
 pub mod running;
 pub mod search;

@@ -276,6 +276,11 @@ impl RunningJob {
         self.unfinished == 0
     }
 
+    /// What was measured so far.
+    pub fn measured(&self) -> &Delta {
+        &self.totals.merged
+    }
+
     /// How it stands.
     pub fn progress(&self, now: Instant) -> Progress {
         let mut messages = self.totals.merged.messages;

@@ -163,8 +163,10 @@ pub fn run(
     };
     let shards = plan.cpus.len().min(plan.spec.connections as usize);
     let ring = layout::generator_ring(plan.spec.connections.div_ceil(shards as u32));
-    let pool =
-        Pool::start(plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu, ring, sink: None }).collect(), clock)?;
+    let pool = Pool::start(
+        plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu: Some(cpu), ring, sink: None }).collect(),
+        clock,
+    )?;
     match hammer::executor() {
         Ok(executor) => executor.run(trials(&mut plan, search, arrival, &pool, stop, &mut report, &mut watch)),
         Err(reason) => report.aborted = Some(reason),

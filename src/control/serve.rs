@@ -13,18 +13,23 @@ use hyper::http::request::Parts;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use super::alert::Alerts;
 use super::api::guard::{Guard, GuardError};
 use super::api::http::{self, HttpLimits, Request};
 use super::api::routes::Api;
 use super::jobs::{Jobs, JobsParts};
 use super::layout::{self, ServiceCpus};
+use super::metrics::Metrics;
+use super::probe::driver::{self, Prober, ProberParts};
+use super::probe::mail::{ProbeShard, ProbeShardPlan};
 use super::signals::Signal;
 use super::sink::{self, SinkError, SinkPlan};
-use super::store::{Store, StoreError, StoredJob};
+use super::store::{Kept, Store, StoreError, StoredJob};
 use super::targets::{Resolver, Targets};
 use crate::config::Config;
 use crate::job::record::JobRecord;
 use crate::job::worker::DRAIN;
+use crate::probe::header::Key;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
@@ -51,8 +56,18 @@ pub struct ServePlan {
     pub cpus: ServiceCpus,
     /// The embedded sink, if there is one.
     pub sink: Option<SinkPlan>,
+    /// The prober, if there is one.
+    pub probe: Option<ProbePlan>,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+}
+
+/// What the prober is made of.
+pub struct ProbePlan {
+    /// Its shard.
+    pub shard: ProbeShardPlan,
+    /// What probes are signed with.
+    pub key: Key,
 }
 
 /// Where the service listens.
@@ -63,6 +78,8 @@ pub struct Listening {
     pub sink: Vec<SocketAddr>,
     /// The embedded sink, for HTTP.
     pub http: Vec<SocketAddr>,
+    /// The server that takes probes.
+    pub probe: Vec<SocketAddr>,
 }
 
 /// Why the service did not start, or did not go on.
@@ -82,6 +99,12 @@ pub enum ServeError {
     /// The embedded sink did not start.
     #[error("sink.listen: {0}")]
     Sink(#[from] SinkError),
+    /// The server that takes probes did not start.
+    #[error("smtp.listen: {0}")]
+    Probe(SinkError),
+    /// The thread that tells PagerDuty did not start.
+    #[error("the thread that delivers alerts could not be started: {0}")]
+    Alert(std::io::Error),
     /// Nobody could be let in, or everybody.
     #[error("[api] {0}")]
     Guard(#[from] GuardError),
@@ -120,7 +143,8 @@ async fn run(
         Err(reason) => Err(ServeError::Listen { address, reason }),
     });
     let listeners = listeners.collect::<Result<Vec<(TcpListener, SocketAddr)>, _>>()?;
-    let (store, known) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
+    let (store, mut kept) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
+    let store = Rc::new(store);
     let clock = Clock::start();
     let embedded = plan.sink.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
     let sink_addresses = |protocol: Protocol| {
@@ -130,11 +154,25 @@ async fn run(
     let (smtp, stub) = (sink_addresses(Protocol::Smtp), sink_addresses(Protocol::Http));
     let generators = plan.cpus.generator.len();
     let ring = layout::generator_ring(plan.config.hammer.limits.connections_max);
-    let specs = plan.cpus.generator.iter().map(|&cpu| ShardSpec { cpu, ring, sink: None });
+    let specs = plan.cpus.generator.iter().map(|&cpu| ShardSpec { cpu: Some(cpu), ring, sink: None });
     let pool = Pool::start(specs.chain(embedded.into_iter().flat_map(|sink| sink.specs)).collect(), clock)?;
     let events = pool.events().clone();
 
-    let listening = Listening { api: listeners.iter().map(|(_, address)| *address).collect(), sink: smtp, http: stub };
+    let metrics = Metrics::new();
+    let known = std::mem::take(&mut kept.jobs);
+    let prober = match plan.probe.take() {
+        None => None,
+        Some(probe) => {
+            let targets = Targets::new(&plan.config, smtp.first().copied(), stub.first().copied());
+            Some(start_prober(probe, &plan.config, targets, clock, &store, &metrics, &kept)?)
+        }
+    };
+    let listening = Listening {
+        api: listeners.iter().map(|(_, address)| *address).collect(),
+        sink: smtp,
+        http: stub,
+        probe: prober.as_ref().map_or_else(Vec::new, |prober| prober.borrow().addresses().to_vec()),
+    };
     let guard = Guard::new(plan.config.api.token.clone(), &plan.config.api.hosts, &listening.api)?;
     let jobs = Rc::new(RefCell::new(Jobs::new(JobsParts {
         pool,
@@ -142,12 +180,14 @@ async fn run(
         host: plan.host,
         limits: plan.config.hammer.limits.clone(),
         kept: plan.config.store.jobs_kept,
-        store,
+        store: Rc::clone(&store),
+        metrics: metrics.clone(),
         known: known.into_iter().filter_map(recorded).collect(),
     })));
     let targets = Targets::new(&plan.config, listening.sink.first().copied(), listening.http.first().copied());
     let api = Rc::new(Api {
         jobs: Rc::clone(&jobs),
+        prober: prober.clone(),
         targets: RefCell::new(targets),
         resolver: Resolver::default(),
         began: wall_now(),
@@ -180,18 +220,47 @@ async fn run(
         tracing::warn!("{warning}");
     }
 
-    let result =
-        follow(&jobs, &events, signals, &clock, || reload(plan.config_file.as_deref(), &plan.config, &listening, &api))
-            .await;
+    let followed = Followed { jobs: &jobs, prober: prober.as_ref() };
+    let result = follow(&followed, &events, signals, &clock, || {
+        reload(plan.config_file.as_deref(), &plan.config, &listening, &api);
+    })
+    .await;
     drop(stop_api);
     for server in servers {
         server.await;
     }
     drop(api);
     drop(events);
+    if let Some(prober) = prober {
+        Rc::into_inner(prober)
+            .expect("the API has ended, and tasks hold on to it only while they run")
+            .into_inner()
+            .end();
+    }
+    drop(store);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
     jobs.end(SHARDS_END_WITHIN, STORED_WITHIN).await.map_err(ServeError::Unstored)?;
     result.map_err(ServeError::Shard)
+}
+
+/// Starts what sends and takes probes.
+fn start_prober(
+    plan: ProbePlan,
+    config: &Config,
+    targets: Targets,
+    clock: Clock,
+    store: &Rc<Store>,
+    metrics: &Metrics,
+    kept: &Kept,
+) -> Result<Rc<RefCell<Prober>>, ServeError> {
+    let address = plan.shard.address.clone();
+    let source = plan.shard.hostname.clone();
+    let alerts = Alerts::new(config.pagerduty.as_ref(), source, Rc::clone(store), &kept.events, &kept.notes)
+        .map_err(ServeError::Alert)?;
+    let shard = ProbeShard::start(plan.shard, clock).map_err(ServeError::Probe)?;
+    let (store, metrics) = (Rc::clone(store), metrics.clone());
+    let parts = ProberParts { shard, clock, key: plan.key, address, alerts, store, metrics, kept };
+    Ok(Rc::new(RefCell::new(Prober::new(parts, config, targets))))
 }
 
 /// A job as the store keeps it, without its result, which stays there.
@@ -218,14 +287,28 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    api.targets.replace(Targets::new(&config, listening.sink.first().copied(), listening.http.first().copied()));
+    let targets = || Targets::new(&config, listening.sink.first().copied(), listening.http.first().copied());
+    api.targets.replace(targets());
+    if let Some(prober) = &api.prober {
+        prober.borrow_mut().configure(&config, targets());
+    } else if !config.probe.routes.is_empty() {
+        tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
+    }
     api.jobs.borrow_mut().set_limits(config.hammer.limits);
-    tracing::info!("targets and limits were reloaded from {}", file.display());
+    tracing::info!("targets, routes and limits were reloaded from {}", file.display());
+}
+
+/// What control follows.
+struct Followed<'a> {
+    jobs: &'a RefCell<Jobs>,
+    prober: Option<&'a Rc<RefCell<Prober>>>,
 }
 
 /// What control waits for.
 enum Woken {
     Event(usize, Event),
+    ProbeEvent(Event),
+    ProbeShardGone,
     AllShardsGone,
     Signal(Signal),
     TimeToLook,
@@ -233,17 +316,19 @@ enum Woken {
 
 /// Follows the jobs until the service is told to end and the last of them has ended, or a shard fails.
 async fn follow(
-    jobs: &RefCell<Jobs>,
+    followed: &Followed<'_>,
     events: &Receiver<(usize, Event)>,
     signals: &Receiver<Signal>,
     clock: &Clock,
     mut reload: impl FnMut(),
 ) -> Result<(), String> {
+    let &Followed { jobs, prober } = followed;
+    let probe_events = prober.map(|prober| prober.borrow().events());
     let mut result = Ok(());
     let mut until = Instant::NEVER;
     let mut next_look = clock.now() + LOOK_EVERY;
     loop {
-        let woken = wake(events, signals, clock, next_look).await;
+        let woken = wake(events, probe_events.as_ref(), signals, clock, next_look).await;
         let mut jobs = jobs.borrow_mut();
         let is_over = match woken {
             Woken::Event(shard, event) => {
@@ -251,6 +336,16 @@ async fn follow(
                 let failed = taken.is_err();
                 result = result.and(taken);
                 failed
+            }
+            Woken::ProbeEvent(event) => {
+                let taken = prober.map_or(Ok(()), |prober| driver::take(prober, event));
+                let failed = taken.is_err();
+                result = result.and(taken.map_err(|reason| format!("the probes' shard failed: {reason}")));
+                failed
+            }
+            Woken::ProbeShardGone => {
+                jobs.close();
+                return result.and(Err("the probes' shard has ended".into()));
             }
             Woken::AllShardsGone => {
                 jobs.close();
@@ -265,6 +360,9 @@ async fn follow(
             Woken::TimeToLook => {
                 next_look = clock.now() + LOOK_EVERY;
                 jobs.look();
+                if let Some(prober) = prober {
+                    driver::look(prober);
+                }
                 false
             }
         };
@@ -272,6 +370,9 @@ async fn follow(
             until = clock.now() + DRAIN + LAST_REPORTS_WITHIN;
             tracing::info!(jobs = jobs.running(), "ending: no new jobs, and those that run have 10 s to drain");
             jobs.close();
+            if let Some(prober) = prober {
+                prober.borrow_mut().close();
+            }
         }
         if until != Instant::NEVER && (jobs.running() == 0 || clock.now() >= until) {
             return result;
@@ -281,6 +382,7 @@ async fn follow(
 
 async fn wake(
     events: &Receiver<(usize, Event)>,
+    probe_events: Option<&Receiver<(usize, Event)>>,
     signals: &Receiver<Signal>,
     clock: &Clock,
     next_look: Instant,
@@ -290,6 +392,15 @@ async fn wake(
         match events.recv().await {
             Ok((shard, event)) => Woken::Event(shard, event),
             Err(_) => Woken::AllShardsGone,
+        }
+    };
+    let probe_event = async {
+        match probe_events {
+            None => std::future::pending().await,
+            Some(events) => match events.recv().await {
+                Ok((_, event)) => Woken::ProbeEvent(event),
+                Err(_) => Woken::ProbeShardGone,
+            },
         }
     };
     let signal = async {
@@ -302,5 +413,5 @@ async fn wake(
         glommio::timer::sleep(next_look - clock.now()).await;
         Woken::TimeToLook
     };
-    or(event, or(signal, look)).await
+    or(probe_event, or(event, or(signal, look))).await
 }

@@ -13,6 +13,7 @@ use crate::shard::http_service::HttpSpec;
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
 use crate::shard::tls::ServerTls;
 use crate::sink::mailgun::REQUEST_BYTES_MAX;
@@ -130,9 +131,9 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
     };
     let start = clock.now();
     let specs = plan.cpus.iter().zip(of_shards).enumerate().map(|(shard, (&cpu, listeners))| ShardSpec {
-        cpu,
+        cpu: Some(cpu),
         ring: layout::server_ring(plan.descriptors),
-        sink: Some(SinkSpec {
+        sink: Some(ServiceSpec::Sink(Box::new(SinkSpec {
             listeners,
             config: Arc::clone(&config),
             tls: plan.tls.clone(),
@@ -141,7 +142,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
             start,
             seed: plan.seed.wrapping_add(shard as u64),
             save: save.clone(),
-        }),
+        }))),
     });
     Ok(SinkShards { specs: specs.collect(), addresses })
 }
@@ -181,7 +182,7 @@ pub(super) fn drain(pool: &Pool) -> Result<SinkCounts, SinkError> {
         match event {
             Event::Sunk(shard) => counts += &shard,
             Event::Failed(reason) => return Err(SinkError::Shard(reason)),
-            Event::Ready | Event::Ended | Event::Measured { .. } => {}
+            Event::Ready | Event::Ended | Event::Measured { .. } | Event::Arrived(_) => {}
         }
     }
     Ok(counts)

@@ -84,7 +84,7 @@ impl ResolvedTarget {
 }
 
 /// The targets that jobs may name. Made anew when the configuration is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Targets {
     sink: Option<SocketAddr>,
     http_sink: Option<SocketAddr>,
@@ -179,6 +179,24 @@ impl Targets {
             Some(text) if text.contains("://") => self.url(text, Scheme::Smtp(connection), auth, skip_verify),
             Some(name) => self.named(name, Scheme::Smtp(connection), auth, skip_verify),
         }
+    }
+
+    /// Finds what a route of the prober means: a configured name, with its credentials if it has any, or a URL. The
+    /// configuration itself says so, and may reach whatever it names.
+    ///
+    /// # Errors
+    ///
+    /// There is no such target.
+    pub fn of_route(&self, target: &str) -> Result<Unresolved, SpecError> {
+        if target.contains("://") {
+            let url = TargetUrl::parse(target).map_err(|problem| SpecError { field: "target", problem })?;
+            return Ok(Unresolved::unrestricted(url));
+        }
+        let Some(named) = self.named.get(target) else {
+            return Err(SpecError::new("target", self.known(), shown(target)));
+        };
+        let scheme = if named.url.is_http() { Scheme::Http } else { Scheme::Smtp(named.url.connection) };
+        self.named(target, scheme, named.credentials.is_some(), None)
     }
 
     fn embedded_sink(
@@ -400,6 +418,14 @@ pub enum ResolveError {
     /// The name servers did not answer in time.
     #[error("{0}")]
     TimedOut(SpecError),
+}
+
+impl ResolveError {
+    /// What is wrong with the target, for whom it makes no difference whose fault that is.
+    pub fn into_spec_error(self) -> SpecError {
+        let (ResolveError::Invalid(error) | ResolveError::Busy(error) | ResolveError::TimedOut(error)) = self;
+        error
+    }
 }
 
 /// Looks hosts up on threads of its own, so that control never blocks on one.

@@ -54,6 +54,15 @@ impl HttpJob {
         Ok((HttpJob { client, head, body }, conversion))
     }
 
+    /// Octets of message `sequence`: of the whole body where that is no MIME message.
+    pub(super) fn message_bytes(&self, sequence: u64) -> u64 {
+        match &self.body {
+            Body::Form(form) => form.bytes(sequence),
+            Body::Mime(form) => form.template().bytes(sequence),
+            Body::Raw(body) => body.bytes(sequence),
+        }
+    }
+
     /// Appends the request of message `sequence`, which is dated `wall`.
     #[inline]
     pub fn write(&self, sequence: u64, wall: WallTime, dates: &mut DateCache, out: &mut Outgoing) {

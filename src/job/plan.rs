@@ -154,6 +154,14 @@ impl Job {
         }
     }
 
+    /// Octets of message `sequence` itself, whatever carries it.
+    pub fn message_bytes(&self, sequence: u64) -> u64 {
+        match &self.payload {
+            Payload::Smtp(template) => template.bytes(sequence),
+            Payload::Http(http) => http.message_bytes(sequence),
+        }
+    }
+
     /// Builds each request of a job by HTTP.
     #[inline]
     pub fn http(&self) -> Option<&HttpJob> {

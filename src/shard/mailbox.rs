@@ -10,6 +10,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::tls::ClientTls;
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
+use crate::probe::policy::{Arrival, Verdict};
 use crate::sink::SinkCounts;
 
 /// Commands that may wait for a shard.
@@ -36,6 +37,13 @@ pub enum Command {
         /// The job's number.
         job: u64,
     },
+    /// Let the reply to an arrival go. Passed over when it waits no longer.
+    Answer {
+        /// As [`Arrival::ticket`].
+        ticket: u64,
+        /// What it says.
+        verdict: Verdict,
+    },
     /// Close everything and end.
     Shutdown,
 }
@@ -58,6 +66,9 @@ pub enum Event {
         /// The share has ended; nothing follows.
         finished: bool,
     },
+    /// A message has arrived at our own port 25, and its reply waits for [`Command::Answer`]. Loss: none; without room the
+    /// shard puts the message off.
+    Arrived(Arrival),
     /// What the shard's sink has taken, when the shard ends.
     Sunk(SinkCounts),
     /// The shard has ended in good order.

@@ -5,7 +5,8 @@
 //! - [`timers`]: their deadlines;
 //! - [`pump`]: the one loop;
 //! - [`tls`]: what stands between bytes and machines where connections are secured;
-//! - [`sink_service`]: incoming connections, of SMTP and of HTTP; [`http_service`]: what those of HTTP share;
+//! - [`service`]: incoming connections: [`sink_service`], those of a sink, by SMTP and by HTTP ([`http_service`]), and
+//!   [`probe_service`], those of our own port 25;
 //! - [`mailbox`]: commands in, measurements out;
 //! - [`machine`]: whether this machine can run shards, and at full speed;
 //! - [`placement`], [`pool`]: which CPUs, start and stop;
@@ -20,8 +21,10 @@ pub mod machine;
 pub mod mailbox;
 pub mod placement;
 pub mod pool;
+pub mod probe_service;
 pub mod pump;
 pub mod ring;
+pub mod service;
 pub mod sink_service;
 pub mod timers;
 pub mod tls;

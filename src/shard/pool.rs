@@ -9,7 +9,8 @@ use super::connections::Connections;
 use super::mailbox::{Command, Event, Inbox, Mailbox, mailbox};
 use super::pump::{Pump, PumpParts};
 use super::ring::{Ring, RingConfig};
-use super::sink_service::{SinkService, SinkSpec};
+use super::service::{Service, ServiceSpec};
+use crate::probe::policy::ARRIVALS_PENDING_MAX;
 
 /// Memory for glommio's own I/O, of which a shard does none.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
@@ -23,24 +24,34 @@ const NO_LOCKED_MEMORY: &str = "the kernel has no more locked memory for this us
 /// What a shard is made of.
 #[derive(Debug)]
 pub struct ShardSpec {
-    /// Where it runs.
-    pub cpu: usize,
+    /// Where it runs; `None` leaves it to the kernel.
+    pub cpu: Option<usize>,
     /// Its ring.
     pub ring: RingConfig,
     /// What it serves, if anything.
-    pub sink: Option<SinkSpec>,
+    pub sink: Option<ServiceSpec>,
+}
+
+impl ShardSpec {
+    /// Events that may wait for control.
+    fn events_max(&self) -> usize {
+        match self.sink {
+            Some(ServiceSpec::Probe(_)) => EVENTS_PER_SHARD + ARRIVALS_PENDING_MAX,
+            Some(ServiceSpec::Sink(_)) | None => EVENTS_PER_SHARD,
+        }
+    }
 }
 
 /// Why the shards did not start.
 #[derive(Debug, Error)]
 pub enum PoolError {
     /// One of them could not.
-    #[error("shard {shard} on CPU {cpu} did not start: {reason}")]
+    #[error("shard {shard} on {} did not start: {reason}", cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}")))]
     Shard {
         /// Which.
         shard: usize,
         /// Where it was to run.
-        cpu: usize,
+        cpu: Option<usize>,
         /// As the kernel or the executor says it.
         reason: String,
     },
@@ -63,14 +74,15 @@ struct Shard {
 impl Pool {
     /// Starts one shard for each spec and waits until all of them run.
     pub fn start(specs: Vec<ShardSpec>, clock: Clock) -> Result<Pool, PoolError> {
-        let cpus: Vec<usize> = specs.iter().map(|spec| spec.cpu).collect();
-        let (sender, events) = async_channel::bounded(EVENTS_PER_SHARD * specs.len().max(1));
+        let cpus: Vec<Option<usize>> = specs.iter().map(|spec| spec.cpu).collect();
+        let room = specs.iter().map(ShardSpec::events_max).sum::<usize>().max(1);
+        let (sender, events) = async_channel::bounded(room);
         let mut shards = Vec::with_capacity(specs.len());
         for (number, spec) in specs.into_iter().enumerate() {
             let failed = |reason: String| PoolError::Shard { shard: number, cpu: cpus[number], reason };
             let (mailbox, inbox) = mailbox().map_err(|error| failed(error.to_string()))?;
             let events = sender.clone();
-            let thread = LocalExecutorBuilder::new(Placement::Fixed(spec.cpu))
+            let thread = LocalExecutorBuilder::new(spec.cpu.map_or(Placement::Unbound, Placement::Fixed))
                 .name(&format!("timecop-shard-{number}"))
                 .io_memory(EXECUTOR_IO_BYTES)
                 .spawn(move || async move { run(number, spec, inbox, events, clock) })
@@ -149,7 +161,7 @@ fn run(shard: usize, spec: ShardSpec, inbox: Inbox, events: Sender<(usize, Event
     };
     let connections = Connections::new(ring, spec.ring.dialed_files + spec.ring.accepted_files);
     let dialed_files = spec.ring.dialed_files;
-    let sink = spec.sink.map(|sink| SinkService::new(sink, dialed_files));
+    let sink = spec.sink.map(|sink| Service::new(sink, dialed_files, shard, events.clone()));
     let events_of_pump = events.clone();
     let mut pump =
         Pump::new(PumpParts { clock, shard, inbox, events: events_of_pump, connections, dialed_files, sink });

@@ -25,7 +25,7 @@ use super::clock::{Clock, thread_cpu_ns};
 use super::connections::{Connections, Notice};
 use super::mailbox::{Command, Event, Inbox};
 use super::ring::{Buffers, Completion, Op};
-use super::sink_service::SinkService;
+use super::service::Service;
 use super::tls::ClientTls;
 use crate::job::link::{Links, TlsFailure, TlsSession};
 use crate::job::worker::Worker;
@@ -52,7 +52,7 @@ pub struct Pump {
     owners: Vec<Option<(u32, u32)>>,
     free_files: Vec<u32>,
     waiting: VecDeque<WaitingStart>,
-    sink: Option<SinkService>,
+    sink: Option<Service>,
     /// What TLS has deciphered of the bytes in hand.
     plain: Vec<u8>,
     cpu_ns: u64,
@@ -153,7 +153,7 @@ pub struct PumpParts {
     /// File slots for outgoing connections: those below this number.
     pub dialed_files: u32,
     /// What incoming connections are for.
-    pub sink: Option<SinkService>,
+    pub sink: Option<Service>,
 }
 
 impl Pump {
@@ -199,8 +199,8 @@ impl Pump {
             let sent = self.clock.now();
             self.flush(sent);
         }
-        if let Some(sink) = &self.sink {
-            self.tell(Event::Sunk(sink.counts()));
+        if let Some(counts) = self.sink.as_ref().and_then(Service::counts) {
+            self.tell(Event::Sunk(counts));
         }
         self.tell(Event::Ended);
         Ok(())
@@ -360,7 +360,7 @@ impl Pump {
             Some(None) => {}
             None => {
                 if let Some(sink) = &mut self.sink {
-                    sink.tls_failed(file, &mut self.connections);
+                    sink.tls_failed(file, now, &mut self.connections);
                 }
             }
         }
@@ -386,7 +386,7 @@ impl Pump {
             Some(None) => {}
             None => {
                 if let (Some(sink), Notice::Closed(_)) = (&mut self.sink, notice) {
-                    sink.closed(file, &mut self.connections);
+                    sink.closed(file, now, &mut self.connections);
                 }
             }
         }
@@ -443,6 +443,11 @@ impl Pump {
                     {
                         let (worker, mut links) = running.parts(&mut self.connections);
                         worker.stop(now, &mut links);
+                    }
+                }
+                Command::Answer { ticket, verdict } => {
+                    if let Some(sink) = &mut self.sink {
+                        sink.answer(ticket, verdict, now, &mut self.connections);
                     }
                 }
                 Command::Shutdown => self.shutting_down = true,

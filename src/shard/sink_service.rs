@@ -17,10 +17,10 @@ use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
 /// How long a listener rests after the kernel had no file slot, descriptor or memory for a new connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Octets of replies that may wait for a client to read them.
-const UNREAD_BYTES_MAX: usize = 256 << 10;
+pub(super) const UNREAD_BYTES_MAX: usize = 256 << 10;
 
 /// What a shard needs to serve.
 #[derive(Debug)]

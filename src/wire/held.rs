@@ -17,6 +17,16 @@ pub(in crate::wire) struct Held {
     replies: VecDeque<(Instant, usize)>,
     /// When the reply that was appended last is, or was, due.
     last: Instant,
+    /// The reply that may still be replaced.
+    pending: Option<Pending>,
+}
+
+/// A reply that says what is to be said when nobody has decided otherwise before it is due.
+#[derive(Debug)]
+struct Pending {
+    ticket: u64,
+    /// Its place among the replies.
+    at: usize,
 }
 
 impl Held {
@@ -47,6 +57,36 @@ impl Held {
         true
     }
 
+    /// Appends a reply that [`Held::settle`] may replace until it is due. False when there is no room for it.
+    #[must_use]
+    pub(super) fn push_pending(&mut self, due: Instant, otherwise: &[u8], ticket: u64) -> bool {
+        debug_assert!(self.pending.is_none(), "a message is sent once the one before it was answered");
+        self.pending = Some(Pending { ticket, at: self.replies.len() });
+        self.push(due, otherwise)
+    }
+
+    /// What the reply that may still be replaced is known by.
+    pub(super) fn pending(&self) -> Option<u64> {
+        self.pending.as_ref().map(|pending| pending.ticket)
+    }
+
+    /// Puts `reply` in the place of the pending one and makes it due at once, and those behind it as much earlier. False
+    /// when it is another one that is pending, or none.
+    #[must_use]
+    pub(super) fn settle(&mut self, now: Instant, ticket: u64, reply: &[u8]) -> bool {
+        let Some(Pending { at, .. }) = self.pending.take_if(|pending| pending.ticket == ticket) else { return false };
+        let begin: usize = self.replies.iter().take(at).map(|(_, length)| length).sum();
+        let not_before = at.checked_sub(1).and_then(|before| self.replies.get(before)).map_or(now, |reply| reply.0);
+        let Some((due, length)) = self.replies.get_mut(at) else { return false };
+        self.bytes.splice(begin..begin + *length, reply.iter().copied());
+        *length = reply.len();
+        let earlier = due.ns_since(now.max(not_before));
+        let earlier = |due: Instant| Instant::from_ns(due.as_ns() - earlier);
+        self.replies.iter_mut().skip(at).for_each(|(due, _)| *due = earlier(*due));
+        self.last = earlier(self.last);
+        true
+    }
+
     /// Takes back the reply that was appended last.
     pub(in crate::wire) fn retract_last(&mut self) {
         if let Some((_, length)) = self.replies.pop_back() {
@@ -57,7 +97,7 @@ impl Held {
 
     /// Moves what is due to `out`.
     pub(in crate::wire) fn release(&mut self, now: Instant, out: &mut Vec<u8>) {
-        let mut released = 0;
+        let (before, mut released) = (self.replies.len(), 0);
         while let Some((due, length)) = self.replies.front()
             && *due <= now
         {
@@ -65,6 +105,12 @@ impl Held {
             self.replies.pop_front();
         }
         out.extend(self.bytes.drain(..released));
+        let gone = before - self.replies.len();
+        // What has gone out is decided.
+        self.pending.take_if(|pending| pending.at < gone);
+        if let Some(pending) = &mut self.pending {
+            pending.at -= gone;
+        }
         if self.replies.is_empty() {
             self.bytes.shrink_to(IDLE_BYTES_MAX);
             self.replies.shrink_to(IDLE_BYTES_MAX / size_of::<(Instant, usize)>());

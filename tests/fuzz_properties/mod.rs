@@ -11,6 +11,7 @@ pub mod client_session;
 pub mod http_response;
 pub mod http_server;
 pub mod job_request;
+pub mod probe_header;
 pub mod server_session;
 
 /// What the first line of an input chooses.

@@ -13,8 +13,8 @@ use crate::support::{
     Aiosmtpd, Certificate, Finished, Hammer, Postfix, Process, Run, Service, Sink, python, script, text,
 };
 
-const USER: &str = "tim";
-const PASSWORD: &str = "tanstaaf tanstaaf:1";
+pub const USER: &str = "tim";
+pub const PASSWORD: &str = "tanstaaf tanstaaf:1";
 /// What PLAIN and LOGIN make of it.
 const ENCODED: [&str; 2] = ["AHRpbQB0YW5zdGFhZiB0YW5zdGFhZjox", "dGFuc3RhYWYgdGFuc3RhYWY6MQ=="];
 const MECHANISMS: [&str; 3] = ["PLAIN", "LOGIN", "CRAM-MD5"];
@@ -243,7 +243,7 @@ fn postfix_lets_us_in_by_each_mechanism() {
 }
 
 /// Cyrus SASL's table of users, for Postfix to read.
-fn sasl_users() -> TempDir {
+pub fn sasl_users() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("our own folder");
     let users = dir.path().join("sasldb2");

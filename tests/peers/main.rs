@@ -9,6 +9,7 @@ mod faults;
 mod generator;
 mod http;
 mod mailgun;
+mod probe;
 mod run;
 mod search;
 mod service;

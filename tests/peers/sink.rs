@@ -8,7 +8,7 @@ use crate::bench::smtp_source;
 use crate::support::{Finished, Hammer, Process, Sink, contents, python, script};
 
 /// swaks with `options`, to a port of this machine, without looking anything up.
-fn swaks(port: u16, options: &[&str]) -> Finished {
+pub fn swaks(port: u16, options: &[&str]) -> Finished {
     let mut command = Command::new("swaks");
     command.args([
         "--server",

@@ -6,12 +6,14 @@
 //! - `seeds`: many of them;
 //! - `sessions`: the tests by seeds;
 //! - `omission`: coordinated omission, against arithmetic;
-//! - `behaviours`: what a worker does, one thing at a time.
+//! - `behaviours`: what a worker does, one thing at a time;
+//! - `probe`: the round trip, without its shard.
 
 mod behaviours;
 mod http;
 mod network;
 mod omission;
+mod probe;
 mod scenario;
 mod seeds;
 mod server;

@@ -4,6 +4,7 @@ mod hammer;
 mod http;
 mod job;
 mod load;
+mod probe;
 mod reports;
 mod search;
 mod service;
@@ -18,6 +19,7 @@ pub(super) use self::job::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, ServiceAddress, ServiceArguments,
 };
 pub(super) use self::load::{LoadArguments, PipeliningArgument, Stages, TlsArguments};
+pub(super) use self::probe::{AlertArguments, AlertCommand, AlertTestArguments, ProbeArguments};
 pub(super) use self::reports::{CompareArguments, MergeArguments};
 pub(super) use self::search::SearchArguments;
 pub(super) use self::service::{CheckArguments, DoctorArguments, ServeArguments};
@@ -43,6 +45,10 @@ pub(super) enum Command {
     Serve(ServeArguments),
     /// Start, watch and stop jobs of a service.
     Job(JobArguments),
+    /// Send a probe by a route of a service, and show how long its way was.
+    Probe(ProbeArguments),
+    /// Try whether alerts reach PagerDuty.
+    Alert(AlertArguments),
     /// Check a configuration file, and say what is wrong with it.
     Check(CheckArguments),
     /// Compare reports: which differences are more than chance?

@@ -13,6 +13,7 @@ use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::job::record::{JobList, JobView};
 use crate::job::request::JobRequest;
+use crate::probe::view::{RouteFired, RouteList, RouteView};
 
 const JSON: &str = "application/json";
 /// The content type of `/metrics`: Prometheus' text format.
@@ -28,7 +29,8 @@ pub fn document() -> String {
         .title("timecop")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(
-            "Loads SMTP servers and reports what came of every message. Bodies are JSON; an error is an object with \
+            "Loads SMTP servers and reports what came of every message; sends probes and measures how long they take to \
+             arrive. Bodies are JSON; an error is an object with \
              the key Reason, which says what was expected, what came and what to do about it.",
         ))
         .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
@@ -48,7 +50,11 @@ pub fn document() -> String {
     let mut schemas = vec![(JobRequest::name().into_owned(), JobRequest::schema())];
     schemas.push((JobView::name().into_owned(), JobView::schema()));
     schemas.push((JobList::name().into_owned(), JobList::schema()));
+    schemas.push((RouteView::name().into_owned(), RouteView::schema()));
+    schemas.push((RouteList::name().into_owned(), RouteList::schema()));
+    schemas.push((RouteFired::name().into_owned(), RouteFired::schema()));
     JobList::schemas(&mut schemas); // all that they refer to
+    RouteList::schemas(&mut schemas);
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
         .schema(REASON, reason)
@@ -103,6 +109,28 @@ fn paths() -> PathsBuilder {
     let list = post("job.list", "List the jobs, the newest first, without their results.")
         .response("200", answer("The jobs.", JSON, Some("JobList")));
 
+    let name = || {
+        ParameterBuilder::new()
+            .name("name")
+            .parameter_in(ParameterIn::Query)
+            .required(Required::True)
+            .description(Some("The route's name."))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String).min_length(Some(1))))
+            .example(Some(json!("mailgun")))
+    };
+    let route_list = post("route.list", "List the prober's routes, without their probes.")
+        .response("200", answer("The routes; none where no prober is configured.", JSON, Some("RouteList")));
+    let route_get = post("route.get", "Show a route with its last probes.")
+        .parameter(name())
+        .response("200", answer("The route.", JSON, Some("Route")))
+        .response("404", reason("No route has this name."));
+    let route_fire = post("route.fire", "Send a probe by a route now, beside those of its schedule.")
+        .parameter(name())
+        .response("200", answer("The probe; route.get shows what becomes of it.", JSON, Some("RouteFired")))
+        .response("404", reason("No route has this name."))
+        .response("429", reason("As many probes of the route are on their way as may be."))
+        .response("503", reason("The service is ending."));
+
     let healthz = operation("healthz", "Whether the service lives. Needs no token.")
         .security(SecurityRequirement::default())
         .response("200", answer("It does.", JSON, Some(STATUS)));
@@ -120,6 +148,9 @@ fn paths() -> PathsBuilder {
         .path("/v1/hammer/job.get", by_post(get))
         .path("/v1/hammer/job.list", by_post(list))
         .path("/v1/hammer/job.stop", by_post(stop))
+        .path("/v1/probe/route.list", by_post(route_list))
+        .path("/v1/probe/route.get", by_post(route_get))
+        .path("/v1/probe/route.fire", by_post(route_fire))
         .path("/healthz", by_get(healthz))
         .path("/readyz", by_get(readyz))
         .path("/metrics", by_get(metrics))
@@ -177,6 +208,9 @@ mod tests {
         assert_eq!(statuses("/v1/hammer/job.get", "post"), "200 400 401 403 404 413 415 503");
         assert_eq!(statuses("/v1/hammer/job.stop", "post"), "200 400 401 403 404 413 415 503");
         assert_eq!(statuses("/v1/hammer/job.list", "post"), "200 400 401 403 413 415");
+        assert_eq!(statuses("/v1/probe/route.list", "post"), "200 400 401 403 413 415");
+        assert_eq!(statuses("/v1/probe/route.get", "post"), "200 400 401 403 404 413 415");
+        assert_eq!(statuses("/v1/probe/route.fire", "post"), "200 400 401 403 404 413 415 429 503");
         assert_eq!(statuses("/healthz", "get"), "200 400 403");
         assert_eq!(statuses("/readyz", "get"), "200 400 401 403 503");
         assert_eq!(statuses("/metrics", "get"), "200 400 401 403");

@@ -12,16 +12,20 @@ use super::http::{Refusal, Request, Response, reason, shown};
 use super::openapi;
 use crate::control::jobs::{JobRefusal, Jobs};
 use crate::control::metrics::{self, Gauges};
+use crate::control::probe::driver::{self, FireError, Prober};
 use crate::control::targets::{ResolveError, Resolver, Targets, Unresolved};
 use crate::job::record::{self, JobList, JobRecord};
 use crate::job::request::{JobRequest, JobType, RequestError};
 use crate::job::spec::SpecError;
+use crate::probe::view::RouteList;
 use crate::time::WallTime;
 
 /// What the routes work on. One thread owns it, so nothing here is locked; no borrow outlives an `await`.
 pub struct Api {
     /// The jobs.
     pub jobs: Rc<RefCell<Jobs>>,
+    /// The round trip, where it is configured.
+    pub prober: Option<Rc<RefCell<Prober>>>,
     /// Where jobs may go.
     pub targets: RefCell<Targets>,
     /// Turns host names into addresses.
@@ -38,6 +42,7 @@ impl Api {
             "/v1/hammer/job.run" | "/v1/hammer/job.get" | "/v1/hammer/job.list" | "/v1/hammer/job.stop" => {
                 (&[Method::POST][..], "POST")
             }
+            "/v1/probe/route.list" | "/v1/probe/route.get" | "/v1/probe/route.fire" => (&[Method::POST][..], "POST"),
             "/healthz" | "/readyz" | "/metrics" | "/openapi.json" => (&[Method::GET, Method::HEAD][..], "GET, HEAD"),
             _ => return reason(StatusCode::NOT_FOUND, "no such path; /openapi.json lists those that there are"),
         };
@@ -57,6 +62,9 @@ impl Api {
                 Ok(id) => self.stop(id).await,
                 Err(refusal) => refusal.into(),
             },
+            "/v1/probe/route.list" => self.route_list(),
+            "/v1/probe/route.get" => self.route_get(request.uri().query()).unwrap_or_else(Into::into),
+            "/v1/probe/route.fire" => self.route_fire(request.uri().query()).await.unwrap_or_else(Into::into),
             "/healthz" => json(&all_is_well()),
             "/readyz" => self.ready(),
             "/metrics" => answer(METRICS, self.metrics()),
@@ -121,6 +129,28 @@ impl Api {
         json(&JobList { items: jobs.list().map(|record| record.view(None)).collect() })
     }
 
+    fn route_list(&self) -> Response {
+        let routes = self.prober.as_ref().map(|prober| prober.borrow().list());
+        json(&routes.unwrap_or(RouteList { items: Vec::new() }))
+    }
+
+    fn route_get(&self, query: Option<&str>) -> Result<Response, Refusal> {
+        let name = name(query)?;
+        let found = self.prober.as_ref().and_then(|prober| prober.borrow().get(&name));
+        found.map(|route| json(&route)).ok_or_else(|| unknown_route(&name))
+    }
+
+    async fn route_fire(&self, query: Option<&str>) -> Result<Response, Refusal> {
+        let name = name(query)?;
+        let prober = self.prober.as_ref().ok_or_else(|| unknown_route(&name))?;
+        let fired = driver::fire(prober, &name).await.map_err(|error| match error {
+            FireError::Unknown(_) => unknown_route(&name),
+            FireError::Busy(_) => Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+            FireError::Closing => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        })?;
+        Ok(json(&fired))
+    }
+
     fn ready(&self) -> Response {
         match self.jobs.borrow().readiness() {
             Ok(()) => json(&all_is_well()),
@@ -129,6 +159,9 @@ impl Api {
     }
 
     fn metrics(&self) -> String {
+        if let Some(prober) = &self.prober {
+            prober.borrow().measure();
+        }
         let jobs = self.jobs.borrow();
         let (descriptors_open, descriptors_max) = metrics::descriptors();
         jobs.metrics().render(&Gauges {
@@ -150,11 +183,29 @@ fn all_is_well() -> serde_json::Value {
     serde_json::json!({ "status": "ok" })
 }
 
+/// The value of a key of the query, unless it is empty.
+fn given(query: Option<&str>, key: &str) -> Option<String> {
+    let query = query.unwrap_or_default();
+    let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == key);
+    found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+}
+
+/// The route that a request names.
+fn name(query: Option<&str>) -> Result<String, Refusal> {
+    given(query, "name").ok_or_else(|| {
+        let expected = "name: expected a route's name in the query, as in ?name=mailgun, got none";
+        Refusal::new(StatusCode::BAD_REQUEST, expected)
+    })
+}
+
+fn unknown_route(name: &str) -> Refusal {
+    let got = shown(name.as_bytes());
+    Refusal::new(StatusCode::NOT_FOUND, format!("name: expected a route of /v1/probe/route.list, got {got}"))
+}
+
 /// The job that a request names.
 fn id(query: Option<&str>) -> Result<u64, Refusal> {
-    let query = query.unwrap_or_default();
-    let given = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "id").map(|(_, id)| id);
-    match given.filter(|id| !id.is_empty()) {
+    match given(query, "id") {
         None => {
             Err(Refusal::new(StatusCode::BAD_REQUEST, "id: expected a job's id in the query, as in ?id=1234, got none"))
         }

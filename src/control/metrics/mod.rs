@@ -14,6 +14,7 @@
 //! decade, so that a quantile that is computed from them is within a factor of 2.5 at the worst.
 
 mod families;
+mod probe;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Registry, TextEncoder};
 
 use self::families::{FAMILIES, Family, Samples};
+pub use self::probe::{IGNORED, ProbeTotals, RouteTotals};
 use crate::job::record::JobState;
 use crate::job::request::JobType;
 use crate::measure::histogram::LatencyHistogram;
@@ -76,6 +78,7 @@ pub struct Metrics {
 struct Totals {
     /// One for each of [`TYPES`].
     kinds: [KindTotals; TYPES.len()],
+    probes: ProbeTotals,
     now: Gauges,
 }
 
@@ -106,11 +109,10 @@ impl Metrics {
             ended: Default::default(),
             verdicts: Default::default(),
         };
-        let totals = Totals { kinds: TYPES.map(kind), now: Gauges::default() };
+        let totals = Totals { kinds: TYPES.map(kind), probes: ProbeTotals::default(), now: Gauges::default() };
         let totals = Arc::new(Mutex::new(totals));
         let registry = Registry::new();
-        let collector =
-            TotalsCollector { descriptions: FAMILIES.iter().map(describe).collect(), totals: totals.clone() };
+        let collector = TotalsCollector { descriptions: families().map(describe).collect(), totals: totals.clone() };
         registry.register(Box::new(collector)).expect("every family has a name and labels of its own");
         Metrics { registry, totals }
     }
@@ -133,6 +135,11 @@ impl Metrics {
         if let Some(verdict) = verdict {
             totals.verdicts[verdict.result as usize] += 1;
         }
+    }
+
+    /// Counts what happens to probes.
+    pub fn probes<T>(&self, count: impl FnOnce(&mut ProbeTotals) -> T) -> T {
+        count(&mut lock(&self.totals).probes)
     }
 
     /// The text for a scrape.
@@ -174,7 +181,7 @@ impl Collector for TotalsCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = lock(&self.totals);
-        FAMILIES.iter().map(|family| family.collect(&totals)).collect()
+        families().map(|family| family.collect(&totals)).collect()
     }
 }
 
@@ -229,6 +236,11 @@ impl Family {
         };
         Metric::from_label(self.labels.iter().zip(values).map(pair).collect())
     }
+}
+
+/// Every metric.
+fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(probe::FAMILIES)
 }
 
 fn describe(family: &Family) -> Desc {

@@ -9,7 +9,8 @@ use crate::measure::recorder::{Blame, MessageTimes};
 use crate::measure::report::{Asked, Report};
 use crate::measure::totals::Totals as JobTotals;
 use crate::phase::Phase;
-use crate::time::Instant;
+use crate::probe::table::{Leg, Legs, Outcome};
+use crate::time::{Instant, WallTime};
 
 /// Every sample of a text, by its name with labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -219,8 +220,8 @@ fn text_from_a_peer_never_gets_into_a_label() {
 
 #[test]
 fn names_follow_the_conventions_and_their_order() {
-    assert!(FAMILIES.is_sorted_by_key(|family| family.name));
-    for Family { name, samples, .. } in FAMILIES {
+    assert!([FAMILIES, probe::FAMILIES].iter().all(|table| table.is_sorted_by_key(|family| family.name)));
+    for Family { name, samples, .. } in families() {
         assert_eq!(name.ends_with("_total"), matches!(samples, Samples::Counter(_)), "{name}");
         assert!(!matches!(samples, Samples::Histogram(..)) || name.ends_with("_seconds"), "{name}");
     }
@@ -230,4 +231,76 @@ fn names_follow_the_conventions_and_their_order() {
 fn descriptors_in_use_are_counted() {
     let (open, max) = descriptors();
     assert!(open > 2 && open < max, "{open} of {max}");
+}
+
+#[test]
+fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
+    let metrics = Metrics::new();
+    assert!(rendered(&metrics).keys().all(|name| !name.contains("probe") && !name.contains("alert")));
+    metrics.probes(|totals| totals.set_routes(["r", "s"].into_iter()));
+    let ended = |outcome, was_lost, seconds: Option<u64>| crate::probe::table::Ended {
+        id: 1,
+        route: "r".to_owned(),
+        outcome,
+        was_lost,
+        round_trip: seconds.map(Duration::from_secs),
+        skewed: seconds.is_none() && outcome == Outcome::Ok,
+        was_down: false,
+    };
+    let wall = WallTime::from_unix_ns(1_500_000_000);
+    metrics.probes(|totals| {
+        totals.ended(&ended(Outcome::Ok, false, Some(3)), wall);
+        totals.ended(&ended(Outcome::Ok, false, None), wall);
+        totals.ended(&ended(Outcome::Lost, false, None), wall);
+        totals.ended(&ended(Outcome::Late, true, Some(7_200)), wall);
+        let legs = Legs { connect_s: Some(0.02), transit_s: Some(0.0), ..Legs::default() };
+        totals.legs("r", &legs, Leg::ALL.into_iter());
+        IGNORED.iter().for_each(|reason| totals.ignore(reason));
+    });
+    let found = rendered(&metrics);
+    let outcome = |route: &str, outcome: &str| {
+        // The text has labels in the order of the table.
+        found[&format!(r#"timecop_probe_outcomes_total{{route="{route}",outcome="{outcome}"}}"#)]
+    };
+    assert_eq!(["ok", "late", "lost", "send_failed"].map(|name| outcome("r", name)), [2.0, 1.0, 1.0, 0.0]);
+    assert_eq!(outcome("s", "ok"), 0.0, "its series are there from the start");
+    for (name, value) in [
+        (r#"timecop_probe_found_total{route="r"}"#, 1.0),
+        (r#"timecop_probe_skewed_total{route="r"}"#, 1.0),
+        (r#"timecop_round_trip_seconds_count{route="r"}"#, 2.0),
+        (r#"timecop_round_trip_seconds_bucket{route="r",le="2"}"#, 0.0),
+        (r#"timecop_round_trip_seconds_bucket{route="r",le="3"}"#, 1.0),
+        (r#"timecop_round_trip_seconds_bucket{route="r",le="3600"}"#, 1.0),
+        (r#"timecop_round_trip_seconds_bucket{route="r",le="14400"}"#, 2.0),
+        (r#"timecop_probe_leg_seconds_count{route="r",leg="connect"}"#, 1.0),
+        (r#"timecop_probe_leg_seconds_bucket{route="r",leg="connect",le="0.025"}"#, 1.0),
+        (r#"timecop_probe_leg_seconds_count{route="r",leg="tls"}"#, 0.0),
+        (r#"timecop_probe_last_success_timestamp_seconds{route="r"}"#, 1.5),
+        (r#"timecop_probe_ignored_total{reason="forged"}"#, 1.0),
+    ] {
+        assert_eq!(found.get(name), Some(&value), "{name}: {found:#?}");
+    }
+    metrics.probes(|totals| totals.set_routes(["s"].into_iter()));
+    assert!(rendered(&metrics).keys().all(|name| !name.contains(r#"route="r""#)), "a route that is gone");
+}
+
+/// What the dashboard and the rules ask for.
+#[test]
+fn dashboard_and_rules_ask_only_for_metrics_that_there_are() {
+    for (file, text, least) in [
+        ("dashboard", include_str!("../../../tools/deploy/grafana/timecop.json"), 15),
+        ("rules", include_str!("../../../tools/deploy/prometheus/timecop.rules.yml"), 15),
+    ] {
+        let mut asked = 0;
+        for (at, _) in text.match_indices("timecop_") {
+            let name: String = text[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+            assert!(families().any(|known| known.name == family), "{file}: there is no {name}");
+            asked += 1;
+        }
+        assert!(asked >= least, "{file}: {asked} names were found");
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tools/deploy/grafana/timecop.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() >= 8);
 }

@@ -1,22 +1,22 @@
 //! The store's SQLite file: its schema, and every statement on it.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior, params};
 
-use super::{IDS_RESERVED, Limits, StoreError, StoredJob};
+use super::{Batch, IDS_RESERVED, Kept, Limits, StoreError, StoredJob, kept};
 use crate::job::record::JobState;
 
 /// The schema's version, in the file's `user_version`.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+/// The version before, which had jobs and no probes.
+const JOBS_ONLY: i64 = 1;
 /// Tells our files from other databases: "tcop", in the file's `application_id`.
 const APPLICATION: i64 = 0x7463_6f70;
 
@@ -86,6 +86,7 @@ impl StoreFile {
         match look(&self.connection).map_err(|source| self.error(source))? {
             (0, 0, 0) => self.create().map_err(|source| self.error(source)),
             (APPLICATION, SCHEMA, _) => Ok(()),
+            (APPLICATION, JOBS_ONLY, _) => self.add_kept().map_err(|source| self.error(source)),
             (APPLICATION, found, _) => Err(StoreError::Newer { path: self.path.clone(), found }),
             _ => Err(StoreError::Foreign { path: self.path.clone() }),
         }
@@ -94,9 +95,23 @@ impl StoreFile {
     fn create(&mut self) -> rusqlite::Result<()> {
         let create = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         create.execute_batch(CREATE)?;
+        create.execute_batch(kept::CREATE)?;
         create.pragma_update(None, "application_id", APPLICATION)?;
         create.pragma_update(None, "user_version", SCHEMA)?;
         create.commit()
+    }
+
+    /// What version 2 has and version 1 had not.
+    fn add_kept(&mut self) -> rusqlite::Result<()> {
+        let add = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        add.execute_batch(kept::CREATE)?;
+        add.pragma_update(None, "user_version", SCHEMA)?;
+        add.commit()
+    }
+
+    /// What there is besides jobs, with those.
+    pub(super) fn kept(&self, jobs: Vec<StoredJob>) -> Result<Kept, StoreError> {
+        kept::read(&self.connection, jobs).map_err(|source| self.error(source))
     }
 
     fn configure(&self, limits: Limits) -> rusqlite::Result<()> {
@@ -126,24 +141,15 @@ impl StoreFile {
         Ok((ids, jobs))
     }
 
-    /// Writes these jobs, deletes those that are forgotten and, if asked, reserves ids: all of it, or nothing.
-    pub(super) fn write(
-        &mut self,
-        jobs: &[Arc<StoredJob>],
-        forgotten: &BTreeSet<u64>,
-        needs_ids: bool,
-    ) -> Result<Option<Range<u64>>, StoreError> {
-        self.try_write(jobs, forgotten, needs_ids).map_err(|source| self.error(source))
+    /// Writes these jobs and rows, deletes what is to go and, if asked, reserves ids: all of it, or nothing.
+    pub(super) fn write(&mut self, batch: &Batch<'_>) -> Result<Option<Range<u64>>, StoreError> {
+        self.try_write(batch).map_err(|source| self.error(source))
     }
 
-    fn try_write(
-        &mut self,
-        jobs: &[Arc<StoredJob>],
-        forgotten: &BTreeSet<u64>,
-        needs_ids: bool,
-    ) -> rusqlite::Result<Option<Range<u64>>> {
+    fn try_write(&mut self, batch: &Batch<'_>) -> rusqlite::Result<Option<Range<u64>>> {
+        let &Batch { jobs, forgotten, needs_ids, rows, synced } = batch;
         // An id must not come again even after a power cut, so its reservation is synced before it is given out.
-        self.connection.pragma_update(None, "synchronous", if needs_ids { "FULL" } else { "NORMAL" })?;
+        self.connection.pragma_update(None, "synchronous", if needs_ids || synced { "FULL" } else { "NORMAL" })?;
         let write = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut put = write.prepare_cached(PUT)?;
@@ -163,6 +169,7 @@ impl StoreFile {
                 delete.execute([signed(id)])?;
             }
         }
+        kept::write(&write, rows)?;
         let ids = if needs_ids { Some(reserve(&write)?) } else { None };
         write.commit()?;
         Ok(ids)
@@ -241,10 +248,10 @@ fn stored_job(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
 }
 
 /// SQLite's integers are signed. Times reach their end in 2262; ids do not reach it, see [`reserve`].
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(number: i64) -> u64 {
+pub(super) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }

@@ -1,4 +1,5 @@
-//! What outlives the service: its jobs, with their states and last results, in one SQLite file.
+//! What outlives the service: its jobs, with their states and last results, its probes and what is to be told about them,
+//! in one SQLite file.
 //!
 //! Control never waits for the file. It leaves rows in memory, the newest of each job, and a thread of its own writes all
 //! of them in one transaction. What cannot be written, because the disk is full or somebody else holds the file, waits and
@@ -11,6 +12,7 @@
 //! the file at every 4 MB; only somebody who keeps a read transaction open hinders that, and the log grows as long as he does.
 
 mod file;
+mod kept;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use self::file::StoreFile;
+pub use self::kept::{Kept, Row, RowKey};
 use crate::job::record::JobState;
 
 /// How long a write waits for somebody else's lock, and how long after a failure the next one is tried.
@@ -109,7 +112,7 @@ pub enum StoreError {
     #[error("the store's thread has ended; restart the service")]
     Ended,
     /// The time for the last writes was over.
-    #[error("{jobs} jobs could not be written: {reason}")]
+    #[error("{jobs} jobs or probes could not be written: {reason}")]
     Unwritten {
         /// Rows that are lost.
         jobs: usize,
@@ -163,6 +166,10 @@ struct Desk {
     waiting: BTreeMap<u64, Arc<StoredJob>>,
     /// Jobs whose rows are to go.
     forgotten: BTreeSet<u64>,
+    /// Other rows that have not been written, the newest of each; `None` for one that is to go.
+    rows: BTreeMap<RowKey, Option<Arc<Row>>>,
+    /// Who waits for all that was put so far; told when it is written, dropped never before.
+    waiters: Vec<async_channel::Sender<()>>,
     /// Ids that may be given out.
     ids: Range<u64>,
     /// Those after them, once they are reserved.
@@ -205,6 +212,19 @@ impl Desk {
         }
     }
 
+    /// As [`Desk::written`], for rows of other kinds.
+    fn rows_written(&mut self, rows: &[(RowKey, Option<Arc<Row>>)]) {
+        for (key, row) in rows {
+            let is_the_same = self.rows.get(key).is_some_and(|waiting| match (waiting, row) {
+                (Some(waiting), Some(row)) => Arc::ptr_eq(waiting, row),
+                (waiting, row) => waiting.is_none() && row.is_none(),
+            });
+            if is_the_same {
+                self.rows.remove(key);
+            }
+        }
+    }
+
     fn needs_ids(&self) -> bool {
         self.next_ids.is_none() && self.ids.end - self.ids.start <= IDS_LOW
     }
@@ -226,16 +246,19 @@ impl Store {
     /// running become interrupted, with the time of their last totals as their stop. All but the `kept` newest are
     /// forgotten; these come back without their results, newest first. Blocks; a file that is not a store, or a newer
     /// one, is left as it is.
-    pub fn open(path: &Path, kept: u64) -> Result<(Store, Vec<StoredJob>), StoreError> {
+    pub fn open(path: &Path, kept: u64) -> Result<(Store, Kept), StoreError> {
         Store::open_within(path, kept, Limits { busy: PATIENCE, retry: PATIENCE, pages_max: None })
     }
 
-    fn open_within(path: &Path, kept: u64, limits: Limits) -> Result<(Store, Vec<StoredJob>), StoreError> {
+    fn open_within(path: &Path, kept: u64, limits: Limits) -> Result<(Store, Kept), StoreError> {
         let mut file = StoreFile::open(path, limits)?;
         let (ids, jobs) = file.begin(kept)?;
+        let kept = file.kept(jobs)?;
         let desk = Desk {
             waiting: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            rows: BTreeMap::new(),
+            waiters: Vec::new(),
             ids,
             next_ids: None,
             failing: None,
@@ -253,7 +276,7 @@ impl Store {
             let _ = end.send(outcome);
         });
         let thread = thread.map_err(StoreError::Thread)?;
-        Ok((Store { shared, asks, ended, thread }, jobs))
+        Ok((Store { shared, asks, ended, thread }, kept))
     }
 
     /// Keeps a job as it now stands; never blocks.
@@ -266,6 +289,31 @@ impl Store {
     pub fn forget(&self, id: u64) {
         self.shared.lock().forget(id);
         self.look();
+    }
+
+    /// Keeps a row of another kind than a job, over an older one of the same key; never blocks.
+    pub fn keep(&self, key: RowKey, row: Row) {
+        self.shared.lock().rows.insert(key, Some(Arc::new(row)));
+        self.look();
+    }
+
+    /// Keeps such a row no longer.
+    pub fn drop_row(&self, key: RowKey) {
+        self.shared.lock().rows.insert(key, None);
+        self.look();
+    }
+
+    /// Says when all that was put so far is written, and synced: the receiver gets one message then. It is closed without
+    /// one when the store ends, and at once when [`ASKED_MAX`] wait already. Never blocks.
+    pub fn written(&self) -> Receiver<()> {
+        let (teller, receiver) = async_channel::bounded(1);
+        let mut desk = self.shared.lock();
+        if desk.waiters.len() < ASKED_MAX {
+            desk.waiters.push(teller);
+        }
+        drop(desk);
+        self.look();
+        receiver
     }
 
     /// Asks for a job's last result, be it written or not; `None` for a job without one, or one that is not kept. The
@@ -324,7 +372,7 @@ impl Store {
                 let desk = self.shared.lock();
                 let reason =
                     desk.failing.clone().unwrap_or_else(|| format!("the file did not answer within {within:?}"));
-                Err(StoreError::Unwritten { jobs: desk.waiting.len(), reason })
+                Err(StoreError::Unwritten { jobs: desk.waiting.len() + desk.rows.len(), reason })
             }
         }
     }
@@ -332,6 +380,16 @@ impl Store {
     fn look(&self) {
         let _ = self.asks.try_send(Ask::Look);
     }
+}
+
+/// What is written at once: all of it, or nothing.
+struct Batch<'a> {
+    jobs: &'a [Arc<StoredJob>],
+    forgotten: &'a BTreeSet<u64>,
+    needs_ids: bool,
+    rows: &'a [(RowKey, Option<Arc<Row>>)],
+    /// Somebody waits until no power cut can undo it.
+    synced: bool,
 }
 
 /// The store's thread.
@@ -370,18 +428,26 @@ impl Writer {
 
     /// Writes all that waits and reserves ids where they run low: all of it, or nothing.
     fn write(&mut self) {
-        let (jobs, forgotten, needs_ids) = {
+        let (jobs, forgotten, needs_ids, rows, waiters) = {
             let desk = self.shared.lock();
-            (desk.waiting.values().cloned().collect::<Vec<_>>(), desk.forgotten.clone(), desk.needs_ids())
+            let jobs = desk.waiting.values().cloned().collect::<Vec<_>>();
+            let rows: Vec<_> = desk.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+            (jobs, desk.forgotten.clone(), desk.needs_ids(), rows, desk.waiters.len())
         };
-        if jobs.is_empty() && forgotten.is_empty() && !needs_ids {
+        if jobs.is_empty() && forgotten.is_empty() && !needs_ids && rows.is_empty() && waiters == 0 {
             return;
         }
-        let written = self.file.write(&jobs, &forgotten, needs_ids);
+        let batch = Batch { jobs: &jobs, forgotten: &forgotten, needs_ids, rows: &rows, synced: waiters > 0 };
+        let written = self.file.write(&batch);
         let mut desk = self.shared.lock();
         match written {
             Ok(ids) => {
                 desk.written(&jobs);
+                desk.rows_written(&rows);
+                desk.waiters.drain(..waiters).for_each(|waiter| {
+                    // Whoever no longer waits has no use for it.
+                    let _ = waiter.try_send(());
+                });
                 desk.forgotten.retain(|id| !forgotten.contains(id));
                 if ids.is_some() {
                     desk.next_ids = ids;
@@ -408,7 +474,7 @@ impl Writer {
             self.write();
             let (jobs, failing, close_by) = {
                 let desk = self.shared.lock();
-                (desk.waiting.len(), desk.failing.clone(), desk.close_by)
+                (desk.waiting.len() + desk.rows.len(), desk.failing.clone(), desk.close_by)
             };
             if jobs == 0 {
                 self.file.checkpoint();

@@ -20,6 +20,12 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 fn open(path: &Path, kept: u64) -> (Store, Vec<StoredJob>) {
+    let (store, kept) = open_all(path, kept);
+    (store, kept.jobs)
+}
+
+/// With all that there is besides jobs.
+fn open_all(path: &Path, kept: u64) -> (Store, Kept) {
     Store::open_within(path, kept, LIMITS).unwrap()
 }
 
@@ -368,4 +374,66 @@ fn the_log_does_not_grow_with_every_write() {
     assert!(log < 8 << 20, "{log} octets of log after 20 MB of writes");
     store.close(LONG).unwrap();
     assert_eq!(fs::metadata(path.with_extension("db-wal")).map_or(0, |log| log.len()), 0);
+}
+
+fn row(text: &str) -> Row {
+    Row { subject: "r".to_owned(), sent_unix_ns: 5, outcome: Some("ok"), text: text.to_owned() }
+}
+
+#[test]
+fn whoever_waits_for_a_row_is_told_when_a_killed_service_would_find_it() {
+    let (_folder, path) = folder();
+    let (store, found) = open_all(&path, 10);
+    assert_eq!(found, Kept::default());
+    store.keep(RowKey::Probe(u64::MAX), row("probe"));
+    store.keep(RowKey::Event(7), row("seven"));
+    store.keep(RowKey::Event(3), row("three"));
+    store.keep(RowKey::Event(4), row("four"));
+    store.keep(RowKey::Note("n".to_owned()), Row::note("old".to_owned()));
+    store.keep(RowKey::Note("n".to_owned()), Row::note("new".to_owned()));
+    store.drop_row(RowKey::Event(4));
+    store.written().recv_blocking().expect("it is written");
+    let (_copied, copy) = as_killed(&path);
+    let (_store, found) = open_all(&copy, 10);
+    assert_eq!(found.probes, ["probe"]);
+    assert_eq!(found.events, [(3, "three".to_owned()), (7, "seven".to_owned())]);
+    assert_eq!(found.notes, BTreeMap::from([("n".to_owned(), "new".to_owned())]));
+    store.drop_row(RowKey::Probe(u64::MAX));
+    store.drop_row(RowKey::Note("n".to_owned()));
+    store.written().recv_blocking().expect("it is written");
+    store.close(LONG).unwrap();
+    let (_store, found) = open_all(&path, 10);
+    assert_eq!((found.probes.len(), found.events.len(), found.notes.len()), (0, 2, 0));
+}
+
+#[test]
+fn nobody_is_told_that_a_row_is_written_while_it_cannot_be() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.keep(RowKey::Probe(1), row("probe"));
+    let written = store.written();
+    settle(&store);
+    assert!(written.try_recv().is_err() && !written.is_closed(), "it waits");
+    other.execute_batch("ROLLBACK").unwrap();
+    written.recv_blocking().expect("it is written after all");
+    let waiting: Vec<_> = (0..=ASKED_MAX).map(|_| store.written()).collect();
+    store.close(LONG).unwrap();
+    assert!(waiting.iter().filter(|receiver| receiver.try_recv().is_ok()).count() >= ASKED_MAX);
+}
+
+#[test]
+fn a_store_of_jobs_alone_is_taken_over_with_its_jobs() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    store.put(job(1, JobState::Finished));
+    store.close(LONG).unwrap();
+    let older = "DROP TABLE probes; DROP TABLE alert_events; DROP TABLE notes; PRAGMA user_version = 1";
+    Connection::open(&path).unwrap().execute_batch(older).unwrap();
+    let (store, jobs) = open(&path, 10);
+    assert_eq!(ids(&jobs), [1]);
+    store.keep(RowKey::Probe(1), row("probe"));
+    store.close(LONG).unwrap();
+    assert_eq!(open_all(&path, 10).1.probes, ["probe"]);
 }

@@ -8,6 +8,7 @@
 //! the rest is sent with a completion. Either way the kernel holds no pointer to a write for which, once the
 //! completions of its `enter` were drained, no completion is awaited; that is when its bytes are used again.
 
+mod accept;
 mod buffers;
 mod send;
 
@@ -23,6 +24,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::outgoing::Outgoing;
 use crate::time::Instant;
+use accept::PeerRoom;
 pub use buffers::{BUFFER_BYTES, BUFFERS_MAX, BufferId, Buffers};
 use send::InFlight;
 
@@ -132,6 +134,8 @@ pub struct Ring {
     unconfirmed: Vec<u32>,
     spare: Vec<Outgoing>,
     targets: Vec<Target>,
+    /// By listener; boxed, because the kernel may write to it while the list grows.
+    peers: Vec<Option<Box<PeerRoom>>>,
     batch: Vec<cqueue::Entry>,
     gathered: Instant,
 }
@@ -178,6 +182,7 @@ impl Ring {
             unconfirmed: Vec::new(),
             spare: Vec::new(),
             targets: Vec::new(),
+            peers: Vec::new(),
             batch: Vec::with_capacity(completions as usize),
             gathered: Instant::ZERO,
         };
@@ -317,14 +322,6 @@ impl Ring {
         self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
-    /// Takes connections from a listener, each into a file slot of its own; completes as [`Op::Accept`], again and
-    /// again while [`Completion::more`] says so.
-    pub fn accept(&mut self, listener: u32, socket: &impl AsFd) {
-        let socket = Fd(socket.as_fd().as_raw_fd());
-        let entry = opcode::AcceptMulti::new(socket).allocate_file_index(true).build();
-        self.push(&entry.user_data(Op::Accept.token(listener)));
-    }
-
     /// Receives from a connection until it ends; completes as [`Op::Receive`] while [`Completion::more`] says so.
     pub fn receive(&mut self, file: u32) {
         self.push(&opcode::RecvMulti::new(Fixed(file), 0).build().user_data(Op::Receive.token(file)));
@@ -396,6 +393,7 @@ impl Drop for Ring {
         if cancelled.is_err_and(|error| error.raw_os_error() != Some(libc::ENOENT)) {
             std::mem::forget(Rc::clone(&self.buffers));
             std::mem::forget(std::mem::take(&mut self.in_flight));
+            std::mem::forget(std::mem::take(&mut self.peers));
         }
         // What was cancelled lets go of its sockets only in deferred work. A listener that were left to the kernel's own
         // end of the ring would keep its port for some time after the process.

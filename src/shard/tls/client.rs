@@ -1,5 +1,6 @@
 //! How a job's connections secure themselves: what is trusted, by which name, and what is resumed.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -118,6 +119,22 @@ impl ClientTls {
         let mut config = ClientConfig::clone(&self.config);
         config.resumption = Resumption::store(Arc::new(Tickets::new(connections)));
         ClientTls { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// Does one handshake on a stream that blocks, whoever the server is, and gives its certificate (DER).
+    ///
+    /// # Errors
+    ///
+    /// What the stream or the peer did.
+    pub fn certificate_of(host: &str, stream: &mut (impl Read + Write)) -> std::io::Result<Vec<u8>> {
+        let wrong = |error: String| std::io::Error::other(error);
+        let tls = ClientTls::new(host, true, false, &ClientTlsFiles::default()).map_err(|e| wrong(e.to_string()))?;
+        let mut session = ClientConnection::new(tls.config, tls.name).map_err(|e| wrong(e.to_string()))?;
+        while session.is_handshaking() {
+            session.complete_io(stream)?;
+        }
+        let chain = session.peer_certificates().unwrap_or_default();
+        chain.first().map(|first| first.to_vec()).ok_or_else(|| wrong("the server has shown no certificate".to_owned()))
     }
 
     /// Begins the TLS of one connection.

@@ -3,4 +3,5 @@
 mod api;
 mod limits;
 mod metrics;
+mod probe;
 mod survival;

@@ -94,6 +94,25 @@ impl Postfix {
         read(&self.dir.path().join("mail.log"))
     }
 
+    /// Lets go what it held back, and tries to deliver it at once.
+    pub fn release(&self) {
+        self.tool("postsuper", &["-H", "ALL"]);
+        self.tool("postqueue", &["-f"]);
+    }
+
+    /// How many messages it has, delivered ones not.
+    pub fn queued(&self) -> usize {
+        self.tool("postqueue", &["-j"]).lines().count()
+    }
+
+    /// What one of its programs prints.
+    fn tool(&self, name: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(format!("/usr/sbin/{name}"));
+        let finished = Process::run(command.arg("-c").arg(self.conf()).args(arguments));
+        assert!(finished.status.success(), "{name}: {}", finished.stderr);
+        finished.stdout
+    }
+
     fn deliveries(&self) -> u64 {
         let log = self.log();
         let discarded = |line: &&str| line.contains("postfix/discard[") && line.contains(" status=sent ");
@@ -101,9 +120,7 @@ impl Postfix {
     }
 
     fn queue_is_empty(&self) -> bool {
-        let finished = Process::run(Command::new("/usr/sbin/postqueue").arg("-c").arg(self.conf()).arg("-j"));
-        assert!(finished.status.success(), "postqueue: {}", finished.stderr);
-        finished.stdout.trim().is_empty()
+        self.queued() == 0
     }
 
     fn control(&self, verb: &str) {

@@ -19,6 +19,16 @@ pub struct Service {
     folder: TempDir,
 }
 
+/// The files of a service that has ended.
+pub struct Stopped(TempDir);
+
+impl Stopped {
+    /// Starts it again.
+    pub fn start(self) -> Service {
+        Service::start_in(self.0)
+    }
+}
+
 /// An answer of the API.
 #[derive(Debug)]
 pub struct Answer {
@@ -93,6 +103,15 @@ impl Service {
         self.process.signal(signal);
         let Service { process, folder, .. } = self;
         (process.finish(), Service::start_in(folder))
+    }
+
+    /// Ends it with a signal; its files stay.
+    pub fn stop(self, signal: &str) -> Stopped {
+        self.process.signal(signal);
+        let Service { process, folder, .. } = self;
+        let finished = process.finish();
+        assert!(finished.status.success(), "{}", finished.stderr);
+        Stopped(folder)
     }
 
     /// Asks for `path` with a body, if any.

@@ -14,6 +14,8 @@ pub struct ServerConfig {
     pub recipients_max: u32,
     /// Protocol errors of a session that are borne; one more ends it with 421.
     pub errors_max: u32,
+    /// Commands that may follow one another without a message; one more ends the session with 421.
+    pub idle_commands_max: u32,
     /// From the reply to one command to the end of the next one.
     pub command_timeout: Duration,
     /// From the 354 to the end of the message, and at most so long ahead at any time; see
@@ -31,7 +33,7 @@ pub struct ServerConfig {
 
 impl ServerConfig {
     /// The settings of a server that calls itself `hostname`, which is one word of printable ASCII, with the usual
-    /// limits: 1,000 recipients, 20 errors, 5 minutes a command, 10 minutes for data (RFC 5321 §4.5.3). `pipelining` says
+    /// limits: 1,000 recipients, 20 errors, any number of commands, 5 minutes a command, 10 minutes for data (RFC 5321 §4.5.3). `pipelining` says
     /// whether it is advertised (RFC 2920); commands that arrive together are carried out in either case.
     pub fn new(hostname: &str, message_bytes_max: u64, pipelining: bool) -> ServerConfig {
         debug_assert!(!hostname.is_empty() && hostname.bytes().all(|octet| octet.is_ascii_graphic()));
@@ -44,6 +46,7 @@ impl ServerConfig {
             message_bytes_max,
             recipients_max: 1_000,
             errors_max: 20,
+            idle_commands_max: u32::MAX,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(10 * 60),
             greeting: format!("220 {hostname} ESMTP\r\n").into_bytes().into(),

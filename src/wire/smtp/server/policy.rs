@@ -102,6 +102,14 @@ pub enum Answer {
     Refuse(Refusal),
     /// None: the connection is closed once the replies before it are out.
     Drop,
+    /// To [`Question::Message`] alone: it is not decided yet. [`Session::settle`](super::Session::settle) decides, within
+    /// [`Decision::hold`]; replies to what the client sends meanwhile wait behind it.
+    Pending {
+        /// What the decision will name; of one session never the same twice.
+        ticket: u64,
+        /// What is answered when nobody has decided in time.
+        otherwise: Refusal,
+    },
 }
 
 /// A reply of 4xx or 5xx, with its CRLF. Cheap to clone.

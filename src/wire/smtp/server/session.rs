@@ -30,6 +30,7 @@ const QUIT_OK: &[u8] = b"221 2.0.0 goodbye\r\n";
 const TIMED_OUT: &[u8] = b"421 4.4.2 timed out, closing\r\n";
 const TOO_MANY_ERRORS: &[u8] = b"421 4.7.0 too many errors, closing\r\n";
 const TOO_MANY_RECIPIENTS: &[u8] = b"452 4.5.3 too many recipients\r\n";
+const TOO_MANY_COMMANDS: &[u8] = b"421 4.7.0 too many commands without a message, closing\r\n";
 const LINE_TOO_LONG: &[u8] = b"500 5.5.2 line too long\r\n";
 const LINE_FAULT: &[u8] = b"500 5.5.2 bare CR, bare LF or NUL in a command, closing\r\n";
 const REFUSED: &[u8] = b"503 5.5.1 no service here, expected QUIT\r\n";
@@ -85,6 +86,8 @@ pub struct Session {
     silence_deadline: Instant,
     recipients: u32,
     errors: u32,
+    /// Commands since the last message.
+    idle_commands: u32,
     pub(super) state: State,
     smtputf8: bool,
     /// TLS protects the session.
@@ -121,6 +124,7 @@ impl Session {
             silence_deadline: Instant::NEVER,
             recipients: 0,
             errors: 0,
+            idle_commands: 0,
             state: State::Greeting,
             smtputf8: false,
             secured: false,
@@ -167,8 +171,8 @@ impl Session {
             debug_assert!(false, "no handshake was asked for");
             return Flow::Drop;
         };
-        let errors = self.errors;
-        *self = Session { secured: true, errors, ..Session::new() };
+        let Session { errors, idle_commands, .. } = *self;
+        *self = Session { secured: true, errors, idle_commands, ..Session::new() };
         policy.observe(Event::Secured { resumed });
         if !greeted {
             return self.connected(now, config, policy, out);
@@ -247,6 +251,32 @@ impl Session {
         self.flow()
     }
 
+    /// The ticket of the message that waits for [`Session::settle`], if one does.
+    pub fn pending(&self) -> Option<u64> {
+        self.held.as_ref().and_then(|held| held.pending())
+    }
+
+    /// Decides over the message to which the policy answered [`Answer::Pending`] with this ticket: accepted, or refused by
+    /// a reply that does not close. Its reply goes out at once, and with it those that wait for nothing else. `None`, and
+    /// nothing is done, when no such message waits any more.
+    pub fn settle<P: Policy>(
+        &mut self,
+        now: Instant,
+        (ticket, refusal): (u64, Option<&Refusal>),
+        config: &ServerConfig,
+        policy: &mut P,
+        out: &mut Vec<u8>,
+    ) -> Option<Flow> {
+        let reply = refusal.map_or(MESSAGE_OK, Refusal::line);
+        if !self.held.as_mut()?.settle(now, ticket, reply) {
+            return None;
+        }
+        let mut turn = Turn { now, config, policy, out };
+        self.release(&mut turn);
+        self.restart_silence(&turn);
+        Some(self.flow())
+    }
+
     /// The peer will send nothing more. A message that is cut off by it is an error. Says whether replies are still
     /// held, which the peer may be waiting for.
     pub fn end_of_stream<P: Policy>(&mut self, policy: &mut P) -> Flow {
@@ -297,7 +327,9 @@ impl Session {
         let (consumed, whole) = (scan.consumed, scan.line.is_some());
         if let Some(line) = scan.line {
             turn.policy.observe(Event::Command);
+            self.idle_commands = self.idle_commands.saturating_add(1);
             match line.map(command::parse) {
+                _ if self.idle_commands > turn.config.idle_commands_max => self.close(turn, TOO_MANY_COMMANDS),
                 Ok(Ok(command)) => self.command(turn, command, consumed < input.len()),
                 Ok(Err(error)) => self.error(turn, SessionError::Command, error.reply()),
                 Err(LineError::TooLong) => self.error(turn, SessionError::LineTooLong, LINE_TOO_LONG),
@@ -459,6 +491,7 @@ impl Session {
     fn end_of_data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, end: End) {
         let recipients = self.recipients;
         let content = std::mem::take(&mut self.content);
+        self.idle_commands = 0;
         self.end_transaction();
         if end.fault.is_some() {
             return self.error(turn, SessionError::DataFault, DATA_FAULT);
@@ -500,6 +533,14 @@ impl Session {
             Answer::Drop => {
                 // As a server that breaks down over this command: what it said before is out.
                 self.close_after(turn, decision.hold, b"");
+                false
+            }
+            Answer::Pending { ticket, otherwise } => {
+                let due = turn.policy.release(self.last_release(turn.now) + decision.hold);
+                if !self.held.get_or_insert_default().push_pending(due, otherwise.line(), ticket) {
+                    turn.policy.observe(Event::Error(SessionError::TooManyHeld));
+                    self.state = State::Dropped;
+                }
                 false
             }
         }

@@ -574,3 +574,4 @@ fn a_handshake_that_fails_or_takes_too_long_drops_the_session_without_a_word() {
 }
 
 mod login;
+mod pending;

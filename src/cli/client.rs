@@ -1,0 +1,69 @@
+//! One request to a service, for the commands that are its clients.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::StartError;
+use super::args::ServiceAddress;
+
+/// How long the service may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Most octets of an answer that are read.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// One request to the service. What it refuses is an error in its own words.
+pub(super) fn ask(service: &ServiceAddress, path: &str, body: Option<String>) -> Result<String, StartError> {
+    if !service.api.starts_with("http://") && !service.api.starts_with("https://") {
+        let got = &service.api;
+        let text = format!("--api: expected a URL such as http://127.0.0.1:8025, got {got}; write http:// before it");
+        return Err(StartError::new(text));
+    }
+    let url = format!("{}{path}", service.api.trim_end_matches('/'));
+    let unreachable =
+        |error: ureq::Error| StartError::new(format!("{url}: {error}; is `timecop serve` running there?"));
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // A token is for the service alone, whatever the environment says of proxies.
+        .proxy(None)
+        .timeout_global(Some(ANSWER_WITHIN))
+        .build()
+        .new_agent();
+    let mut request = agent.post(&url);
+    if let Some(path) = &service.token_file {
+        request = request.header("Authorization", format!("Bearer {}", token(path)?));
+    }
+    let answer = match body {
+        Some(body) => request.content_type("application/json").send(body),
+        None => request.send_empty(),
+    };
+    let mut answer = answer.map_err(unreachable)?;
+    let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
+    if answer.status().is_success() {
+        return Ok(text);
+    }
+    let reason = serde_json::from_str::<Value>(&text).ok();
+    let reason = reason.as_ref().and_then(|reason| reason["Reason"].as_str());
+    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), str::to_owned)))
+}
+
+fn token(path: &Path) -> Result<String, StartError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| StartError::new(format!("--token-file: cannot read {}: {error}", path.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+/// An answer in its type.
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(answer: &str) -> Result<T, StartError> {
+    serde_json::from_str(answer).map_err(|error| {
+        StartError::new(format!("the service's answer is not one of timecop {}: {error}", env!("CARGO_PKG_VERSION")))
+    })
+}
+
+/// A value in a query.
+pub(super) fn escaped(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
+}

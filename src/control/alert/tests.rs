@@ -1,0 +1,281 @@
+//! PagerDuty as a stub on loopback: each answer that it may give, and what comes of it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::*;
+use crate::alert::policy::Rule;
+use crate::shard::clock::Clock;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+const ONCE: Rule = Rule { after: 1, well_for: 1 };
+
+/// What the stub does with one request.
+#[derive(Clone, Debug)]
+enum Reply {
+    Answer(&'static str),
+    /// Nothing at all, until the client has gone.
+    Hang,
+    /// It closes.
+    Close,
+}
+
+const TAKEN: Reply = Reply::Answer(
+    "HTTP/1.1 202 Accepted\r\nContent-Length: 63\r\n\r\n{\"status\":\"success\",\"message\":\"Event processed\",\"dedup_key\":\"k\"}",
+);
+const NO: Reply = Reply::Answer(
+    "HTTP/1.1 400 Bad Request\r\nContent-Length: 84\r\n\r\n{\"status\":\"invalid event\",\"errors\":[\"0123456789abcdef0123456789abcdef is not a key\"]}",
+);
+const MANY: Reply = Reply::Answer("HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n");
+const BROKEN: Reply = Reply::Answer("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n");
+const ELSEWHERE: Reply =
+    Reply::Answer("HTTP/1.1 307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
+
+/// Answers each connection by the next of these, then by 202; gives where, and the bodies that came.
+fn stub(replies: Vec<Reply>) -> (PagerDuty, mpsc::Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v2/enqueue", listener.local_addr().unwrap());
+    let (tell, bodies) = mpsc::channel();
+    thread::spawn(move || {
+        let mut replies = replies.into_iter();
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let reply = replies.next().unwrap_or(TAKEN);
+            if tell.send(serve(stream, &reply)).is_err() {
+                return;
+            }
+        }
+    });
+    (PagerDuty { routing_key: KEY.into(), url, client_url: Some("https://a.example/d".to_owned()) }, bodies)
+}
+
+fn serve(stream: TcpStream, reply: &Reply) -> Value {
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut line) = (0, String::new());
+    while reader.read_line(&mut line).unwrap() > 2 {
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let mut stream = reader.into_inner();
+    match reply {
+        // Each on a connection of its own.
+        Reply::Answer(text) => {
+            stream.write_all(text.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes()).unwrap()
+        }
+        Reply::Hang => drop(stream.read(&mut [0])),
+        Reply::Close => {}
+    }
+    serde_json::from_slice(&body).unwrap()
+}
+
+fn client(config: &PagerDuty) -> Client {
+    Client::answering_within(config, Duration::from_millis(300))
+}
+
+fn event() -> Event {
+    test_events("probe.example.com", WallTime::from_unix_ns(1_795_521_602_000_000_000), None)[0].clone()
+}
+
+#[test]
+fn each_answer_has_its_meaning_and_none_shows_the_key() {
+    for (reply, answer, status) in [
+        (TAKEN, Answer::Taken, Some(202)),
+        (NO, Answer::Refused, Some(400)),
+        (ELSEWHERE, Answer::Refused, Some(307)),
+        (MANY, Answer::TooMany(Some(Duration::from_secs(3_600))), Some(429)),
+        (BROKEN, Answer::Failed(None), Some(500)),
+        (Reply::Hang, Answer::Failed(None), None),
+        (Reply::Close, Answer::Failed(None), None),
+    ] {
+        let (config, bodies) = stub(vec![reply.clone()]);
+        let told = client(&config).tell(&event());
+        assert_eq!((&told.answer, told.status), (&answer, status), "{reply:?}: {told:?}");
+        assert!(!told.words.contains(KEY) && !format!("{:?} {config:?}", client(&config)).contains(KEY), "{told:?}");
+        assert_eq!(bodies.recv().unwrap()["routing_key"], KEY);
+    }
+    let nobody = PagerDuty { routing_key: KEY.into(), url: "http://127.0.0.1:1/".to_owned(), client_url: None };
+    let told = client(&nobody).tell(&event());
+    assert_eq!((told.answer, told.status), (Answer::Failed(None), None));
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+    assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), None, "which was long ago");
+    assert!(retry_after("Wed, 21 Oct 2048 07:28:00 GMT") > Some(Duration::from_secs(86_400)));
+    assert_eq!((retry_after("soon"), retry_after("-1")), (None, None));
+}
+
+/// Alerts on a store of their own, as a service finds them.
+fn alerts(path: &Path, config: Option<&PagerDuty>) -> (Alerts, Rc<Store>) {
+    let (store, kept) = Store::open(path, 10).unwrap();
+    let store = Rc::new(store);
+    let alerts = Alerts::new(config, "here".to_owned(), Rc::clone(&store), &kept.events, &kept.notes).unwrap();
+    (alerts, store)
+}
+
+fn closed(alerts: Alerts, store: Rc<Store>) {
+    drop(alerts);
+    Rc::into_inner(store).unwrap().close(Duration::from_secs(60)).unwrap();
+}
+
+fn lost(alerts: &mut Alerts) {
+    let account =
+        Account { route: "r", severity: Severity::Critical, summary: "mail is lost".to_owned(), details: Map::new() };
+    alerts.bad(Kind::Lost, ONCE, WallTime::from_unix_ns(1_795_521_602_000_000_000), account);
+}
+
+/// Looks, as control does, with a clock that runs ahead of the back-off.
+fn look_until(alerts: &mut Alerts, what: &str, is_so: impl Fn(AlertCounts) -> bool) {
+    let clock = Clock::start();
+    let mut ahead = Duration::ZERO;
+    for _ in 0..6_000 {
+        ahead += Duration::from_secs(1);
+        alerts.look(clock.now() + ahead);
+        if is_so(alerts.counts()) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain for {what}: {:?}", alerts.counts());
+}
+
+#[test]
+fn an_alert_and_its_end_are_told_once_each_and_in_order_whatever_goes_wrong_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, bodies) = stub(vec![BROKEN, Reply::Close, MANY]);
+    let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
+    lost(&mut alerts);
+    lost(&mut alerts);
+    alerts.well("r", ONCE);
+    assert_eq!((alerts.counts().waiting, alerts.counts().open), (2, 0));
+    look_until(&mut alerts, "both", |counts| counts.taken == 2);
+    let counts = alerts.counts();
+    assert_eq!((counts.failed, counts.throttled, counts.refused, counts.waiting), (2, 1, 0, 0));
+    let told: Vec<Value> = bodies.try_iter().collect();
+    let actions: Vec<&Value> = told.iter().map(|body| &body["event_action"]).collect();
+    assert_eq!(actions, ["trigger", "trigger", "trigger", "trigger", "resolve"]);
+    assert!(told.iter().all(|body| body["dedup_key"] == "timecop/here/r/lost"), "{told:?}");
+    assert_eq!(told[0]["payload"]["timestamp"], "2026-11-24T12:00:02Z");
+    assert_eq!(told[0]["client_url"], "https://a.example/d");
+    closed(alerts, store);
+}
+
+#[test]
+fn what_was_not_delivered_survives_a_restart_and_what_was_open_is_resolved_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let nobody = PagerDuty { routing_key: KEY.into(), url: "http://127.0.0.1:1/".to_owned(), client_url: None };
+    let (mut first, store) = alerts(&path, Some(&nobody));
+    lost(&mut first);
+    look_until(&mut first, "a failure", |counts| counts.failed > 0);
+    closed(first, store);
+    let text = std::fs::read(&path).unwrap();
+    assert!(!text.windows(KEY.len()).any(|octets| octets == KEY.as_bytes()), "the key is in the store");
+    let (config, bodies) = stub(Vec::new());
+    let (mut second, store) = alerts(&path, Some(&config));
+    assert_eq!(second.open("r"), [Kind::Lost]);
+    second.well("r", ONCE);
+    look_until(&mut second, "both", |counts| counts.taken == 2);
+    let actions: Vec<Value> = bodies.try_iter().map(|body| body["event_action"].clone()).collect();
+    assert_eq!(actions, ["trigger", "resolve"]);
+    closed(second, store);
+    let (third, store) = alerts(&path, Some(&config));
+    assert_eq!((third.counts().waiting, third.open("r")), (0, &[][..]));
+    closed(third, store);
+}
+
+#[test]
+fn what_is_refused_is_given_up_and_what_is_behind_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, _bodies) = stub(vec![NO]);
+    let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
+    lost(&mut alerts);
+    alerts.well("r", ONCE);
+    look_until(&mut alerts, "both", |counts| counts.taken == 1);
+    assert_eq!((alerts.counts().refused, alerts.counts().waiting), (1, 0));
+    closed(alerts, store);
+}
+
+#[test]
+fn a_route_that_is_gone_takes_its_alerts_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let (config, bodies) = stub(Vec::new());
+    let (mut first, store) = alerts(&path, Some(&config));
+    lost(&mut first);
+    first.keep_routes(|route| route != "r");
+    look_until(&mut first, "both", |counts| counts.taken == 2);
+    assert_eq!(bodies.try_iter().last().unwrap()["event_action"], "resolve");
+    closed(first, store);
+    let (_store, kept) = Store::open(&path, 10).unwrap();
+    assert_eq!((kept.notes.len(), kept.events.len()), (0, 0));
+}
+
+#[test]
+fn without_pagerduty_alerts_are_known_and_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut alerts, store) = alerts(&folder.path().join("a.db"), None);
+    lost(&mut alerts);
+    alerts.look(Instant::ZERO);
+    assert_eq!((alerts.open("r"), alerts.counts().waiting), (&[Kind::Lost][..], 0));
+    closed(alerts, store);
+}
+
+/// The vendor's schema, as far as its own words of JSON Schema go: type, enum, required, properties, $ref.
+fn check_schema(document: &Value, schema: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let schema = document.pointer(reference.trim_start_matches('#')).expect(reference);
+        return check_schema(document, schema, value, at);
+    }
+    if let Some(allowed) = schema["enum"].as_array() {
+        assert!(allowed.contains(value), "{at}: {value} is not one of {allowed:?}");
+    }
+    match schema["type"].as_str() {
+        Some("string") => assert!(value.is_string(), "{at}: {value} is no string"),
+        Some("object") => assert!(value.is_object(), "{at}: {value} is no object"),
+        Some("array") => assert!(value.is_array(), "{at}: {value} is no list"),
+        _ => {}
+    }
+    for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        assert!(!value[key].is_null(), "{at}: {key} is missing in {value}");
+    }
+    let Some(properties) = schema["properties"].as_object() else { return };
+    for (key, value) in value.as_object().expect("it is one") {
+        let schema = properties.get(key).unwrap_or_else(|| panic!("{at}: the vendor knows no {key}"));
+        check_schema(document, schema, value, &format!("{at}.{key}"));
+    }
+    if schema["properties"]["timestamp"].is_object() && value["timestamp"].is_string() {
+        value["timestamp"].as_str().unwrap().parse::<Timestamp>().unwrap();
+    }
+}
+
+#[test]
+fn what_is_sent_is_what_the_vendor_describes() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/pagerduty-events-v2.openapi.json");
+    let Ok(text) = std::fs::read_to_string(&file) else {
+        println!("did not run: {} is not there", file.display());
+        return;
+    };
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let schema = document.pointer("/paths/~1enqueue/post/requestBody/content/application~1json/schema").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (config, bodies) = stub(Vec::new());
+    let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
+    lost(&mut alerts);
+    alerts.well("r", ONCE);
+    look_until(&mut alerts, "both", |counts| counts.taken == 2);
+    let bodies: Vec<Value> = bodies.try_iter().collect();
+    assert_eq!(bodies.len(), 2);
+    for body in &bodies {
+        check_schema(&document, schema, body, "event");
+    }
+    closed(alerts, store);
+}

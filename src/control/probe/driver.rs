@@ -1,0 +1,508 @@
+//! Drives the round trip: fires routes, takes arrivals, and says what came of each probe to store, metrics and alerts.
+//!
+//! Everything is mutated by control's one thread. An arrival is in the table at once, and its sender is answered when it
+//! is in the store.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use serde_json::{Map, json};
+use thiserror::Error;
+
+use super::certificate;
+use super::mail::{Arrival as Mail, Heard, Post, PostError, PostOutcome, Posted, ProbeShard, Verdict};
+use crate::alert::policy::Kind;
+use crate::config::{Config, Route};
+use crate::control::alert::{Account, Alerts};
+use crate::control::metrics::{Metrics, ProbeTotals};
+use crate::control::store::{Kept, Row, RowKey, Store};
+use crate::control::targets::{ResolveError, ResolvedTarget, Resolver, Targets, Unresolved};
+use crate::job::spec::SpecError;
+use crate::message::{Mailbox, ReversePath};
+use crate::probe::header::{self, Key, Token};
+use crate::probe::hops::hops;
+use crate::probe::schedule::Schedule;
+use crate::probe::table::{Arrival, Ended, Leg, Legs, NewProbe, Outcome, Probe, Sent, StartFault, Table};
+use crate::probe::view::{ProbeView, RouteFired, RouteList, RouteState, RouteView};
+use crate::shard::clock::{Clock, wall_now};
+use crate::shard::mailbox::Event;
+use crate::time::{Instant, WallTime};
+
+/// Probes of a route that the API shows.
+const PROBES_SHOWN: usize = 20;
+/// The longest that the sending of one probe may take, whatever its route's time limit.
+const POST_WITHIN: Duration = Duration::from_secs(300);
+/// How often the store is told that the service lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// How often a target's certificate is looked at.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// The note with the time when the service was last alive.
+const ALIVE: &str = "alive";
+
+/// What the prober is made of.
+pub struct ProberParts<'a> {
+    /// The running shard.
+    pub shard: ProbeShard,
+    /// Its clock.
+    pub clock: Clock,
+    /// What probes are signed with.
+    pub key: Key,
+    /// Where they are sent to.
+    pub address: Mailbox,
+    /// The alerts.
+    pub alerts: Alerts,
+    /// Where probes are kept.
+    pub store: Rc<Store>,
+    /// Where they are counted.
+    pub metrics: Metrics,
+    /// What an earlier service left.
+    pub kept: &'a Kept,
+}
+
+/// The round trip.
+pub struct Prober {
+    shard: ProbeShard,
+    clock: Clock,
+    key: Key,
+    address: Mailbox,
+    alerts: Alerts,
+    store: Rc<Store>,
+    metrics: Metrics,
+    table: Table,
+    schedule: Schedule,
+    routes: Vec<Route>,
+    targets: Targets,
+    resolver: Rc<Resolver>,
+    alive_at: Instant,
+    /// When certificates are looked at next.
+    certificates_at: Instant,
+    /// The file with our own server's.
+    certificate_file: Option<PathBuf>,
+    closing: bool,
+}
+
+/// Why a route was not fired.
+#[derive(Debug, Error)]
+pub enum FireError {
+    /// There is none of this name.
+    #[error("name: expected a route of /v1/probe/route.list, got {0}")]
+    Unknown(String),
+    /// It has too many probes on their way, or the shard has.
+    #[error("{0}")]
+    Busy(String),
+    /// The service ends.
+    #[error("the service is ending and sends no more probes")]
+    Closing,
+}
+
+/// A route that is to be fired, and where its target's address comes from.
+struct Aim {
+    route: Route,
+    target: Result<Unresolved, SpecError>,
+    resolver: Rc<Resolver>,
+}
+
+impl Aim {
+    async fn resolve(self) -> (Route, Result<ResolvedTarget, SpecError>) {
+        let target = match self.target {
+            Ok(unresolved) => self.resolver.resolve(unresolved).await.map_err(ResolveError::into_spec_error),
+            Err(error) => Err(error),
+        };
+        (self.route, target)
+    }
+}
+
+impl Prober {
+    /// Goes on with the probes of an earlier service.
+    pub fn new(parts: ProberParts<'_>, config: &Config, targets: Targets) -> Prober {
+        let ProberParts { shard, clock, key, address, alerts, store, metrics, kept } = parts;
+        let probes: Vec<Probe> = kept.probes.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        let alive = kept.notes.get(ALIVE).and_then(|text| text.parse().ok()).map(WallTime::from_unix_ns);
+        let mut prober = Prober {
+            table: Table::restored(probes, clock.now(), wall_now(), alive),
+            shard,
+            clock,
+            key,
+            address,
+            alerts,
+            store,
+            metrics,
+            schedule: Schedule::default(),
+            routes: Vec::new(),
+            targets: Targets::default(),
+            resolver: Rc::default(),
+            alive_at: Instant::ZERO,
+            certificates_at: Instant::ZERO,
+            certificate_file: config.smtp.certificate.as_ref().map(|files| files.cert_file.clone()),
+            closing: false,
+        };
+        // How long it was down, for the next one.
+        prober.table.all_outstanding().into_iter().for_each(|id| prober.keep(id));
+        prober.configure(config, targets);
+        prober
+    }
+
+    /// Takes the routes of a configuration in the place of those before.
+    pub fn configure(&mut self, config: &Config, targets: Targets) {
+        self.routes.clone_from(&config.probe.routes);
+        self.targets = targets;
+        let times = self.routes.iter().map(|route| (route.name.clone(), route.interval));
+        self.schedule.set(times, self.clock.now(), &mut rand::rng());
+        let is_route = |name: &str| self.routes.iter().any(|route| route.name == name);
+        self.certificates_at = Instant::ZERO;
+        self.table.keep_routes(is_route);
+        self.alerts.keep_routes(is_route);
+        self.metrics.probes(|totals| totals.set_routes(self.routes.iter().map(|route| route.name.as_str())));
+        self.forget();
+    }
+
+    /// Where its server listens.
+    pub fn addresses(&self) -> &[std::net::SocketAddr] {
+        self.shard.addresses()
+    }
+
+    /// What the shard says, for [`Prober::take`].
+    pub fn events(&self) -> Receiver<(usize, Event)> {
+        self.shard.events()
+    }
+
+    /// No more probes are sent; what is on its way may arrive.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Ends the shard.
+    pub fn end(self) {
+        self.note_alive();
+        self.shard.end();
+    }
+
+    fn note_alive(&self) {
+        let now = wall_now().as_unix_ns().to_string();
+        self.store.keep(RowKey::Note(ALIVE.to_owned()), Row::note(now));
+    }
+
+    /// Keeps a probe as it stands now.
+    fn keep(&self, id: u64) {
+        let Some(probe) = self.table.get(id) else { return };
+        let row = Row {
+            subject: probe.route.clone(),
+            sent_unix_ns: probe.sent_unix_ns,
+            outcome: probe.outcome.map(Outcome::name),
+            text: serde_json::to_string(probe).expect("a probe is made of numbers and strings"),
+        };
+        self.store.keep(RowKey::Probe(id), row);
+    }
+
+    fn forget(&mut self) {
+        for id in self.table.take_forgotten() {
+            self.store.drop_row(RowKey::Probe(id));
+        }
+    }
+
+    fn aim(&self, name: &str) -> Result<Aim, FireError> {
+        if self.closing {
+            return Err(FireError::Closing);
+        }
+        let route = self.routes.iter().find(|route| route.name == name);
+        let route = route.ok_or_else(|| FireError::Unknown(crate::config::shown(name)))?.clone();
+        Ok(Aim { target: self.targets.of_route(&route.target), route, resolver: Rc::clone(&self.resolver) })
+    }
+
+    /// Enters a probe and sends it; a target that could not be resolved is a probe that could not be sent.
+    fn send(&mut self, route: &Route, target: Result<ResolvedTarget, SpecError>) -> Result<u64, FireError> {
+        let (now, wall) = (self.clock.now(), wall_now());
+        let new = |id| NewProbe {
+            id,
+            nonce: rand::random(),
+            route: route.name.clone(),
+            timeout: route.timeout,
+            threshold: route.threshold,
+        };
+        let token = match self.table.start(new(rand::random()), now, wall) {
+            // Of 2^64 ids the same one twice in a row.
+            Err(StartFault::Taken) => self.table.start(new(rand::random()), now, wall),
+            other => other,
+        };
+        let token = token.map_err(|fault| {
+            self.metrics.probes(|totals| totals.skipped(&route.name));
+            FireError::Busy(fault.to_string())
+        })?;
+        self.keep(token.id);
+        let posted = target.map_err(|error| error.to_string()).and_then(|target| self.post(route, &target, &token));
+        if let Err(reason) = posted {
+            self.posted(token.id, Sent::Failed(reason), Legs::default());
+        }
+        Ok(token.id)
+    }
+
+    fn post(&mut self, route: &Route, target: &ResolvedTarget, token: &Token) -> Result<(), String> {
+        let from = route.from.as_deref().unwrap_or(self.address.as_str());
+        let from = ReversePath::parse(from).map_err(|error| error.to_string())?;
+        let post = Post {
+            id: token.id,
+            target,
+            from: &from,
+            to: &self.address,
+            header: &token.write(&self.key),
+            size: route.size,
+            timeout: route.timeout.min(POST_WITHIN),
+        };
+        self.shard.post(&post).map_err(|error: PostError| error.to_string())
+    }
+
+    /// Takes how the sending of a probe ended.
+    fn posted(&mut self, id: u64, sent: Sent, legs: Legs) {
+        let had_transit = self.table.get(id).is_some_and(|probe| probe.legs.transit_s.is_some());
+        let ended = self.table.posted(id, sent, legs);
+        let Some(probe) = self.table.get(id) else { return };
+        let measured = Leg::ALL.into_iter().filter(|leg| *leg != Leg::Transit || !had_transit);
+        self.metrics.probes(|totals| totals.legs(&probe.route, &probe.legs, measured));
+        match ended {
+            Some(ended) => self.ended(&ended),
+            None => self.keep(id),
+        }
+    }
+
+    /// Takes a message that has arrived; what its sender is answered, and whether only when all is stored.
+    fn arrived(&mut self, mail: &Mail, wall: WallTime) -> bool {
+        let ignored = |reason| {
+            self.metrics.probes(|totals| totals.ignore(reason));
+            tracing::debug!(reason, client = ?mail.client, "a message arrived that ends no probe");
+        };
+        let token = match header::find(&mail.header, &self.key) {
+            Ok(token) => token,
+            Err(header::HeaderFault::Absent) => return (ignored("absent"), false).1,
+            Err(header::HeaderFault::Malformed(_)) => return (ignored("malformed"), false).1,
+            Err(header::HeaderFault::Version) => return (ignored("version"), false).1,
+            Err(header::HeaderFault::Forged) => return (ignored("forged"), false).1,
+        };
+        match self.table.arrived(&token, mail.arrived, wall, hops(&mail.header)) {
+            Arrival::Ended(ended) => {
+                if let Some(probe) = self.table.get(ended.id) {
+                    self.metrics.probes(|totals| totals.legs(&probe.route, &probe.legs, [Leg::Transit].into_iter()));
+                }
+                self.ended(&ended);
+                true
+            }
+            // The copy before it may not be stored yet.
+            Arrival::Duplicate => (ignored("duplicate"), true).1,
+            Arrival::Unsent => (ignored("unsent"), false).1,
+            Arrival::Unknown => (ignored("unknown"), false).1,
+            Arrival::Future => (ignored("future"), false).1,
+        }
+    }
+
+    /// Says an outcome to everybody.
+    fn ended(&mut self, ended: &Ended) {
+        let wall = wall_now();
+        self.metrics.probes(|totals| totals.ended(ended, wall));
+        self.keep(ended.id);
+        self.forget();
+        let round_trip_s = ended.round_trip.map(|time| time.as_secs_f64());
+        tracing::debug!(route = ended.route, outcome = ended.outcome.name(), round_trip_s, "probe ended");
+        let Some(route) = self.routes.iter().find(|route| route.name == ended.route).cloned() else { return };
+        let kind = match ended.outcome {
+            Outcome::Ok => return self.alerts.well(&route.name, route.rule),
+            Outcome::Late if ended.was_lost => return self.alerts.found(&route.name),
+            _ if ended.was_down => return,
+            Outcome::Late => Kind::Late,
+            Outcome::Lost => Kind::Lost,
+            Outcome::SendFailed => Kind::SendFailed,
+        };
+        let probe = self.table.get(ended.id);
+        let detail = probe.and_then(|probe| probe.detail.clone());
+        let shown = |time| humantime::format_duration(time).to_string();
+        let what = match kind {
+            Kind::Late => format!(
+                "mail is late: it took {:.1} s, more than {}",
+                round_trip_s.unwrap_or_default(),
+                shown(route.threshold)
+            ),
+            Kind::Lost => format!("mail is lost: it has not arrived within {}", shown(route.timeout)),
+            Kind::SendFailed => {
+                format!("mail cannot be sent: {}", detail.as_deref().unwrap_or("the server does not take it"))
+            }
+        };
+        let mut details = Map::new();
+        details.insert("probe".to_owned(), json!(format!("{:016x}", ended.id)));
+        details.insert("target".to_owned(), json!(route.target));
+        details.insert("round_trip_s".to_owned(), json!(round_trip_s));
+        details.insert("threshold_s".to_owned(), json!(route.threshold.as_secs_f64()));
+        details.insert("timeout_s".to_owned(), json!(route.timeout.as_secs_f64()));
+        details.insert("detail".to_owned(), json!(detail));
+        let summary = format!("timecop route {}: {what}", route.name);
+        let account = Account { route: &route.name, severity: route.severity, summary, details };
+        self.alerts.bad(kind, route.rule, wall, account);
+    }
+
+    /// All routes.
+    pub fn list(&self) -> RouteList {
+        RouteList { items: self.routes.iter().map(|route| self.view(route)).collect() }
+    }
+
+    /// A route with its last probes.
+    pub fn get(&self, name: &str) -> Option<RouteView> {
+        let route = self.routes.iter().find(|route| route.name == name)?;
+        let probes = self.table.last(name, PROBES_SHOWN).into_iter().map(ProbeView::from).collect();
+        Some(RouteView { probes: Some(probes), ..self.view(route) })
+    }
+
+    fn view(&self, route: &Route) -> RouteView {
+        let name = &route.name;
+        let last = self.table.last(name, usize::MAX).into_iter().find_map(|probe| probe.outcome);
+        let (last_ok_unix_s, certificate_expiry_unix_s) = self
+            .metrics
+            .probes(|totals| (totals.route(name).last_ok_unix_s, totals.route(name).certificate_expiry_unix_s));
+        let kinds = self.alerts.open(name).iter().map(|kind| match kind {
+            Kind::Late => Outcome::Late,
+            Kind::Lost => Outcome::Lost,
+            Kind::SendFailed => Outcome::SendFailed,
+        });
+        RouteView {
+            name: name.clone(),
+            target: route.target.clone(),
+            interval_s: route.interval.as_secs_f64(),
+            threshold_s: route.threshold.as_secs_f64(),
+            timeout_s: route.timeout.as_secs_f64(),
+            state: RouteState::from(last),
+            alerts: kinds.collect(),
+            outstanding: self.table.outstanding(name),
+            last_ok_unix_s,
+            certificate_expiry_unix_s,
+            probes: None,
+        }
+    }
+
+    /// Brings what is not counted but stands so and so into the metrics.
+    pub fn measure(&self) {
+        self.metrics.probes(|totals: &mut ProbeTotals| {
+            totals.alerts = self.alerts.counts();
+            totals.server = self.shard.counts();
+            for route in &self.routes {
+                totals.route(&route.name).outstanding = self.table.outstanding(&route.name) as u64;
+            }
+        });
+    }
+}
+
+/// Takes what the shard says. An error means that it cannot go on.
+pub fn take(prober: &Rc<RefCell<Prober>>, event: Event) -> Result<(), String> {
+    let mut this = prober.borrow_mut();
+    let heard = this.shard.take(event)?;
+    match heard {
+        None => {}
+        Some(Heard::Posted(Posted { id, outcome, legs })) => {
+            let seconds = |leg: Option<Duration>| leg.map(|time| time.as_secs_f64());
+            let legs = Legs {
+                connect_s: seconds(legs.connect),
+                tls_s: seconds(legs.tls),
+                auth_s: seconds(legs.auth),
+                submit_s: seconds(legs.submit),
+                transit_s: None,
+            };
+            let sent = match outcome {
+                PostOutcome::Accepted { at } => Sent::Accepted { at },
+                PostOutcome::Refused(refused) => {
+                    Sent::Failed(format!("{}: {} {}", refused.phase, refused.code, refused.text))
+                }
+                PostOutcome::Failed { phase, reason, unsure: false } => Sent::Failed(format!("{phase}: {reason}")),
+                PostOutcome::Failed { phase, reason, unsure: true } => Sent::Unsure(format!("{phase}: {reason}")),
+            };
+            this.posted(id, sent, legs);
+        }
+        Some(Heard::Arrived(mail, wall)) => {
+            if !this.arrived(&mail, wall) {
+                this.shard.answer(mail.ticket, Verdict::Accept);
+                return Ok(());
+            }
+            let (written, prober) = (this.store.written(), Rc::downgrade(prober));
+            // A task that is spawned runs at once, as far as it can.
+            drop(this);
+            glommio::spawn_local(async move {
+                let verdict = if written.recv().await.is_ok() { Verdict::Accept } else { Verdict::Defer };
+                if let Some(prober) = prober.upgrade() {
+                    prober.borrow().shard.answer(mail.ticket, verdict);
+                }
+            })
+            .detach();
+        }
+    }
+    Ok(())
+}
+
+/// Sends what is due, gives up what is over, and looks after shard and alerts; to be called a few times a second.
+pub fn look(prober: &Rc<RefCell<Prober>>) {
+    let mut this = prober.borrow_mut();
+    let now = this.clock.now();
+    this.shard.look();
+    for ended in this.table.expire(now) {
+        this.ended(&ended);
+    }
+    this.alerts.look(now);
+    if now >= this.alive_at {
+        this.alive_at = now + ALIVE_EVERY;
+        this.note_alive();
+    }
+    let look_at_certificates = now >= this.certificates_at && !this.closing;
+    if look_at_certificates {
+        this.certificates_at = now + CERTIFICATE_EVERY;
+    }
+    let due = if this.closing { Vec::new() } else { this.schedule.due(now) };
+    let aims: Vec<Aim> = due.iter().filter_map(|name| this.aim(name).ok()).collect();
+    // A task that is spawned runs at once, as far as it can.
+    drop(this);
+    if look_at_certificates {
+        ask_for_certificates(prober);
+    }
+    for aim in aims {
+        // Not held on to while the target is looked up: the service may end meanwhile.
+        let prober = Rc::downgrade(prober);
+        glommio::spawn_local(async move {
+            let (route, target) = aim.resolve().await;
+            let Some(prober) = prober.upgrade() else { return };
+            if let Err(error) = prober.borrow_mut().send(&route, target) {
+                tracing::warn!(route = route.name, %error, "a probe was not sent");
+            }
+        })
+        .detach();
+    }
+}
+
+/// Asks all targets for their certificates, one after the other.
+fn ask_for_certificates(prober: &Rc<RefCell<Prober>>) {
+    let this = prober.borrow();
+    let own = this.certificate_file.as_deref().and_then(certificate::of_file);
+    this.metrics.probes(|totals| totals.server_certificate_expiry_unix_s = own);
+    let aims: Vec<Aim> = this.routes.iter().filter_map(|route| this.aim(&route.name).ok()).collect();
+    let prober = Rc::downgrade(prober);
+    drop(this);
+    glommio::spawn_local(async move {
+        for aim in aims {
+            let (route, target) = aim.resolve().await;
+            let Some(answer) = target.ok().and_then(certificate::ask) else { continue };
+            let expiry = answer.recv().await;
+            let Some(prober) = prober.upgrade() else { return };
+            let this = prober.borrow();
+            match expiry {
+                Ok(Ok(expiry)) if this.routes.iter().any(|other| other.name == route.name) => {
+                    this.metrics.probes(|totals| totals.route(&route.name).certificate_expiry_unix_s = Some(expiry));
+                }
+                Ok(Err(error)) => tracing::debug!(route = route.name, %error, "no certificate was shown"),
+                _ => {}
+            }
+        }
+    })
+    .detach();
+}
+
+/// Sends a probe by a route. Its target's host is looked up first, which is no part of the round trip.
+pub async fn fire(prober: &RefCell<Prober>, name: &str) -> Result<RouteFired, FireError> {
+    let aim = prober.borrow().aim(name)?;
+    let (route, target) = aim.resolve().await;
+    let id = prober.borrow_mut().send(&route, target)?;
+    Ok(RouteFired { name: route.name, id: format!("{id:016x}") })
+}

@@ -1,0 +1,188 @@
+//! Every way that a probe can go, one by one. The simulation goes them all at once.
+
+use super::*;
+
+const S: Duration = Duration::from_secs(1);
+
+fn at(seconds: u64) -> Instant {
+    Instant::from_ns(seconds * 1_000_000_000)
+}
+
+fn wall(seconds: u64) -> WallTime {
+    WallTime::from_unix_ns((1_000_000 + seconds) * 1_000_000_000)
+}
+
+fn new(id: u64) -> NewProbe {
+    NewProbe { id, nonce: id + 7, route: "r".to_owned(), timeout: 60 * S, threshold: 10 * S }
+}
+
+/// A table with one probe that was sent at second 100.
+fn started() -> (Table, Token) {
+    let mut table = Table::default();
+    let token = table.start(new(1), at(100), wall(100)).unwrap();
+    (table, token)
+}
+
+fn outcome(arrival: Arrival) -> (Outcome, bool, Option<Duration>) {
+    match arrival {
+        Arrival::Ended(ended) => (ended.outcome, ended.was_lost, ended.round_trip),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_arrival_is_in_time_or_late_by_the_threshold() {
+    for (second, expected) in [(103, Outcome::Ok), (110, Outcome::Ok), (111, Outcome::Late)] {
+        let (mut table, token) = started();
+        let arrival = table.arrived(&token, at(second), wall(second), Vec::new());
+        assert_eq!(outcome(arrival), (expected, false, Some(S * (second as u32 - 100))));
+        assert_eq!(table.arrived(&token, at(112), wall(112), Vec::new()), Arrival::Duplicate);
+        assert_eq!(table.expire(at(1_000)), []);
+        assert_eq!(table.outstanding("r"), 0);
+    }
+}
+
+#[test]
+fn the_wall_clock_may_step_while_the_process_lives() {
+    for stepped in [0, 50, 1_000_000] {
+        let (mut table, token) = started();
+        let arrival = table.arrived(&token, at(103), wall(stepped), Vec::new());
+        assert_eq!(outcome(arrival), (Outcome::Ok, false, Some(3 * S)));
+    }
+}
+
+#[test]
+fn what_does_not_arrive_is_lost_once_and_late_when_it_is_found() {
+    let (mut table, token) = started();
+    assert_eq!(table.next_deadline(), Some(at(160)));
+    assert_eq!(table.expire(at(159)), []);
+    let lost = table.expire(at(160));
+    assert_eq!((lost.len(), lost[0].outcome, lost[0].was_lost), (1, Outcome::Lost, false));
+    assert_eq!((table.expire(at(161)), table.next_deadline()), (Vec::new(), None));
+    let arrival = table.arrived(&token, at(500), wall(500), Vec::new());
+    assert_eq!(outcome(arrival), (Outcome::Late, true, Some(400 * S)));
+    assert_eq!(table.arrived(&token, at(501), wall(501), Vec::new()), Arrival::Duplicate);
+}
+
+#[test]
+fn what_could_not_be_sent_has_failed_and_a_copy_of_it_changes_nothing() {
+    let (mut table, token) = started();
+    let legs = Legs { connect_s: Some(0.1), ..Legs::default() };
+    let ended = table.posted(1, Sent::Failed("451 no\r\nroom".to_owned()), legs).unwrap();
+    assert_eq!((ended.outcome, ended.was_lost), (Outcome::SendFailed, false));
+    assert_eq!(table.get(1).unwrap().detail.as_deref(), Some("451 no  room"));
+    assert_eq!(table.arrived(&token, at(101), wall(101), Vec::new()), Arrival::Unsent);
+    assert_eq!(table.expire(at(1_000)), []);
+    assert_eq!(table.get(1).unwrap().outcome, Some(Outcome::SendFailed));
+}
+
+#[test]
+fn what_may_have_been_sent_is_waited_for() {
+    let (mut table, token) = started();
+    assert_eq!(table.posted(1, Sent::Unsure("no reply".to_owned()), Legs::default()), None);
+    assert_eq!(outcome(table.arrived(&token, at(101), wall(101), Vec::new())).0, Outcome::Ok);
+    // And what has arrived was sent, whatever the sender heard.
+    let (mut table, token) = started();
+    table.arrived(&token, at(101), wall(101), Vec::new());
+    assert_eq!(table.posted(1, Sent::Failed("reset".to_owned()), Legs::default()), None);
+    assert_eq!(table.get(1).unwrap().outcome, Some(Outcome::Ok));
+}
+
+#[test]
+fn transit_is_from_the_reply_to_the_arrival_whichever_is_heard_of_first() {
+    let legs = Legs { submit_s: Some(0.5), ..Legs::default() };
+    let transit = |table: &Table| table.get(1).unwrap().legs.transit_s;
+    let (mut table, token) = started();
+    table.posted(1, Sent::Accepted { at: at(101) }, legs);
+    table.arrived(&token, at(104), wall(104), Vec::new());
+    assert_eq!(transit(&table), Some(3.0));
+    assert_eq!(table.get(1).unwrap().legs.submit_s, Some(0.5));
+    let (mut table, token) = started();
+    table.arrived(&token, at(104), wall(104), Vec::new());
+    table.posted(1, Sent::Accepted { at: at(101) }, legs);
+    assert_eq!(transit(&table), Some(3.0));
+    let (mut table, token) = started();
+    table.arrived(&token, at(101), wall(101), Vec::new());
+    table.posted(1, Sent::Accepted { at: at(104) }, legs);
+    assert_eq!(transit(&table), Some(0.0), "a server may deliver before it answers");
+}
+
+#[test]
+fn a_header_that_only_has_the_number_of_a_probe_is_not_it() {
+    let (mut table, token) = started();
+    for other in [
+        Token { id: 2, ..token.clone() },
+        Token { nonce: 0, ..token.clone() },
+        Token { route: "s".to_owned(), ..token.clone() },
+        Token { sent: wall(99), ..token.clone() },
+    ] {
+        assert_eq!(table.arrived(&other, at(101), wall(101), Vec::new()), Arrival::Unknown);
+    }
+    let future = Token { id: 2, sent: wall(102), ..token };
+    assert_eq!(table.arrived(&future, at(101), wall(101), Vec::new()), Arrival::Future);
+    assert_eq!(table.outstanding("r"), 1);
+}
+
+/// The table as a service finds it that was down from second 120 to second 500; its own clock begins at 0.
+fn restarted(table: &Table) -> Table {
+    let stored = serde_json::to_string(&table.last("r", 10)).unwrap();
+    Table::restored(serde_json::from_str(&stored).unwrap(), at(0), wall(500), Some(wall(120)))
+}
+
+#[test]
+fn the_time_in_which_nobody_was_there_extends_the_deadline_and_calls_nobody() {
+    let (table, token) = started();
+    let mut again = restarted(&table);
+    assert_eq!(again.next_deadline(), Some(at(40)), "20 of 60 seconds had passed");
+    let arrival = again.arrived(&token, at(5), wall(505), Vec::new());
+    let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
+    assert_eq!((ended.outcome, ended.round_trip), (Outcome::Late, Some(25 * S)));
+    assert!(ended.was_down);
+    assert_eq!(restarted(&again).arrived(&token, at(5), wall(505), Vec::new()), Arrival::Duplicate);
+    let mut lost = restarted(&table);
+    let ended = lost.expire(at(40));
+    assert!(ended.len() == 1 && ended[0].was_down, "{ended:?}");
+    // A second restart adds to the first.
+    let twice = Table::restored(lost.last("r", 9).into_iter().cloned().collect(), at(0), wall(900), None);
+    assert_eq!(twice.next_deadline(), None);
+}
+
+#[test]
+fn a_probe_that_was_sent_after_the_last_sign_of_life_was_down_no_longer_than_it_was_on_its_way() {
+    let (table, _) = started();
+    let probes = table.last("r", 10).into_iter().cloned().collect();
+    let again = Table::restored(probes, at(0), wall(103), Some(wall(90)));
+    assert_eq!(again.next_deadline(), Some(at(60)));
+    assert_eq!(again.get(1).unwrap().down_ns, 3_000_000_000);
+}
+
+#[test]
+fn a_clock_that_went_back_over_a_restart_is_skew_and_no_measurement() {
+    let (table, token) = started();
+    let probes: Vec<Probe> = table.last("r", 10).into_iter().cloned().collect();
+    let mut again = Table::restored(probes, at(0), wall(50), Some(wall(101)));
+    assert_eq!(again.next_deadline(), Some(at(60)), "at most the whole time limit once more");
+    let arrival = again.arrived(&token, at(1), wall(51), Vec::new());
+    let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
+    assert_eq!((ended.outcome, ended.round_trip, ended.skewed), (Outcome::Ok, None, true));
+}
+
+#[test]
+fn nothing_grows_without_bound() {
+    let mut table = Table::default();
+    for id in 0..OUTSTANDING_MAX as u64 {
+        table.start(new(id), at(0), wall(0)).unwrap();
+    }
+    assert_eq!(table.start(new(1 << 40), at(0), wall(0)), Err(StartFault::Full));
+    assert_eq!(table.expire(at(60)).len(), OUTSTANDING_MAX);
+    assert_eq!(table.start(new(0), at(61), wall(61)), Err(StartFault::Taken));
+    for id in 0..10 {
+        table.start(new(1_000_000 + id), at(61), wall(61)).unwrap();
+    }
+    table.expire(at(1_000));
+    assert_eq!(table.take_forgotten(), (0..10).collect::<Vec<u64>>());
+    assert_eq!(table.last("r", usize::MAX).len(), ENDED_KEPT);
+    assert_eq!(table.last("r", 1)[0].id, 1_000_009);
+    table.keep_routes(|route| route != "r");
+    assert_eq!((table.take_forgotten().len(), table.last("r", 1).len()), (ENDED_KEPT, 0));
+}

@@ -1,0 +1,289 @@
+//! Two hours of probes in virtual time: a wall clock that steps, a service that is killed and comes back, mail that is
+//! late, lost, doubled, or refused, and routes that are changed under way.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_pcg::Pcg64;
+use timecop::alert::policy::{Action, Kind, RouteAlerts, Rule};
+use timecop::probe::header::{Key, Token};
+use timecop::probe::schedule::Schedule;
+use timecop::probe::table::{Arrival, Ended, Legs, NewProbe, Outcome, Probe, Sent, Table};
+use timecop::time::{Instant, WallTime};
+
+use crate::seeds::for_each_seed;
+
+const S: u64 = 1_000_000_000;
+/// How long probes are fired.
+const HOURS_2: u64 = 7_200 * S;
+/// After it, everything has had time to end: the time limit, and as often again as the service was down.
+const END: u64 = 6 * HOURS_2;
+const TIMEOUT: u64 = 600 * S;
+const THRESHOLD: u64 = 60 * S;
+const RULE: Rule = Rule { after: 1, well_for: 3 };
+/// How often control looks.
+const LOOK: u64 = S;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Look,
+    /// The reply to a submission, or none that is of use.
+    Posted(u64, u8),
+    /// A copy of a probe reaches us, or finds nobody and comes again.
+    Mail(u64),
+    Forged(u64),
+    Kill(u64),
+    Revive,
+    Step(i64),
+    Reload,
+}
+
+struct World {
+    random: Pcg64,
+    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    sequence: u64,
+    now: u64,
+    /// What the wall clock is off.
+    wall_off: i64,
+    /// When the process began; `None` while there is none.
+    process: Option<u64>,
+    /// When the service last said that it lives, by its wall clock.
+    alive: WallTime,
+    table: Table,
+    schedule: Schedule,
+    alerts: BTreeMap<String, RouteAlerts>,
+    /// What outlives the process.
+    stored: BTreeMap<u64, String>,
+    /// By id: what was sent, in true time, and in which process.
+    fired: BTreeMap<u64, (Token, u64, Option<u64>)>,
+    outcomes: BTreeMap<u64, Vec<Outcome>>,
+    open: BTreeMap<(String, &'static str), bool>,
+}
+
+#[test]
+fn every_probe_ends_once_whatever_clocks_restarts_and_mail_do() {
+    for_each_seed("every_probe_ends_once", 0.02, run);
+}
+
+fn run(seed: u64) {
+    let mut world = World {
+        random: Pcg64::seed_from_u64(seed),
+        queue: BinaryHeap::new(),
+        sequence: 0,
+        now: 0,
+        wall_off: 0,
+        process: Some(0),
+        alive: WallTime::default(),
+        table: Table::default(),
+        schedule: Schedule::default(),
+        alerts: BTreeMap::new(),
+        stored: BTreeMap::new(),
+        fired: BTreeMap::new(),
+        outcomes: BTreeMap::new(),
+        open: BTreeMap::new(),
+    };
+    world.reload();
+    world.at(0, Event::Look);
+    for _ in 0..world.random.random_range(0..6) {
+        let (at, down) = (world.random.random_range(0..HOURS_2), world.random.random_range(S / 10..900 * S));
+        world.at(at, Event::Kill(down));
+    }
+    for _ in 0..world.random.random_range(0..6) {
+        let (at, step) = (world.random.random_range(0..HOURS_2), world.random.random_range(-7_200..7_200));
+        world.at(at, Event::Step(step * S as i64));
+    }
+    let at = world.random.random_range(0..HOURS_2);
+    world.at(at, Event::Reload);
+    while let Some(Reverse((at, _, event))) = world.queue.pop() {
+        world.now = at;
+        world.handle(event);
+    }
+    world.check();
+}
+
+impl World {
+    fn at(&mut self, at: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse((at, self.sequence, event)));
+    }
+
+    fn instant(&self, process: u64) -> Instant {
+        Instant::from_ns(self.now - process)
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime::from_unix_ns((1_700_000_000 * S + self.now).checked_add_signed(self.wall_off).unwrap())
+    }
+
+    fn handle(&mut self, event: Event) {
+        match (event, self.process) {
+            (Event::Look, Some(process)) => self.look(process),
+            (Event::Posted(id, how), Some(process)) if self.fired[&id].2 == Some(process) => {
+                let sent = match how {
+                    0 => Sent::Failed("550 no".to_owned()),
+                    1 => Sent::Unsure("no reply".to_owned()),
+                    _ => Sent::Accepted { at: self.instant(process) },
+                };
+                let ended = self.table.posted(id, sent, Legs::default());
+                self.keep(id);
+                ended.iter().for_each(|ended| self.ended(ended));
+            }
+            (Event::Mail(id), Some(process)) => {
+                let token = self.fired[&id].0.clone();
+                let arrival = self.table.arrived(&token, self.instant(process), self.wall(), Vec::new());
+                match arrival {
+                    Arrival::Ended(ended) => {
+                        self.measured(&ended);
+                        self.keep(id);
+                        self.ended(&ended);
+                    }
+                    Arrival::Duplicate | Arrival::Unsent => {}
+                    other => panic!("{other:?}: a probe of ours is known"),
+                }
+            }
+            // Its server tries again later, as servers do.
+            (Event::Mail(id), None) => {
+                let again = self.now + self.random.random_range(S..300 * S);
+                self.at(again, Event::Mail(id));
+            }
+            (Event::Forged(id), Some(process)) => {
+                let Token { route, sent, nonce, .. } = self.fired[&id].0.clone();
+                let other = Token { id: id ^ 1 << 60, route, sent, nonce };
+                let arrival = self.table.arrived(&other, self.instant(process), self.wall(), Vec::new());
+                assert!(matches!(arrival, Arrival::Unknown | Arrival::Future), "{arrival:?}");
+                let value = other.write(&Key::new([1; 32]));
+                assert!(Token::parse(&value, &Key::new([2; 32])).is_err());
+            }
+            (Event::Kill(down), Some(_)) => {
+                self.process = None;
+                self.table = Table::default();
+                self.at(self.now + down, Event::Revive);
+            }
+            (Event::Revive, None) => {
+                self.process = Some(self.now);
+                let probes = self.stored.values().map(|text| serde_json::from_str::<Probe>(text).unwrap()).collect();
+                self.table = Table::restored(probes, Instant::ZERO, self.wall(), Some(self.alive));
+                self.schedule = Schedule::default();
+                self.reload();
+                self.at(self.now, Event::Look);
+            }
+            (Event::Step(step), _) => self.wall_off += step,
+            (Event::Reload, Some(_)) => self.reload(),
+            _ => {}
+        }
+    }
+
+    fn reload(&mut self) {
+        let intervals = [("fast", 10), ("slow", 60 + self.random.random_range(0..2))];
+        let routes = intervals.map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
+        let now = Instant::from_ns(self.now - self.process.unwrap());
+        self.schedule.set(routes.into_iter(), now, &mut self.random);
+    }
+
+    fn look(&mut self, process: u64) {
+        let now = self.instant(process);
+        for ended in self.table.expire(now) {
+            self.keep(ended.id);
+            self.ended(&ended);
+        }
+        if self.now < HOURS_2 {
+            for route in self.schedule.due(now) {
+                self.fire(route, process);
+            }
+        }
+        self.alive = self.wall();
+        for id in self.table.take_forgotten() {
+            self.stored.remove(&id);
+        }
+        if self.now < END {
+            let again = self.now + if self.now < HOURS_2 { LOOK } else { 60 * LOOK };
+            self.at(again, Event::Look);
+        }
+    }
+
+    fn fire(&mut self, route: String, process: u64) {
+        let (id, nonce) = (self.random.random_range(0..1 << 50), self.random.random());
+        let new = NewProbe {
+            id,
+            nonce,
+            route,
+            timeout: Duration::from_nanos(TIMEOUT),
+            threshold: Duration::from_nanos(THRESHOLD),
+        };
+        let token = self.table.start(new, self.instant(process), self.wall()).unwrap();
+        self.fired.insert(id, (token, self.now, Some(process)));
+        self.keep(id);
+        let how = self.random.random_range(0..40_u8);
+        let posted = self.now + self.random.random_range(S / 100..5 * S);
+        self.at(posted, Event::Posted(id, how));
+        if how == 0 {
+            return;
+        }
+        let copies = [0, 1, 1, 1, 1, 1, 1, 1, 1, 2][self.random.random_range(0..10)];
+        for _ in 0..copies {
+            let most = [5, 5, 5, 5, 5, 300, 3_000][self.random.random_range(0..7)];
+            let arrives = self.now + self.random.random_range(S / 100..most * S);
+            self.at(arrives, Event::Mail(id));
+        }
+        if self.random.random_range(0..20) == 0 {
+            self.at(posted, Event::Forged(id));
+        }
+    }
+
+    fn keep(&mut self, id: u64) {
+        if let Some(probe) = self.table.get(id) {
+            self.stored.insert(id, serde_json::to_string(probe).unwrap());
+        }
+    }
+
+    /// What was measured is the truth, whatever the wall clock did.
+    fn measured(&self, ended: &Ended) {
+        let (_, sent, process) = &self.fired[&ended.id];
+        let took = Duration::from_nanos(self.now - sent);
+        if *process == self.process {
+            assert_eq!((ended.round_trip, ended.skewed, ended.was_down), (Some(took), false, false), "{ended:?}");
+            let in_time = took.as_nanos() <= u128::from(THRESHOLD);
+            assert_eq!(ended.outcome == Outcome::Ok, in_time && !ended.was_lost, "{ended:?}");
+        } else {
+            assert!(ended.was_down && ended.skewed == ended.round_trip.is_none(), "{ended:?}");
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let outcomes = self.outcomes.entry(ended.id).or_default();
+        outcomes.push(ended.outcome);
+        assert!(
+            matches!(outcomes[..], [_] | [Outcome::Lost, Outcome::Late]) && ended.was_lost == (outcomes.len() == 2),
+            "{ended:?} {outcomes:?}"
+        );
+        let route = self.alerts.entry(ended.route.clone()).or_default();
+        let actions = match ended.outcome {
+            Outcome::Ok => route.well(RULE),
+            Outcome::Late if ended.was_lost => route.found(),
+            _ if ended.was_down => return,
+            Outcome::Late => route.bad(Kind::Late, RULE),
+            Outcome::Lost => route.bad(Kind::Lost, RULE),
+            Outcome::SendFailed => route.bad(Kind::SendFailed, RULE),
+        };
+        for action in actions {
+            let (kind, opens) = match action {
+                Action::Trigger(kind) => (kind, true),
+                Action::Resolve(kind) => (kind, false),
+            };
+            let is_open = self.open.entry((ended.route.clone(), kind.name())).or_default();
+            assert_ne!(*is_open, opens, "{action:?} of what is so already");
+            *is_open = opens;
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.fired.len() > 100, "{} probes were fired", self.fired.len());
+        for (id, (token, ..)) in &self.fired {
+            let outcomes = self.outcomes.get(id).map_or(&[][..], Vec::as_slice);
+            assert!(!outcomes.is_empty(), "probe {id:x} of {} has no outcome", token.route);
+        }
+        assert_eq!(self.table.outstanding("fast") + self.table.outstanding("slow"), 0);
+    }
+}
