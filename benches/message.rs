@@ -3,7 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use timecop::message::{DateCache, GeneratedSpec, Mailbox, Recipients, ReversePath, Sizes, Template};
+use timecop::message::{
+    DateCache, Entry, GeneratedSpec, GivenSpec, Mailbox, RecipientOrder, RecipientVariables, Recipients, ReversePath,
+    Sizes, Template,
+};
 use timecop::outgoing::Outgoing;
 use timecop::time::WallTime;
 
@@ -26,6 +29,26 @@ fn generated(bytes: u64, recipients: Recipients) -> Template {
     Template::generated(spec).expect("the spec is valid")
 }
 
+fn pattern() -> Recipients {
+    let entry = Entry::parse("user{1..999999999999}@example.com").expect("the pattern is valid");
+    Recipients::of_entries(vec![entry], 3, RecipientOrder::Random, 1).expect("the recipients are valid")
+}
+
+fn expanded(file: &[u8]) -> Template {
+    let variables = RecipientVariables::parse(br#"{"load0@example.com":{"first":"Bob","id":7}}"#);
+    let messages = [[file, b"Hi %recipient.first%, %recipient.id%\r\n%recipient%\r\n"].concat().into()];
+    let spec = GivenSpec {
+        messages: &messages,
+        verbatim: false,
+        variables: Some(&variables.expect("the variables are valid")),
+        expand: true,
+        recipients: &recipients(1, 1),
+        run_id: 2,
+        host: "localhost",
+    };
+    Template::of_messages(&spec).expect("the message is valid").0
+}
+
 fn write(criterion: &mut Criterion) {
     let file = [&b"From: <a@example.com>\r\nSubject: x\r\n\r\n"[..], &b"given words\r\n".repeat(70)].concat();
     let templates = [
@@ -33,6 +56,8 @@ fn write(criterion: &mut Criterion) {
         ("generated 1 kB, 3 of 1,000 recipients", generated(1_024, recipients(1_000, 3))),
         ("generated 8 kB, copied", generated(8_192, recipients(1, 1))),
         ("generated 1 MB, shared", generated(1_000_000, recipients(1, 1))),
+        ("generated 1 kB, 3 of 10^12 recipients", generated(1_024, pattern())),
+        ("given 1 kB, 3 variables replaced", expanded(&file)),
         ("given 1 kB", Template::given(&file, 2, "localhost").expect("the file is valid").0),
     ];
     let wall = WallTime::from_unix_ns(1_700_000_000_000_000_000);

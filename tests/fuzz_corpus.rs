@@ -53,3 +53,8 @@ fn http_server() {
 fn probe_header() {
     replay("probe_header", fuzz_properties::probe_header::check);
 }
+
+#[test]
+fn expansion() {
+    replay("expansion", fuzz_properties::expansion::check);
+}

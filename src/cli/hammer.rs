@@ -1,15 +1,14 @@
 //! `timecop hammer`.
 
 use std::env::VarError;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
-    NOT_ALL_ACCEPTED, OK, StartError, check_machine, http, progress, read_pem, report, resources, target, with_option,
+    NOT_ALL_ACCEPTED, OK, StartError, check_machine, content, http, progress, read_pem, report, resources, target,
+    with_option,
 };
 use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
@@ -205,8 +204,9 @@ pub(super) fn generator_cpus(target: &Target, listed: bool, may: &[usize]) -> Ve
     usual[..usual.len().min((machine::shards_max() as usize).max(1))].to_vec()
 }
 
-pub(super) fn raw_spec(load: LoadArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
+pub(super) fn raw_spec(mut load: LoadArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
     let default_connections = is_embedded.then_some(CONNECTIONS_OPEN_LOOP);
+    let content = content::raw_spec(&mut load)?;
     Ok(RawSpec {
         messages: load.messages,
         duration: load.duration.or_else(|| (load.messages.is_none() && load.stages.is_none()).then_some(DURATION)),
@@ -214,10 +214,7 @@ pub(super) fn raw_spec(load: LoadArguments, is_embedded: bool) -> Result<RawSpec
         rate: load.rate,
         stages: load.stages.map(|Stages(stages)| stages),
         arrival: load.arrival.map(Into::into),
-        msg_size: load.msg_size,
-        body: load.body.as_deref().map(read_body).transpose()?,
         from: load.from,
-        recipients: load.to,
         recipients_per_message: load.recipients_per_message,
         messages_per_connection: load.messages_per_connection,
         pipelining: Some(load.pipelining == PipeliningArgument::Auto),
@@ -225,7 +222,7 @@ pub(super) fn raw_spec(load: LoadArguments, is_embedded: bool) -> Result<RawSpec
         warmup: load.warmup,
         abort_on: load.abort_on,
         seed: load.seed,
-        ..RawSpec::default()
+        ..content
     })
 }
 
@@ -236,20 +233,6 @@ pub(super) fn tls_files(arguments: &TlsArguments) -> Result<ClientTlsFiles, Star
     let key = read("--client-key", &arguments.client_key)?;
     let identity = certificate.zip(key).map(|(certificates_pem, key_pem)| ClientIdentity { certificates_pem, key_pem });
     Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
-}
-
-/// The message file of `--body`.
-pub(super) fn read_body(path: &Path) -> Result<Vec<u8>, StartError> {
-    let wrong =
-        |got: String| StartError::new(format!("--body: expected a message file, got {}: {got}", path.display()));
-    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-    let mut body = Vec::new();
-    // What a file says of its size is not to be relied on: a device or a pipe has none.
-    file.take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut body).map_err(|error| wrong(error.to_string()))?;
-    if body.len() as u64 > MESSAGE_BYTES_MAX {
-        return Err(wrong(format!("more than {MESSAGE_BYTES_MAX} octets")));
-    }
-    Ok(body)
 }
 
 fn embedded_sink(cpus: &[usize]) -> SinkPlan {

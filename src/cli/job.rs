@@ -1,17 +1,18 @@
 //! `timecop job`: a thin client of a service's job API.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::args::{
-    ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, PipeliningArgument,
-    ServiceAddress, ServiceArguments, Stages,
+    ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, LoadArguments,
+    PipeliningArgument, ServiceAddress, ServiceArguments, SizesArgument, Stages,
 };
 use super::client::{self, escaped, parse};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, hammer, report};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, content, report};
 use crate::job::record::ZERO_TIME;
 use crate::job::request::duration;
 use crate::job::request::load_control::limits_to_json;
@@ -19,6 +20,7 @@ use crate::load::Arrival;
 use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
 use crate::measure::report::Report;
+use crate::message::{RecipientOrder, WeightedSize};
 
 /// How often `--wait` asks how a job stands.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -90,7 +92,7 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
 
 /// What `job.run` is asked, from the same arguments as a run of this process.
 fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), StartError> {
-    let JobRunArguments { target, load, connection_type, auth, skip_verify, shards, wait: _, fail_if, service } =
+    let JobRunArguments { target, mut load, connection_type, auth, skip_verify, shards, wait: _, fail_if, service } =
         arguments;
     let connection_type = connection_type.unwrap_or(match target.as_deref().and_then(|url| url.split_once("://")) {
         Some(("smtps", _)) => ConnectionTypeArgument::Tls,
@@ -102,7 +104,23 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         ConnectionTypeArgument::Tls => "tls",
         ConnectionTypeArgument::Starttls => "starttls",
     };
-    let body = match load.body.as_deref().map(hammer::read_body).transpose()? {
+    refuse_files_of_this_machine(&load)?;
+    let recipients = content::recipients(&mut load)?;
+    let text =
+        |option, path: &Option<PathBuf>| path.as_deref().map(|path| content::read_text(option, path)).transpose();
+    let (text, html) = (text("--text", &load.text)?, text("--html", &load.html)?);
+    let variables = load.recipient_variables.as_deref();
+    let variables = variables.map(|path| content::read_text("--recipient-variables", path)).transpose()?;
+    let msg_size = match &load.msg_size {
+        Some(SizesArgument::Exactly(bytes)) => Some(json!(bytes)),
+        Some(SizesArgument::Mix(mix)) => {
+            let size = |size: &WeightedSize| json!({ "bytes": size.bytes, "weight": size.weight });
+            Some(mix.iter().map(size).collect())
+        }
+        None if load.body.is_none() && text.is_none() && html.is_none() => Some(json!(crate::job::spec::MESSAGE_BYTES)),
+        None => None,
+    };
+    let body = match load.body.as_deref().map(content::read_body).transpose()? {
         None => None,
         Some(bytes) => Some(String::from_utf8(bytes).map_err(|_| {
             StartError::new("--body: expected a message in UTF-8, which JSON can carry, got other octets")
@@ -129,10 +147,16 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         "abort_on": conditions(&load.abort_on),
         "fail_if": conditions(&fail_if.conditions),
         "messages_per_connection": load.messages_per_connection,
-        "msg_size": load.msg_size.or(body.is_none().then_some(crate::job::spec::MESSAGE_BYTES)),
+        "msg_size": msg_size,
         "body": body,
+        "subject": load.subject,
+        "text": text,
+        "html": html,
+        "recipient_variables": variables,
+        "expand": load.expand.then_some(true),
         "from": load.from,
-        "recipients": (!load.to.is_empty()).then_some(load.to),
+        "recipients": (!recipients.is_empty()).then_some(recipients),
+        "recipient_order": load.recipient_order.map(|order| RecipientOrder::from(order).name()),
         "recipients_per_message": load.recipients_per_message,
         "pipelining": (load.pipelining == PipeliningArgument::Off).then_some("off"),
         "timeout": load.timeout.as_ref().map(limits_to_json),
@@ -142,6 +166,17 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     let Value::Object(fields) = fields else { unreachable!("an object was written down") };
     let said: Map<String, Value> = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
     Ok((Value::Object(said), service))
+}
+
+/// A request carries no attachments, and one body.
+fn refuse_files_of_this_machine(load: &LoadArguments) -> Result<(), StartError> {
+    let wrong = |what: &str| Err(StartError::new(format!("{what}; timecop hammer takes it")));
+    match &load.body {
+        Some(path) if path.is_dir() => wrong("--body: expected a file for a job of a service, got a folder"),
+        _ if !load.attach.is_empty() => wrong("--attach: expected none for a job of a service, got one"),
+        _ if load.verbatim => wrong("--verbatim: expected a run without it for a job of a service, got it"),
+        _ => Ok(()),
+    }
 }
 
 /// Conditions as they are written, unless there are none.

@@ -8,6 +8,7 @@ mod alert;
 mod args;
 mod check;
 mod client;
+mod content;
 mod doctor;
 mod hammer;
 mod http;

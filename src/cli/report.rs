@@ -7,7 +7,7 @@ use indicatif::HumanCount;
 
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
-use crate::measure::report::{Latency, Report, RetryAfter, Times, WarmupReport};
+use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
 use crate::measure::threshold::{Threshold, ThresholdResult};
 use crate::measure::verdict::Verdict;
 use crate::measure::words::{rate, time};
@@ -98,6 +98,11 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     }
     if let Some(congestion) = &report.congestion {
         write!(out, "\n  congestion   {congestion}")?;
+    }
+    if let Some(sizes) = &report.sizes {
+        let size = |size: &SizeCount| format!("{} of {}", count(size.messages), bytes(size.bytes as f64));
+        let sizes_of: Vec<String> = sizes.counts.iter().map(size).collect();
+        write!(out, "\n  sizes        {} on average: {}", bytes(sizes.mean), sizes_of.join(", "))?;
     }
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }

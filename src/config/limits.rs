@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
-use crate::job::spec::{CONNECTIONS_MAX, Content, DURATION_MAX, JobSpec, Limit, LoadModel, MESSAGES_MAX, SpecError};
+use crate::job::spec::{CONNECTIONS_MAX, DURATION_MAX, JobSpec, Limit, LoadModel, MESSAGES_MAX, SpecError};
 use crate::load::RATE_PER_S_MAX;
 use crate::message::{MESSAGE_BYTES_MAX, RECIPIENTS_MAX};
 
@@ -75,10 +75,7 @@ impl Limits {
             let (cap, got) = (self.connections_max.to_string(), spec.connections.to_string());
             return most("connections", "connections_max", cap, got);
         }
-        let (field, bytes) = match &spec.content {
-            Content::Generated(bytes) => ("msg_size", *bytes),
-            Content::Given(body) => ("body", body.len() as u64),
-        };
+        let (field, bytes) = spec.content.largest();
         if bytes > self.msg_size_max {
             return most(field, "msg_size_max", format!("{} octets", self.msg_size_max), bytes.to_string());
         }

@@ -237,11 +237,6 @@ pub fn data_file(path: &Path) -> Result<Bytes, String> {
 fn request(section: &mut Section<'_, '_>, url: Option<&TargetUrl>, folder: &Path) -> RawHttp {
     let request = url.map(TargetUrl::request).unwrap_or_default();
     let is_smtp = url.is_some_and(|url| !url.is_http());
-    for key in ["method", "headers", "data_file"].into_iter().filter(|_| is_smtp) {
-        if section.has(key) {
-            section.fault(key, expected("a URL of http:// or https:// beside it", "one of SMTP"));
-        }
-    }
     let method = section.text("method", "a method such as \"POST\"", |text| match check_method(text) {
         Ok(()) => Ok(text.to_owned()),
         Err(error) => Err(expected(error, shown(text))),
@@ -261,6 +256,11 @@ fn request(section: &mut Section<'_, '_>, url: Option<&TargetUrl>, folder: &Path
     });
     if method.is_some() && data.is_none() && !section.has("data_file") {
         section.fault("method", expected("a data_file beside it, which is sent by it", "none; add it"));
+    }
+    for key in ["method", "headers", "data_file"].into_iter().filter(|_| is_smtp) {
+        if section.has(key) {
+            section.fault(key, expected("a URL of http:// or https:// beside it", "one of SMTP"));
+        }
     }
     RawHttp { method, headers: headers.unwrap_or_default(), data, ..request }
 }

@@ -231,7 +231,7 @@ fn every_wrong_value_names_line_key_and_remedy() {
         ("targets = []", "1 targets: expected a table", "got a list"),
         ("[targets]\na = 'smtp://a'", "2 targets.a: expected a table, written as [targets.a]", "the string"),
         ("[targets.a]", "1 targets.a.url: expected a URL", "add one"),
-        ("[targets.a]\nurl = 'http://a'", "2 targets.a.url: expected smtp://HOST[:PORT]", "\"http\""),
+        ("[targets.a]\nurl = 'ftp://a'", "2 targets.a.url: expected smtp://HOST[:PORT]", "\"ftp\""),
         ("[targets.'a b']\nurl = 'smtp://a'", "1 targets.a b: expected a name of letters", "\"a b\""),
         (&target("user = 'x'"), "3 targets.a.user: expected a password_file", "leave both out"),
         (&target("password_file = 'password'"), "3 targets.a.password_file: expected a user", "leave both out"),
@@ -309,7 +309,8 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
         ("zzz = 1", "1 zzz: this key is unknown; known are api, store, sink, hammer, log, targets, smtp, probe, alert"),
         (
             "[targets.a]\nurl = 'smtp://a'\n[targets.a.b]",
-            "3 targets.a.b: this key is unknown; known are url, user, password_file, ca_file, skip_verify",
+            "3 targets.a.b: this key is unknown; known are url, user, password_file, ca_file, skip_verify, method, headers, \
+             data_file",
         ),
     ] {
         assert_eq!(faults_in(Path::new(""), text), [fault]);

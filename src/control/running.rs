@@ -71,6 +71,8 @@ pub struct RunningJob {
     is_http: bool,
     /// There is no session without a login.
     logs_in: bool,
+    /// What the job says of itself.
+    notes: Vec<String>,
     /// What was changed in a given message.
     conversion: Conversion,
     totals: Totals,
@@ -122,6 +124,10 @@ impl RunningJob {
                 Limit::Messages(messages) => Some(messages),
                 Limit::Duration(_) => None,
             },
+            sizes: match job.sizes() {
+                Some(sizes) if sizes.is_mix() => sizes.list().iter().map(|size| size.bytes).collect(),
+                _ => Vec::new(),
+            },
             connections: u64::from(spec.connections),
             shards: shards.len(),
             dialed,
@@ -140,6 +146,7 @@ impl RunningJob {
             in_the_clear: spec.target.connection == ConnectionType::Plain,
             is_http: spec.http.is_some(),
             logs_in: spec.auth.is_some(),
+            notes: spec.notes.clone(),
             conversion,
             totals: Totals::new(shards.len()),
             abort_on: AbortWatch::new(&spec.abort_on),
@@ -309,6 +316,7 @@ impl RunningJob {
         if self.in_the_clear && shows {
             report.notes.push(PASSWORD_IN_CLEAR_NOTE.to_owned());
         }
+        report.notes.extend_from_slice(&self.notes);
         if self.conversion.bare_lf_lines > 0 {
             let lines = self.conversion.bare_lf_lines;
             let lines = thousands(lines);

@@ -20,6 +20,7 @@ use crate::config::{self, Config, Credentials, NamedTarget, TargetUrl, shown};
 use crate::job::spec::http::{JobType, RawHttp};
 use crate::job::spec::{ConnectionType, RawSpec, SpecError, Target};
 use crate::shard::tls::{ClientTls, ClientTlsFiles};
+use crate::wire::http::request::Field;
 
 /// Host names that are looked up at once, those that were given up but still block a thread included.
 pub const RESOLUTIONS_MAX: usize = 8;
@@ -27,6 +28,8 @@ pub const RESOLUTIONS_MAX: usize = 8;
 pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// The path of the embedded sink of HTTP: that of a domain which it takes as any other.
 const EMBEDDED_PATH: &str = "/v3/example.com";
+/// What the embedded sink of HTTP wants to see, which is any key of the user `api`.
+const EMBEDDED_AUTHORIZATION: &str = "Basic YXBpOmtleQ==";
 /// How many names or networks an error lists.
 const LISTED_MAX: usize = 20;
 
@@ -158,7 +161,9 @@ impl Targets {
         };
         let path = Some(EMBEDDED_PATH.to_owned());
         let (host, port) = (loopback_of(address), address.port());
-        Ok(Unresolved::unrestricted(TargetUrl { host, port, connection: ConnectionType::Plain, path }))
+        let url = TargetUrl { host, port, connection: ConnectionType::Plain, path };
+        let headers = vec![Field::new("Authorization", EMBEDDED_AUTHORIZATION).expect("it is one line")];
+        Ok(Unresolved { request: RawHttp { headers, ..url.request() }, ..Unresolved::unrestricted(url) })
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job

@@ -1,12 +1,10 @@
 //! The requests of a job by HTTP: built once, and shared by all shards.
 
+use super::content;
 use super::plan::Circumstances;
 use super::spec::http::{HttpSpec, JobType};
-use super::spec::{ConnectionType, Content, JobSpec, SpecError};
-use crate::message::{
-    Conversion, DateCache, Form, FormContent, FormSpec, MessageError, MimeForm, MimeFormSpec, Parts, RawBody,
-    RawBodySpec, Sizes, Template,
-};
+use super::spec::{ConnectionType, JobSpec, SpecError};
+use crate::message::{Conversion, DateCache, Form, MimeForm, RawBody, Sizes};
 use crate::outgoing::Outgoing;
 use crate::time::WallTime;
 use crate::wire::http::client::ClientConfig;
@@ -29,14 +27,9 @@ enum Body {
 }
 
 impl HttpJob {
-    /// Builds what is built once. `template` writes the messages of `http.mime`, not dot-stuffed.
-    pub(super) fn new(
-        spec: &JobSpec,
-        http: &HttpSpec,
-        at: &Circumstances,
-        template: impl FnOnce() -> Result<(Template, Conversion), SpecError>,
-    ) -> Result<(HttpJob, Conversion), SpecError> {
-        let (body, conversion) = body(spec, http, at, template)?;
+    /// Builds what is built once.
+    pub(super) fn new(spec: &JobSpec, http: &HttpSpec, at: &Circumstances) -> Result<(HttpJob, Conversion), SpecError> {
+        let (body, conversion) = body(spec, http, at)?;
         let auth = spec.auth.as_ref();
         let head = RequestHead::new(&HeadSpec {
             method: &http.method,
@@ -52,6 +45,15 @@ impl HttpJob {
             timeouts: spec.timeout.http(),
         };
         Ok((HttpJob { client, head, body }, conversion))
+    }
+
+    /// As [`super::plan::Job::sizes`].
+    pub(super) fn sizes(&self) -> Option<&Sizes> {
+        match &self.body {
+            Body::Form(form) => form.sizes(),
+            Body::Mime(form) => form.template().sizes(),
+            Body::Raw(_) => None,
+        }
     }
 
     /// Octets of message `sequence`: of the whole body where that is no MIME message.
@@ -93,64 +95,19 @@ impl Body {
     }
 }
 
-fn body(
-    spec: &JobSpec,
-    http: &HttpSpec,
-    at: &Circumstances,
-    template: impl FnOnce() -> Result<(Template, Conversion), SpecError>,
-) -> Result<(Body, Conversion), SpecError> {
-    let wrong = |field| move |error: MessageError| SpecError::of(field, error);
+fn body(spec: &JobSpec, http: &HttpSpec, at: &Circumstances) -> Result<(Body, Conversion), SpecError> {
     match http.kind {
         JobType::Http | JobType::Smtp => {
-            let form = |content, field| {
-                let spec = FormSpec {
-                    content,
-                    from: &spec.from,
-                    recipients: &spec.recipients,
-                    variables: None,
-                    options: &http.options,
-                    seed: spec.seed,
-                    run_id: at.run_id,
-                    host: &at.host,
-                };
-                Form::new(&spec).map(Body::Form).map_err(wrong(field))
-            };
-            let form = match &spec.content {
-                Content::Generated(bytes) => {
-                    form(FormContent::Generated { sizes: &Sizes::exactly(*bytes), subject: None }, "msg_size")?
-                }
-                Content::Given(text) => {
-                    let text = String::from_utf8(text.clone())
-                        .map_err(|_| SpecError::new("body", "text in UTF-8 for type http", "other octets"))?;
-                    form(FormContent::Parts(&Parts { text: Some(text), ..Parts::default() }), "body")?
-                }
-            };
-            Ok((form, Conversion::default()))
+            Ok((Body::Form(content::form(spec, at, &http.options)?), Conversion::default()))
         }
         JobType::HttpMime => {
-            let (template, conversion) = template()?;
-            let spec = MimeFormSpec {
-                template,
-                recipients: &spec.recipients,
-                variables: None,
-                options: &http.options,
-                run_id: at.run_id,
-            };
-            Ok((Body::Mime(MimeForm::new(spec).map_err(wrong("body"))?), conversion))
+            let (form, conversion) = content::mime_form(spec, at, &http.options)?;
+            Ok((Body::Mime(form), conversion))
         }
         JobType::HttpRaw => {
             let said = http.fields.iter().find(|field| field.name().eq_ignore_ascii_case("content-type"));
             let content_type = said.map_or("application/json", |field| field.value()).to_owned();
-            let spec = RawBodySpec {
-                data: http.data.clone(),
-                content_type,
-                from: &spec.from,
-                recipients: &spec.recipients,
-                variables: None,
-                run_id: at.run_id,
-                host: &at.host,
-            };
-            Ok((Body::Raw(RawBody::new(spec).map_err(wrong("data"))?), Conversion::default()))
+            Ok((Body::Raw(content::raw_body(spec, at, http.data.clone(), content_type)?), Conversion::default()))
         }
     }
 }

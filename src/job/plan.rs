@@ -5,11 +5,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::content;
 use super::http::HttpJob;
-use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
+use super::spec::{ConnectionType, JobSpec, Limit, LoadModel, SpecError};
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
-use crate::message::{Conversion, GeneratedSpec, MessageError, Recipients, ReversePath, Sizes, Template};
+use crate::message::{Conversion, Recipients, ReversePath, Sizes, Template};
 use crate::time::{Instant, WallTime};
 use crate::wire::smtp::client::{ClientConfig, TlsStart};
 use crate::wire::smtp::data;
@@ -36,11 +37,12 @@ pub struct Circumstances {
 
 /// What builds each message, by what they are sent.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of a job")]
 pub enum Payload {
     /// SMTP: messages, dot-stuffed.
     Smtp(Template),
     /// HTTP: requests, and how connections talk, of which [`Job::client`] says nothing.
-    Http(HttpJob),
+    Http(Box<HttpJob>),
 }
 
 /// What all shards of a job share and none of them changes.
@@ -87,12 +89,12 @@ impl Job {
     pub fn new(spec: &JobSpec, at: &Circumstances) -> Result<(Job, Conversion), SpecError> {
         let (payload, conversion) = match &spec.http {
             None => {
-                let (template, conversion) = template(spec, at)?;
-                (Payload::Smtp(template.map_content(data::stuff)), conversion)
+                let (template, conversion) = content::template(spec, at, data::stuff)?;
+                (Payload::Smtp(template), conversion)
             }
             Some(http) => {
-                let (http, conversion) = HttpJob::new(spec, http, at, || template(spec, at))?;
-                (Payload::Http(http), conversion)
+                let (http, conversion) = HttpJob::new(spec, http, at)?;
+                (Payload::Http(Box::new(http)), conversion)
             }
         };
         let lead = match spec.load {
@@ -151,6 +153,15 @@ impl Job {
         match &self.payload {
             Payload::Smtp(template) => Some(template),
             Payload::Http(_) => None,
+        }
+    }
+
+    /// The sizes of generated messages, or of requests' bodies where those are what has a size.
+    #[inline]
+    pub fn sizes(&self) -> Option<&Sizes> {
+        match &self.payload {
+            Payload::Smtp(template) => template.sizes(),
+            Payload::Http(http) => http.sizes(),
         }
     }
 
@@ -230,28 +241,4 @@ fn needs_smtp_utf8(spec: &JobSpec, payload: &Payload) -> bool {
     let Payload::Smtp(template) = payload else { return false };
     let addresses_are_ascii = spec.from.is_ascii() && spec.recipients.is_ascii();
     !addresses_are_ascii || template.is_8bit_header()
-}
-
-/// Not dot-stuffed.
-fn template(spec: &JobSpec, at: &Circumstances) -> Result<(Template, Conversion), SpecError> {
-    let wrong = |field| move |error: MessageError| SpecError::of(field, error);
-    let host = at.host.clone();
-    match &spec.content {
-        Content::Generated(bytes) => {
-            let generated = GeneratedSpec {
-                sizes: Sizes::exactly(*bytes),
-                subject: None,
-                from: spec.from.clone(),
-                recipients: spec.recipients.clone(),
-                seed: spec.seed,
-                run_id: at.run_id,
-                host,
-            };
-            Ok((Template::generated(generated).map_err(wrong("msg_size"))?, Conversion::default()))
-        }
-        Content::Given(file) => {
-            let (template, conversion) = Template::given(file, at.run_id, &host).map_err(wrong("body"))?;
-            Ok((template, conversion))
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! [`RawSpec`] holds what somebody wrote, on a command line or elsewhere; [`JobSpec`] is what is left to believe once
 //! every value was looked at. Past [`JobSpec::new`] nothing can be malformed.
 
+mod content;
 pub mod http;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 use thiserror::Error;
 
@@ -20,9 +22,10 @@ use crate::load::stages::{Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
-use crate::message::{MESSAGE_BYTES_MAX, Mailbox, RECIPIENTS_PER_MESSAGE_MAX, Recipients, ReversePath};
+use crate::message::{Attachment, RecipientOrder, RecipientVariables, Recipients, ReversePath, WeightedSize};
 use crate::phase::Phase;
 use crate::wire::smtp::auth::Credentials;
+pub use content::{Content, MESSAGES_GIVEN_BYTES_MAX, MESSAGES_GIVEN_MAX};
 
 /// Most messages of one job.
 pub const MESSAGES_MAX: u64 = 1_000_000_000_000;
@@ -70,12 +73,32 @@ pub struct RawSpec {
     pub arrival: Option<Arrival>,
     /// Size of a generated message in octets. Excludes `body`.
     pub msg_size: Option<u64>,
+    /// A mix of sizes, of which each generated message draws one. Excludes `msg_size` and `body`.
+    pub msg_size_mix: Option<Vec<WeightedSize>>,
     /// A message to send instead of generated ones.
     pub body: Option<Vec<u8>>,
+    /// Further such messages; all of them take turns.
+    pub bodies: Vec<Bytes>,
+    /// Given messages are sent octet for octet.
+    pub verbatim: Option<bool>,
+    /// The subject of messages that are not given whole.
+    pub subject: Option<String>,
+    /// Plain text to send instead of generated one. Excludes `msg_size` and `body`.
+    pub text: Option<String>,
+    /// HTML, in place of the text or beside it.
+    pub html: Option<String>,
+    /// Files that go along with `text` or `html`.
+    pub attachments: Vec<Attachment>,
+    /// What differs from recipient to recipient, as JSON.
+    pub recipient_variables: Option<Vec<u8>>,
+    /// Variables are replaced here, not by the server.
+    pub expand: Option<bool>,
     /// Envelope sender; `""` for the null reverse-path.
     pub from: Option<String>,
-    /// Envelope recipients.
+    /// Envelope recipients: addresses, and patterns of them.
     pub recipients: Vec<String>,
+    /// The order in which messages take them.
+    pub recipient_order: Option<RecipientOrder>,
     /// Recipients of one message.
     pub recipients_per_message: Option<u32>,
     /// Messages after which a connection is closed and opened anew.
@@ -215,15 +238,6 @@ impl LoadModel {
     }
 }
 
-/// What is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Generated messages of exactly so many octets.
-    Generated(u64),
-    /// A given message.
-    Given(Vec<u8>),
-}
-
 /// A valid job.
 #[derive(Clone, Debug)]
 pub struct JobSpec {
@@ -245,6 +259,12 @@ pub struct JobSpec {
     pub from: ReversePath,
     /// Envelope recipients.
     pub recipients: Recipients,
+    /// What differs from recipient to recipient.
+    pub variables: Option<Arc<RecipientVariables>>,
+    /// Variables are replaced here, not by the server.
+    pub expand: bool,
+    /// What a report should say of the job as it was understood.
+    pub notes: Vec<String>,
     /// Messages after which a connection is closed and opened anew; `None` keeps it.
     pub messages_per_connection: Option<NonZeroU64>,
     /// Whether PIPELINING is used where it is offered.
@@ -269,7 +289,8 @@ pub struct JobSpec {
 
 impl JobSpec {
     /// Looks at every value. `seed` serves where the input names none.
-    pub fn new(raw: RawSpec, target: Target, seed: u64) -> Result<JobSpec, SpecError> {
+    pub fn new(mut raw: RawSpec, target: Target, seed: u64) -> Result<JobSpec, SpecError> {
+        let seed = raw.seed.unwrap_or(seed);
         let load = load_model(&raw)?;
         let connections = raw.connections.unwrap_or(match load {
             LoadModel::Closed => CONNECTIONS_CLOSED_LOOP,
@@ -293,6 +314,9 @@ impl JobSpec {
             ));
         }
         let limit = limit(&raw, &load)?;
+        let content = content::content(&mut raw, seed)?;
+        let recipients = content::recipients(&raw, seed)?;
+        let variables = content::variables(&raw, &content, recipients.per_message())?;
         Ok(JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
             warmup: warmup(&raw, limit)?,
@@ -303,16 +327,19 @@ impl JobSpec {
             connections,
             load,
             from: reverse_path(&raw)?,
-            recipients: recipients(&raw)?,
+            recipients,
+            variables: variables.variables,
+            expand: variables.expand,
+            notes: variables.note.into_iter().collect(),
             messages_per_connection,
             pipelining: raw.pipelining.unwrap_or(true),
             timeout: raw.timeout.clone().unwrap_or_default().checked()?,
             skip_verify: raw.skip_verify.unwrap_or(false),
             resumption: raw.resumption.unwrap_or(true),
             congestion: congestion(&raw)?,
-            seed: raw.seed.unwrap_or(seed),
+            seed,
             auth: raw.auth.clone().map(Arc::new),
-            content: content(raw)?,
+            content,
         })
     }
 
@@ -337,12 +364,8 @@ impl JobSpec {
             Arrival::Constant => "constant",
             Arrival::Poisson => "poisson",
         });
-        let (msg_size, body_bytes) = match &self.content {
-            Content::Generated(bytes) => (Some(*bytes), None),
-            Content::Given(body) => (None, Some(body.len())),
-        };
         let tls = |flag: bool| (self.target.connection != ConnectionType::Plain).then_some(flag);
-        json!({
+        let mut described = json!({
             "type": self.job_type().name(),
             "http": self.http.as_ref().map(HttpSpec::describe),
             "connection_type": self.target.connection.name(),
@@ -354,11 +377,13 @@ impl JobSpec {
             "rate": rate,
             "stages": stages.map(|stages| stages.iter().map(stage).collect::<Vec<_>>()),
             "arrival": arrival,
-            "msg_size": msg_size,
-            "body_bytes": body_bytes,
             "from": String::from_utf8_lossy(self.from.as_bytes()),
             "recipients": self.recipients.count(),
             "recipients_per_message": self.recipients.per_message(),
+            "recipient_order": self.recipients.order().name(),
+            "recipient_variables": self.variables.as_ref().map(|variables| variables.len()),
+            "expand": self.expand,
+            "verbatim": matches!(self.content, Content::Given { verbatim: true, .. }),
             "messages_per_connection": self.messages_per_connection,
             "pipelining": if self.pipelining { "auto" } else { "off" },
             "auth": self.auth.is_some(),
@@ -371,7 +396,11 @@ impl JobSpec {
             "abort_on": self.abort_on.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "timeout_s": self.timeout.default.map(|limit| limit.as_secs_f64()),
             "timeouts_s": phase_limits(&self.timeout),
-        })
+        });
+        if let serde_json::Value::Object(fields) = &mut described {
+            fields.extend(self.content.describe().map(|(name, value)| (name.to_owned(), value)));
+        }
+        described
     }
 }
 
@@ -474,36 +503,10 @@ fn reverse_path(raw: &RawSpec) -> Result<ReversePath, SpecError> {
     ReversePath::parse(from).map_err(|error| SpecError::of("from", error))
 }
 
-fn recipients(raw: &RawSpec) -> Result<Recipients, SpecError> {
-    let given = if raw.recipients.is_empty() { &[RECIPIENT.to_owned()][..] } else { &raw.recipients };
-    let list = given.iter().map(|to| Mailbox::parse(to)).collect::<Result<Vec<_>, _>>();
-    let list = list.map_err(|error| SpecError::of("recipients", error))?;
-    let per_message = raw.recipients_per_message.unwrap_or(1);
-    if !(1..=RECIPIENTS_PER_MESSAGE_MAX).contains(&per_message) {
-        let expected = format!("1 to {RECIPIENTS_PER_MESSAGE_MAX}");
-        return Err(SpecError::new("recipients_per_message", expected, per_message));
-    }
-    Recipients::new(list, per_message).map_err(|error| SpecError::of("recipients", error))
-}
-
 /// The time limits of phases that have their own, by the phase's name; `None` where none has.
 fn phase_limits(limits: &TimeLimits) -> Option<serde_json::Map<String, serde_json::Value>> {
     let seconds = |(phase, limit): (&Phase, &Duration)| (phase.name().to_owned(), json!(limit.as_secs_f64()));
     (!limits.phases.is_empty()).then(|| limits.phases.iter().map(seconds).collect())
-}
-
-fn content(raw: RawSpec) -> Result<Content, SpecError> {
-    match (raw.msg_size, raw.body) {
-        (Some(_), Some(_)) => Err(SpecError::new("msg_size", "either `msg_size` or `body`", "both")),
-        (None, Some(body)) => Ok(Content::Given(body)),
-        (size, None) => {
-            let bytes = size.unwrap_or(MESSAGE_BYTES);
-            if bytes > MESSAGE_BYTES_MAX {
-                return Err(SpecError::new("msg_size", format!("at most {MESSAGE_BYTES_MAX} octets"), bytes));
-            }
-            Ok(Content::Generated(bytes))
-        }
-    }
 }
 
 fn pretty(duration: Duration) -> String {
@@ -530,7 +533,7 @@ mod tests {
     fn defaults_are_those_of_the_contract() {
         let spec = spec(|_| {}).unwrap();
         assert_eq!(spec.connections, 1);
-        assert_eq!(spec.content, Content::Generated(1024));
+        assert_eq!(spec.content, Content::generated(1024));
         assert_eq!(spec.recipients.entries()[0].to_string(), "load@example.com");
         assert_eq!(
             (spec.load.name(), spec.seed, spec.pipelining, spec.timeout),

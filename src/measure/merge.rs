@@ -10,7 +10,8 @@ use super::confidence::Intervals;
 use super::histogram::{Digits, LatencyHistogram};
 use super::recorder::{Delta, ErrorKind, Latencies};
 use super::report::{
-    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, Times, Tls, TurnLength,
+    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport, Times,
+    Tls, TurnLength,
 };
 use super::threshold::Threshold;
 use super::totals::SeriesRow;
@@ -104,6 +105,7 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         warmup: None,
         recipients: Default::default(),
         rate_per_s: report::ratio(accepted_in_time, elapsed_s),
+        sizes: SizesReport::sum(all().filter_map(|report| report.sizes.as_ref())),
         bytes_sent: all().map(|report| report.bytes_sent).sum(),
         tls: Tls::new(&measured.tls),
         auth: measured.auth.clone(),

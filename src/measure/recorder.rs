@@ -240,6 +240,8 @@ pub struct Delta {
     pub warmup: MessageCounts,
     /// When the last one of them that was taken was due.
     pub warmup_until: Instant,
+    /// Messages that were written, by their size's place in the job's mix; empty without one.
+    pub sizes: Vec<u64>,
     /// Recipients by outcome.
     pub recipients: RecipientCounts,
     /// Octets of SMTP written to the target, commands included; what TLS adds is not counted.
@@ -277,6 +279,7 @@ impl Delta {
             messages: MessageCounts::default(),
             warmup: MessageCounts::default(),
             warmup_until: Instant::ZERO,
+            sizes: Vec::new(),
             recipients: RecipientCounts::default(),
             bytes_sent: 0,
             connections: ConnectionCounts::default(),
@@ -304,6 +307,7 @@ impl Delta {
     pub fn clear(&mut self) {
         self.messages = MessageCounts::default();
         self.warmup = MessageCounts::default();
+        self.sizes.fill(0);
         self.recipients = RecipientCounts::default();
         self.bytes_sent = 0;
         self.connections = ConnectionCounts::default();
@@ -318,11 +322,25 @@ impl Delta {
         (*cpu_ns, *cpu_before_drain_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
     }
 
+    /// Counts a message that was written, whose size has this place in the job's mix.
+    #[inline]
+    pub fn size(&mut self, index: usize) {
+        *self.size_mut(index) += 1;
+    }
+
+    fn size_mut(&mut self, index: usize) -> &mut u64 {
+        if index >= self.sizes.len() {
+            self.sizes.resize(index + 1, 0);
+        }
+        &mut self.sizes[index]
+    }
+
     /// Adds what another delta counted. The gauges among the connections are left alone: they belong to one shard.
     pub fn merge(&mut self, other: &Delta) {
         self.messages.add(&other.messages);
         self.warmup.add(&other.warmup);
         self.warmup_until = self.warmup_until.max(other.warmup_until);
+        other.sizes.iter().enumerate().for_each(|(index, count)| *self.size_mut(index) += count);
         self.recipients.accepted += other.recipients.accepted;
         self.recipients.deferred += other.recipients.deferred;
         self.recipients.rejected += other.recipients.rejected;

@@ -35,6 +35,8 @@ pub struct Asked {
     pub seed: u64,
     /// The number of messages, where the job names one.
     pub messages: Option<u64>,
+    /// The sizes of a mix, in octets; empty without one.
+    pub sizes: Vec<u64>,
     /// Connections.
     pub connections: u64,
     /// Shards that drive them.
@@ -87,6 +89,9 @@ pub struct Report {
     pub recipients: RecipientCounts,
     /// Messages accepted within `elapsed_s`, a second.
     pub rate_per_s: f64,
+    /// The sizes that messages had; absent where all have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<SizesReport>,
     /// Octets of SMTP or HTTP written to the target, commands and heads included; what TLS adds is not counted.
     pub bytes_sent: u64,
     /// Connections.
@@ -292,6 +297,46 @@ pub struct TurnLength {
     pub max: f64,
 }
 
+/// The sizes of generated messages of a mix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SizesReport {
+    /// Mean octets of the messages that were written.
+    pub mean: f64,
+    /// How many had each size.
+    pub counts: Vec<SizeCount>,
+}
+
+/// How many messages had one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SizeCount {
+    /// Octets.
+    pub bytes: u64,
+    /// Messages that were written.
+    pub messages: u64,
+}
+
+impl SizesReport {
+    fn new(sizes: &[u64], counts: &[u64]) -> Option<SizesReport> {
+        let count = |(index, &bytes)| SizeCount { bytes, messages: counts.get(index).copied().unwrap_or(0) };
+        SizesReport::of(sizes.iter().enumerate().map(count).collect())
+    }
+
+    /// What several runs wrote.
+    pub(super) fn sum<'a>(reports: impl Iterator<Item = &'a SizesReport>) -> Option<SizesReport> {
+        let mut counts = BTreeMap::new();
+        for SizeCount { bytes, messages } in reports.flat_map(|report| &report.counts) {
+            *counts.entry(*bytes).or_default() += messages;
+        }
+        SizesReport::of(counts.into_iter().map(|(bytes, messages)| SizeCount { bytes, messages }).collect())
+    }
+
+    fn of(counts: Vec<SizeCount>) -> Option<SizesReport> {
+        let messages: u64 = counts.iter().map(|count| count.messages).sum();
+        let octets: f64 = counts.iter().map(|count| count.bytes as f64 * count.messages as f64).sum();
+        (!counts.is_empty()).then(|| SizesReport { mean: ratio(octets, messages as f64), counts })
+    }
+}
+
 impl Report {
     /// Puts together what was asked and what was measured; a job that has not ended is looked at as of `now`.
     pub fn new(asked: &Asked, totals: &Totals, now: Instant) -> Report {
@@ -337,6 +382,7 @@ impl Report {
             messages,
             recipients: merged.recipients,
             rate_per_s: ratio(accepted_in_time as f64, elapsed_s),
+            sizes: SizesReport::new(&asked.sizes, &merged.sizes),
             bytes_sent: merged.bytes_sent,
             connections: Connections {
                 asked: asked.connections,
@@ -470,6 +516,7 @@ mod tests {
             spec: serde_json::Value::Null,
             seed: 1,
             messages,
+            sizes: Vec::new(),
             connections: 1,
             shards: 1,
             dialed: Instant::from_ns(1),

@@ -66,6 +66,7 @@ impl Run {
             }),
             seed: self.seed,
             messages: Some(self.messages),
+            sizes: Vec::new(),
             connections: self.connections,
             shards: 1,
             dialed: self.start,

@@ -134,19 +134,20 @@ pub(super) fn message(parts: &Parts, author: &str, has_variables: bool) -> Resul
             push_multipart(&mut out, "alternative", &alternative);
             for (i, (subtype, text)) in texts.into_iter().enumerate() {
                 if i > 0 {
-                    out.extend_from_slice(format!("--{alternative}\r\n").as_bytes());
+                    out.extend_from_slice(format!("\r\n--{alternative}\r\n").as_bytes());
                 }
                 push_text(&mut out, subtype, text, has_variables)?;
             }
-            out.extend_from_slice(format!("--{alternative}--\r\n").as_bytes());
+            out.extend_from_slice(format!("\r\n--{alternative}--\r\n").as_bytes());
         }
     }
+    // The CRLF before a delimiter belongs to it, so that the text keeps its own (RFC 2046, 5.1.1).
     if let Some(mixed) = &mixed {
         for attachment in &parts.attachments {
-            out.extend_from_slice(format!("--{mixed}\r\n").as_bytes());
+            out.extend_from_slice(format!("\r\n--{mixed}\r\n").as_bytes());
             push_attachment(&mut out, attachment);
         }
-        out.extend_from_slice(format!("--{mixed}--\r\n").as_bytes());
+        out.extend_from_slice(format!("\r\n--{mixed}--\r\n").as_bytes());
     }
     let header_bytes = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 2);
     match out.len() as u64 > MESSAGE_BYTES_MAX {

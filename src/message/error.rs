@@ -1,6 +1,6 @@
 //! Why a message cannot be sent as it is.
 
-use super::{LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PLACES_MAX, VariablesError};
+use super::{EXPANSION_BYTES_MAX, LINE_BYTES_MAX, MESSAGE_BYTES_MAX, PLACES_MAX, VariablesError};
 
 /// A message that cannot be sent as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +85,15 @@ pub enum MessageError {
     /// More variables than are replaced.
     #[error("expected at most {PLACES_MAX} variables in a message, got more; use fewer")]
     TooManyPlaces,
+    /// The values of one message are too long together.
+    #[error(
+        "expected variables that put at most {EXPANSION_BYTES_MAX} octets into a message, got up to {bytes}; shorten the \
+         values, or use them less often"
+    )]
+    ExpansionTooLarge {
+        /// Octets of the values, at most.
+        bytes: u64,
+    },
     /// Variables stand in a part that had to be encoded.
     #[error(
         "expected lines of at most {LINE_BYTES_MAX} octets in a part with variables, got longer ones, which need base64; \

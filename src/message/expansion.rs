@@ -6,11 +6,14 @@ use super::date::DATE_BYTES;
 use super::escape::Escape;
 use super::message_id::MessageId;
 use super::template::COPY_BYTES_MAX;
-use super::variables::{ByRecipient, RecipientVariables};
+use super::variables::{ByRecipient, RecipientVariables, Row};
 use crate::outgoing::Outgoing;
 
 /// Most places in one text that are replaced.
 pub const PLACES_MAX: usize = 10_000;
+/// Most octets of what is put into one message in the place of variables. It is written for each message anew, so that every
+/// connection may hold as much.
+pub const EXPANSION_BYTES_MAX: u64 = 1 << 20;
 /// Longest name of a variable, in octets.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -46,7 +49,7 @@ pub(super) struct Expansion {
     pieces: Box<[Piece]>,
     escape: Escape,
     /// The values of its variables, recipient by recipient.
-    values: ByRecipient<Box<[Option<Box<[u8]>>]>>,
+    values: ByRecipient<Row>,
     /// The longest text, if it is worth not to be copied.
     shared: Option<usize>,
     /// Octets of its texts before [`Expansion::stuff`].

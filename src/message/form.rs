@@ -57,12 +57,15 @@ pub struct Form {
     to: RecipientFields,
     id: MessageId,
     /// The field of the Message-ID up to the identifier, and what follows that; `None` where an option gives it.
-    id_field: Option<(Box<[u8]>, Box<[u8]>)>,
+    id_field: Option<Around>,
     /// The fields that are the same in all requests.
     content: Bytes,
     /// Sizes of generated bodies, and where their text begins in `content`, which is longer than needed.
     generated: Option<(Sizes, usize)>,
 }
+
+/// What stands before a value, and behind it.
+type Around = (Box<[u8]>, Box<[u8]>);
 
 /// How a form is written.
 #[derive(Clone, Debug)]
@@ -131,7 +134,7 @@ fn parameter(name: &str) -> String {
 pub(super) struct RecipientFields {
     recipients: Recipients,
     escape: Escape,
-    to: (Box<[u8]>, Box<[u8]>),
+    to: Around,
     variables: Option<VariablesField>,
 }
 

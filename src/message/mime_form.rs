@@ -2,7 +2,7 @@
 
 use super::compose::free_boundary;
 use super::form::{Layout, RecipientFields};
-use super::{DateCache, MessageError, RecipientVariables, Recipients, Template};
+use super::{DateCache, RecipientVariables, Recipients, Template};
 use crate::outgoing::Outgoing;
 use crate::time::WallTime;
 
@@ -35,11 +35,7 @@ pub struct MimeForm {
 
 impl MimeForm {
     /// Builds what is the same in all requests.
-    ///
-    /// # Errors
-    ///
-    /// None yet.
-    pub fn new(spec: MimeFormSpec<'_>) -> Result<MimeForm, MessageError> {
+    pub fn new(spec: MimeFormSpec<'_>) -> MimeForm {
         let occurs = |boundary: &str| {
             spec.template.contains(boundary.as_bytes())
                 || spec.options.iter().any(|(_, value)| value.contains(boundary))
@@ -52,13 +48,13 @@ impl MimeForm {
             before.extend_from_slice(&[&head[..], value.as_bytes(), &end].concat());
         }
         before.extend_from_slice(&Layout::file(&boundary, "message", "message.mime", "message/rfc822"));
-        Ok(MimeForm {
+        MimeForm {
             content_type: layout.content_type(),
             to: RecipientFields::new(&layout, spec.recipients, spec.variables),
             before: before.into(),
             template: spec.template,
             end: [b"\r\n", &Layout::end(&boundary)[..]].concat().into(),
-        })
+        }
     }
 
     /// The Content-Type of the request.

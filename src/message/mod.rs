@@ -31,7 +31,7 @@ pub use address::{AddressError, DOMAIN_BYTES_MAX, LOCAL_BYTES_MAX, MAILBOX_BYTES
 pub use compose::{ATTACHMENTS_MAX, Attachment, Parts};
 pub use date::DateCache;
 pub use error::MessageError;
-pub use expansion::PLACES_MAX;
+pub use expansion::{EXPANSION_BYTES_MAX, PLACES_MAX};
 pub use form::{Form, FormContent, FormSpec};
 pub use generate::GeneratedSpec;
 pub use given::Conversion;

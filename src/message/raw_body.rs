@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::date::{DATE_BYTES, DATE_FIRST};
 use super::escape::Escape;
-use super::expansion::{Expansion, Values, Vocabulary};
+use super::expansion::{EXPANSION_BYTES_MAX, Expansion, Values, Vocabulary};
 use super::message_id::MessageId;
 use super::{
     AddressBuffer, DateCache, MAILBOX_BYTES_MAX, MESSAGE_BYTES_MAX, MessageError, RecipientVariables, Recipients,
@@ -58,6 +58,9 @@ impl RawBody {
             .map_err(|_| MessageError::TooManyPlaces)?;
         let recipient = spec.recipients.address_bytes(escape).1;
         let (bytes, _) = expansion.longest(recipient, 3 * MAILBOX_BYTES_MAX, id.len());
+        if bytes - expansion.text_bytes() > EXPANSION_BYTES_MAX {
+            return Err(MessageError::ExpansionTooLarge { bytes: bytes - expansion.text_bytes() });
+        }
         if bytes > MESSAGE_BYTES_MAX {
             return Err(MessageError::TooLarge { bytes });
         }

@@ -18,6 +18,9 @@ pub const ADDRESSES_MAX: u64 = 1_000_000_000_000;
 /// Most digits of a number in a pattern.
 const DIGITS_MAX: usize = 18;
 
+/// Longest pattern, in octets: an address with a range in it.
+const PATTERN_BYTES_MAX: usize = MAILBOX_BYTES_MAX + 2 * DIGITS_MAX + "{..}".len();
+
 /// The order in which a job's messages take its recipients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RecipientOrder {
@@ -133,6 +136,9 @@ impl Entry {
             Ok(mailbox) => return Ok(Entry::Mailbox(mailbox)),
             Err(error) => error,
         };
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(not_an_address.into());
+        }
         let Some((before, range, after)) = find_range(text) else { return Err(not_an_address.into()) };
         let wrong = || RecipientsError::Range(range.chars().take(60).collect());
         let (first, last) = range.split_once("..").ok_or_else(wrong)?;
@@ -426,6 +432,7 @@ mod tests {
         for text in ["u{1..5}", "u{1..5}{1..5}@x", "u{1..5}@x y", "a@[127.0.0.{250..260}]", "u{a..b}@x", &long] {
             assert!(matches!(Entry::parse(text), Err(RecipientsError::Address(_))), "{text}");
         }
+        assert!(Entry::parse(&"{".repeat(1 << 20)).is_err(), "at once");
         let all =
             Recipients::of_entries(vec![Entry::parse("u{0..1000000000000}@x").unwrap()], 1, RecipientOrder::Random, 0);
         assert_eq!(all.unwrap_err(), RecipientsError::TooManyAddresses(1_000_000_000_001));

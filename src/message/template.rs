@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::compose::{self, Parts};
 use super::date::{DATE_BYTES, DATE_FIRST};
 use super::escape::Escape;
-use super::expansion::{Expansion, Values, Vocabulary};
+use super::expansion::{EXPANSION_BYTES_MAX, Expansion, Values, Vocabulary};
 use super::generate::{self, author};
 use super::given;
 use super::message_id::MessageId;
@@ -251,6 +251,11 @@ impl Template {
             if expansion.has_variables() {
                 let longest_recipient = recipients.address_bytes(Escape::None).1;
                 let (bytes, line) = expansion.longest(longest_recipient, MAILBOX_BYTES_MAX, id.len());
+                if bytes - expansion.text_bytes() > EXPANSION_BYTES_MAX {
+                    return Err(MessageError::ExpansionTooLarge { bytes: bytes - expansion.text_bytes() });
+                }
+                // Of a line, its CR was counted, too.
+                let line = line.saturating_sub(1);
                 if line > LINE_BYTES_MAX as u64 {
                     return Err(MessageError::ExpandedLineTooLong { bytes: line });
                 }

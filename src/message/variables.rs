@@ -63,6 +63,8 @@ impl fmt::Debug for RecipientVariables {
 
 /// What is kept ready of each recipient, by its address.
 pub(super) type ByRecipient<T> = BTreeMap<Box<[u8]>, T>;
+/// Values of a recipient's variables in a known order; `None` where one lacks.
+pub(super) type Row = Box<[Option<Box<[u8]>>]>;
 
 impl RecipientVariables {
     /// Reads the JSON of an object with an object of scalar values for each recipient. `null` is an empty value.
@@ -103,8 +105,15 @@ impl RecipientVariables {
         self.recipients.is_empty()
     }
 
-    /// The values of these names for each recipient, written in this way; `None` where one lacks.
-    pub(super) fn values(&self, names: &[String], escape: Escape) -> ByRecipient<Box<[Option<Box<[u8]>>]>> {
+    /// Most octets that the variables of so many recipients have as JSON.
+    pub fn bytes_of(&self, recipients: u32) -> usize {
+        let mut members: Vec<usize> = self.members(Escape::None).values().map(|member| member.len()).collect();
+        members.sort_unstable_by(|one, other| other.cmp(one));
+        members.iter().take(recipients as usize).sum()
+    }
+
+    /// The values of these names for each recipient, written in this way.
+    pub(super) fn values(&self, names: &[String], escape: Escape) -> ByRecipient<Row> {
         let of = |variables: &BTreeMap<String, Value>| {
             let value = |name| variables.get(name).map(|value| escape.text(text(value).as_bytes()).into());
             names.iter().map(value).collect()

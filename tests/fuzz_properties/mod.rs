@@ -8,6 +8,7 @@
 
 pub mod auth_exchange;
 pub mod client_session;
+pub mod expansion;
 pub mod http_response;
 pub mod http_server;
 pub mod job_request;

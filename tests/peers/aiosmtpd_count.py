@@ -39,6 +39,7 @@ class Counter:
         self.senders = collections.Counter()
         self.message_ids = set()
         self.faults = {}
+        self.shown = []
 
     async def handle_DATA(self, server, session, envelope):
         content = envelope.content
@@ -49,6 +50,8 @@ class Counter:
         self.recipients_per_message[len(envelope.rcpt_tos)] += 1
         self.recipient_addresses.update(envelope.rcpt_tos)
         self.senders[envelope.mail_from] += 1
+        if "SHOW" in os.environ:
+            self.shown.append(show(content, envelope))
         for fault in self.check(content):
             self.faults.setdefault(fault.split(":")[0], fault)
         return "250 2.0.0 counted"
@@ -101,7 +104,31 @@ class Counter:
             "senders": dict(sorted(self.senders.items())),
             "message_ids": len(self.message_ids),
             "faults": sorted(self.faults.values()),
+            "shown": self.shown,
         }
+
+
+def show(content, envelope):
+    """A message as Python's parser understands it."""
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    texts = {kind: message.get_body((kind,)) for kind in ("plain", "html")}
+    texts = {kind: part and part.get_content() for kind, part in texts.items()}
+    to = message["To"]
+    return {
+        "recipients": envelope.rcpt_tos,
+        "to": to.addresses[0].addr_spec if to is not None and to.addresses else None,
+        "to_raw": to and str(to),
+        "subject": message["Subject"] and str(message["Subject"]),
+        "variables": message["X-Mailgun-Recipient-Variables"],
+        "text": texts["plain"],
+        "html": texts["html"],
+        "body": content.partition(b"\r\n\r\n")[2].decode("utf-8", "replace").replace("\r\n", "\n"),
+        "attachments": [
+            [part.get_filename(), part.get_content_type(), part.get_payload(decode=True).hex()]
+            for part in message.iter_attachments()
+        ],
+        "raw": content.decode("utf-8", "replace"),
+    }
 
 
 def tls_context():

@@ -21,7 +21,7 @@ RIGHT = {
     "subject": "Grüße %recipient.first%",
     "text": "ein Text & mehr = 100 %",
     "html": "<p>ein Text</p>",
-    "o:testmode": "true",
+    "o:testmode": "yes",
     "o:tag": ["one", "two"],
     "h:X-Header": "value",
     "v:data": '{"a": 1}',

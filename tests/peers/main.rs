@@ -4,6 +4,7 @@
 
 mod auth;
 mod bench;
+mod content;
 mod control;
 mod faults;
 mod generator;

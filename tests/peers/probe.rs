@@ -379,7 +379,7 @@ fn a_probe_beside_a_hammer_job_at_full_load_still_comes_back() {
     let stopped = prober.service.post(&format!("/v1/hammer/job.stop?id={job}"), None);
     assert_eq!(stopped.status, 200, "{stopped:?}");
     let ended = prober.service.ended(&job);
-    let rate = ended["result"]["rate"]["accepted_per_s"].as_f64();
+    let rate = ended["result"]["rate_per_s"].as_f64();
     eprintln!("round trip of 20 probes to ourselves: alone {alone}; beside a job at {rate:?} messages/s {beside}");
 }
 

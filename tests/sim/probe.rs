@@ -114,7 +114,7 @@ impl World {
     }
 
     fn wall(&self) -> WallTime {
-        WallTime::from_unix_ns((1_700_000_000 * S + self.now).checked_add_signed(self.wall_off).unwrap())
+        WallTime::from_unix_ns((1_700_000_000 * S + self.now).saturating_add_signed(self.wall_off))
     }
 
     fn handle(&mut self, event: Event) {
@@ -163,7 +163,11 @@ impl World {
             }
             (Event::Revive, None) => {
                 self.process = Some(self.now);
-                let probes = self.stored.values().map(|text| serde_json::from_str::<Probe>(text).unwrap()).collect();
+                let probes: Vec<Probe> = self
+                    .stored
+                    .values()
+                    .map(|text| serde_json::from_str(text).expect("what was stored can be read"))
+                    .collect();
                 self.table = Table::restored(probes, Instant::ZERO, self.wall(), Some(self.alive));
                 self.schedule = Schedule::default();
                 self.reload();
@@ -178,7 +182,7 @@ impl World {
     fn reload(&mut self) {
         let intervals = [("fast", 10), ("slow", 60 + self.random.random_range(0..2))];
         let routes = intervals.map(|(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
-        let now = Instant::from_ns(self.now - self.process.unwrap());
+        let now = Instant::from_ns(self.now - self.process.expect("it is reloaded while it lives"));
         self.schedule.set(routes.into_iter(), now, &mut self.random);
     }
 
@@ -212,7 +216,7 @@ impl World {
             timeout: Duration::from_nanos(TIMEOUT),
             threshold: Duration::from_nanos(THRESHOLD),
         };
-        let token = self.table.start(new, self.instant(process), self.wall()).unwrap();
+        let token = self.table.start(new, self.instant(process), self.wall()).expect("there is room");
         self.fired.insert(id, (token, self.now, Some(process)));
         self.keep(id);
         let how = self.random.random_range(0..40_u8);
@@ -234,7 +238,7 @@ impl World {
 
     fn keep(&mut self, id: u64) {
         if let Some(probe) = self.table.get(id) {
-            self.stored.insert(id, serde_json::to_string(probe).unwrap());
+            self.stored.insert(id, serde_json::to_string(probe).expect("it can be written"));
         }
     }
 

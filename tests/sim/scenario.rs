@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+use timecop::job::content;
 use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{ConnectionType, Content, JobSpec, Limit, RawSpec, Target};
+use timecop::job::spec::{ConnectionType, JobSpec, Limit, RawSpec, Target};
 use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::recorder::{ConnectionCounts, Delta, Latencies};
-use timecop::message::{DateCache, Template};
+use timecop::message::{DateCache, RecipientOrder, WeightedSize};
 use timecop::outgoing::Outgoing;
 use timecop::phase::Phase;
 use timecop::sink::{Counts, Faults, SinkSettings};
@@ -106,9 +107,8 @@ impl Scenario {
 
     /// Runs it. With `deltas_often`, what was measured is taken out at a few random times.
     pub fn run(&self, deltas_often: bool) -> Outcome {
-        let begin = Instant::from_ns(BEGIN_NS);
-        let wall = WallTime::from_unix_ns(1_700_000_000_000_000_000);
-        let at = Circumstances { now: begin, wall, run_id: RUN_ID, host: HOST.into() };
+        let at = circumstances();
+        let begin = at.now;
         let job = Arc::new(Job::new(&self.spec, &at).expect("scenarios have valid jobs").0);
         let worker = |share: timecop::job::plan::Share| Worker::new(Arc::clone(&job), share.pacer, share.connections);
         let workers: Vec<Worker> = job.split(self.spec.connections, self.shards).into_iter().map(worker).collect();
@@ -258,11 +258,8 @@ impl Scenario {
 
     fn check_contents(&self, outcome: &Outcome) {
         let mut seen = HashSet::new();
-        let plain = match &self.spec.content {
-            Content::Given(file) => Some(Template::given(file, RUN_ID, HOST).expect("the file is valid").0),
-            Content::Generated(_) => None,
-        };
-        let template = plain.as_ref().or(outcome.job.template()).expect("a job by SMTP");
+        // As the messages are before they are dot-stuffed.
+        let template = content::messages(&self.spec, &circumstances(), true).expect("scenarios have valid jobs").0;
         let (mut dates, mut expected) = (DateCache::new(), Outgoing::new());
         for message in &outcome.kept {
             let text = String::from_utf8_lossy(message);
@@ -279,6 +276,11 @@ impl Scenario {
             assert!(seen.iter().all(|sequence| *sequence < asked));
         }
     }
+}
+
+fn circumstances() -> Circumstances {
+    let (now, wall) = (Instant::from_ns(BEGIN_NS), WallTime::from_unix_ns(1_700_000_000_000_000_000));
+    Circumstances { now, wall, run_id: RUN_ID, host: HOST.into() }
 }
 
 fn without_date(message: &[u8]) -> (&[u8], &[u8]) {
@@ -355,8 +357,33 @@ fn raw_spec(kind: Weather, random: &mut Pcg64) -> RawSpec {
                 ["Subject: x\r\n\r\n", ".\r\n", "..dots\r\n", "text.\n", "\r\n", ".\r\n.\r\n", "Gr\u{fc}\u{df}e\n"];
             let mut body = b"From: <a@example.com>\r\nSubject: x\r\n\r\n".to_vec();
             (0..random.random_range(0..9)).for_each(|_| body.extend_from_slice(pick(random, &lines[1..]).as_bytes()));
+            if one_in(random, 2) {
+                // Values that begin with a dot, or are empty, at the beginning of a line, in the middle, and in a row.
+                let lines = [
+                    "%recipient.dot%end\r\n",
+                    "%recipient.none%.dot\r\n",
+                    "%recipient.none%%recipient.dot%.\r\n",
+                    "a %recipient% b\r\n",
+                    "%recipient.none%\r\n",
+                    "%recipient.dot%\r\n",
+                ];
+                (0..random.random_range(1..9)).for_each(|_| body.extend_from_slice(pick(random, &lines).as_bytes()));
+                let values = |i| format!(r#""r{i}@example.com":{{"dot":".","none":"","i":{i}}}"#);
+                raw.recipient_variables = Some(format!("{{{},{}}}", values(0), values(3)).into_bytes());
+                raw.expand = Some(one_in(random, 2));
+                raw.recipients_per_message = raw.recipients_per_message.filter(|_| raw.expand == Some(false));
+            }
             raw.body = Some(body);
         }
+    }
+    if one_in(random, 3) {
+        raw.recipients.push("p{07..123}@example.com".into());
+        raw.recipient_order = Some(*pick(random, &RecipientOrder::ALL));
+    }
+    if raw.msg_size.is_some() && one_in(random, 3) {
+        raw.msg_size = None;
+        let size = |bytes, weight| WeightedSize { bytes, weight };
+        raw.msg_size_mix = Some(vec![size(650, 5), size(1_000, 3), size(9_000, 1)]);
     }
     if kind != Weather::Kind {
         raw.timeout = ms(*pick(random, &[20, 500, 3_000])).map(Into::into);

@@ -20,6 +20,12 @@ Examples:
       up to 1,000 messages a second in a minute, five minutes there, down again
   timecop hammer smtp://127.0.0.1:2525 -m 1000 --messages-per-connection 1 --json - --quiet
       a connection a message, the result as one JSON object on standard output
+  timecop hammer smtp://127.0.0.1:2525 -m 5000 -s 2000:70,100000:30 --to 'user{1..100000}@example.com'
+      seven messages in ten of 2,000 octets, the others of 100,000, to a hundred thousand recipients in turns
+  timecop hammer smtp://127.0.0.1:2525 -m 100 --subject News --text news.txt --html news.html --attach news.pdf
+      a message that is put together
+  timecop hammer smtp://127.0.0.1:2525 -m 100 --to-file to.txt --body body.eml --recipient-variables all.json --expand
+      a message of your own, in which each recipient finds what is his
   timecop hammer smtps://mail.example.com -m 100 --ca-file ca.pem
       TLS from the first byte, for a server whose certificate this issuer has signed
   timecop hammer smtp+starttls://127.0.0.1:2525 -d 10s -c 50 --skip-verify

@@ -12,6 +12,7 @@ use crate::load::warmup::Warmup;
 use crate::load::{self, Arrival};
 use crate::measure::abort::AbortRule;
 use crate::measure::threshold::Threshold;
+use crate::message::{RecipientOrder, WeightedSize};
 
 /// TLS towards a target that is secured.
 #[derive(Debug, Args)]
@@ -63,18 +64,49 @@ pub(in crate::cli) struct LoadArguments {
     /// Messages after which a connection is closed and opened anew [default: unlimited]
     #[arg(long, value_name = "N", value_parser = whole_number::<u64>, help_heading = "Load")]
     pub(in crate::cli) messages_per_connection: Option<u64>,
-    /// Size of each generated message in octets, headers included, exactly [default: 1024]
-    #[arg(short = 's', long, value_name = "BYTES", value_parser = whole_number::<u64>, conflicts_with = "body", help_heading = "Message")]
-    pub(in crate::cli) msg_size: Option<u64>,
-    /// A message to send instead, header and body; each copy gets a Date and a Message-ID of its own
-    #[arg(long, value_name = "FILE.eml", help_heading = "Message")]
+    /// Size of each generated message in octets, headers included, exactly; or sizes with weights, of which each message
+    /// draws one, as in 2000:70,100000:30 [default: 1024]
+    #[arg(short = 's', long, value_name = "BYTES[:WEIGHT,...]", value_parser = sizes, conflicts_with_all = ["body", "text", "html"], help_heading = "Message")]
+    pub(in crate::cli) msg_size: Option<SizesArgument>,
+    /// A message to send instead, header and body; each copy gets a Date and a Message-ID of its own. Of a folder, all .eml
+    /// files take turns
+    #[arg(long, value_name = "FILE.eml|DIR", conflicts_with_all = ["text", "html", "subject"], help_heading = "Message")]
     pub(in crate::cli) body: Option<PathBuf>,
+    /// Send the --body as it is, octet for octet, without a Date and Message-ID of its own
+    #[arg(long, requires = "body", conflicts_with_all = ["recipient_variables", "expand"], help_heading = "Message")]
+    pub(in crate::cli) verbatim: bool,
+    /// Subject of messages without --body [default: timecop load message]
+    #[arg(long, value_name = "TEXT", help_heading = "Message")]
+    pub(in crate::cli) subject: Option<String>,
+    /// Plain text to send, in UTF-8, as a message that is made of it
+    #[arg(long, value_name = "FILE", help_heading = "Message")]
+    pub(in crate::cli) text: Option<PathBuf>,
+    /// HTML to send, in UTF-8, in place of --text or as its alternative
+    #[arg(long, value_name = "FILE", help_heading = "Message")]
+    pub(in crate::cli) html: Option<PathBuf>,
+    /// A file that goes along with --text or --html; repeatable
+    #[arg(long, value_name = "FILE", help_heading = "Message")]
+    pub(in crate::cli) attach: Vec<PathBuf>,
+    /// What differs in --body, --text and --html from recipient to recipient, as JSON: {"bob@example.com":{"first":"Bob"}}.
+    /// It goes along as X-Mailgun-Recipient-Variables, with To: %recipient%, for the server to put in
+    #[arg(long, value_name = "FILE.json", help_heading = "Message")]
+    pub(in crate::cli) recipient_variables: Option<PathBuf>,
+    /// Put variables in here, for each message: %recipient% and %recipient.NAME%
+    #[arg(long, help_heading = "Message")]
+    pub(in crate::cli) expand: bool,
     /// Envelope sender, "" for the null sender [default: timecop@example.com]
     #[arg(long, value_name = "ADDRESS", help_heading = "Message")]
     pub(in crate::cli) from: Option<String>,
-    /// Envelope recipient; repeat it for more, which take turns [default: load@example.com]
+    /// Envelope recipient, or a pattern of them such as 'user{1..100000}@example.com'; repeat it for more, which take turns
+    /// [default: load@example.com]
     #[arg(long, value_name = "ADDRESS", help_heading = "Message")]
     pub(in crate::cli) to: Vec<String>,
+    /// File with recipients or patterns, one a line; lines that begin with # are skipped
+    #[arg(long, value_name = "FILE", help_heading = "Message")]
+    pub(in crate::cli) to_file: Option<PathBuf>,
+    /// Whether messages take recipients in turns, or each begins at one drawn by the seed [default: sequential]
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Message")]
+    pub(in crate::cli) recipient_order: Option<RecipientOrderArgument>,
     /// Recipients of one message [default: 1]
     #[arg(long, value_name = "N", value_parser = whole_number::<u32>, help_heading = "Message")]
     pub(in crate::cli) recipients_per_message: Option<u32>,
@@ -121,6 +153,44 @@ pub(in crate::cli) struct Stages(pub(in crate::cli) Vec<Stage>);
 
 fn stages(text: &str) -> Result<Stages, String> {
     load::stages::parse(text).map(Stages).map_err(|error| error.to_string())
+}
+
+/// `--msg-size`.
+#[derive(Clone, Debug)]
+pub(in crate::cli) enum SizesArgument {
+    /// One for all.
+    Exactly(u64),
+    /// With their weights.
+    Mix(Vec<WeightedSize>),
+}
+
+fn sizes(text: &str) -> Result<SizesArgument, String> {
+    if !text.contains([':', ',']) {
+        return whole_number(text).map(SizesArgument::Exactly);
+    }
+    let size = |part: &str| match part.split_once(':') {
+        Some((bytes, weight)) => Ok(WeightedSize { bytes: whole_number(bytes)?, weight: whole_number(weight)? }),
+        None => Err(format!("expected sizes with weights, as in 2000:70,100000:30, got {part:?}")),
+    };
+    text.split(',').map(size).collect::<Result<_, _>>().map(SizesArgument::Mix)
+}
+
+/// `--recipient-order`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum RecipientOrderArgument {
+    /// In turns
+    Sequential,
+    /// At random, from there on in turns
+    Random,
+}
+
+impl From<RecipientOrderArgument> for RecipientOrder {
+    fn from(argument: RecipientOrderArgument) -> RecipientOrder {
+        match argument {
+            RecipientOrderArgument::Sequential => RecipientOrder::Sequential,
+            RecipientOrderArgument::Random => RecipientOrder::Random,
+        }
+    }
 }
 
 /// `--arrival`.

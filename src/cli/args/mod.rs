@@ -18,7 +18,7 @@ pub(super) use self::http::HttpArguments;
 pub(super) use self::job::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, ServiceAddress, ServiceArguments,
 };
-pub(super) use self::load::{LoadArguments, PipeliningArgument, Stages, TlsArguments};
+pub(super) use self::load::{LoadArguments, PipeliningArgument, SizesArgument, Stages, TlsArguments};
 pub(super) use self::probe::{AlertArguments, AlertCommand, AlertTestArguments, ProbeArguments};
 pub(super) use self::reports::{CompareArguments, MergeArguments};
 pub(super) use self::search::SearchArguments;

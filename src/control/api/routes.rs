@@ -78,9 +78,6 @@ impl Api {
             RequestError::NotJson(_) => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
             RequestError::Field(_) => unprocessable(error),
         })?;
-        if let Some(error) = request.not_built_yet() {
-            return Err(unprocessable(error));
-        }
         let unresolved = self.choose(&request).map_err(unprocessable)?;
         let target = self.resolver.resolve(unresolved).await.map_err(unresolvable)?;
         let record = self.jobs.borrow_mut().start(request, &target).map_err(refused)?;

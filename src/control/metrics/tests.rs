@@ -115,6 +115,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             spec: serde_json::Value::Null,
             seed: 1,
             messages,
+            sizes: Vec::new(),
             connections: 1,
             shards: 2,
             dialed: Instant::from_ns(1),
@@ -165,7 +166,8 @@ fn histograms_agree_with_what_was_recorded() {
         let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().unwrap() };
         series.entry(labels.replace("_bucket{", "_count{") + "}").or_default().push((bound, count));
     }
-    assert_eq!(series.len(), 6 + 2 + 1, "three times of two outcomes, one phase with two, turns");
+    let of_a_type = 6 + 1;
+    assert_eq!(series.len(), TYPES.len() * of_a_type + 2, "three times of two outcomes, turns; one phase with two");
     for (name, mut buckets) in series {
         buckets.sort_by(|left, right| left.0.total_cmp(&right.0));
         assert!(buckets.is_sorted_by_key(|bucket| bucket.1), "{name}: {buckets:?}");
@@ -200,11 +202,11 @@ fn small_sets_are_there_from_the_start_and_gauges_say_what_is_now() {
     let gauges = Gauges { jobs_running: 2, store_writable: true, descriptors_max: 1_024, ..Gauges::default() };
     let found = samples(&Metrics::new().render(&gauges));
     let of = |family: &str| found.keys().filter(|name| name.starts_with(family)).count();
-    assert_eq!(of("timecop_hammer_messages_total{"), 6);
-    assert_eq!(of("timecop_hammer_recipients_total{"), 3);
-    assert_eq!(of("timecop_hammer_jobs_total{"), JobState::FINAL.len());
-    assert_eq!(of("timecop_hammer_verdicts_total{"), Validity::ALL.len());
-    assert_eq!(of("timecop_hammer_message_seconds_count{"), 6);
+    assert_eq!(of("timecop_hammer_messages_total{"), TYPES.len() * 6);
+    assert_eq!(of("timecop_hammer_recipients_total{"), TYPES.len() * 3);
+    assert_eq!(of("timecop_hammer_jobs_total{"), TYPES.len() * JobState::FINAL.len());
+    assert_eq!(of("timecop_hammer_verdicts_total{"), TYPES.len() * Validity::ALL.len());
+    assert_eq!(of("timecop_hammer_message_seconds_count{"), TYPES.len() * 6);
     assert_eq!(of("timecop_hammer_phase_seconds"), 0);
     assert_eq!((found["timecop_hammer_jobs_running"], found["timecop_store_writable"]), (2.0, 1.0));
     assert_eq!(found["process_max_fds"], 1_024.0);

@@ -306,7 +306,8 @@ fn built(post: &Post<'_>, at: &Circumstances) -> Result<(JobSpec, (Job, Conversi
     if padding == 0 {
         return Ok((spec, built));
     }
-    spec.content = Content::Given(message(post, padding as usize));
+    let padded = message(post, padding as usize).into();
+    spec.content = Content::Given { messages: [padded].into(), verbatim: false };
     let built = Job::new(&spec, at)?;
     Ok((spec, built))
 }

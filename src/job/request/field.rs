@@ -16,6 +16,7 @@ use super::{duration, short};
 use crate::job::spec::ConnectionType;
 pub use crate::job::spec::http::JobType;
 use crate::load::Arrival;
+use crate::message::RecipientOrder;
 
 /// Most characters of any string but `body` and `recipient_variables`; a URL or an address has fewer.
 pub const TEXT_CHARS_MAX: usize = 4_096;
@@ -216,7 +217,7 @@ impl RecipientList {
 
 impl Field for RecipientList {
     fn expected() -> String {
-        "a list of at least one address, none with control characters".to_owned()
+        "a list of at least one address or pattern, none with control characters".to_owned()
     }
 
     fn read(json: &RawValue) -> Option<RecipientList> {
@@ -303,7 +304,7 @@ macro_rules! named {
     };
 }
 
-named!(ConnectionType, Arrival, JobType);
+named!(ConnectionType, Arrival, JobType, RecipientOrder);
 
 /// Whether PIPELINING is used where it is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,12 +343,12 @@ impl Field for Pipelining {
 }
 
 /// What is shown of something that is too long to be kept for each job.
-fn sha256(text: &str) -> String {
+pub(super) fn sha256(text: &str) -> String {
     Sha256::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// The schema of a size, under this key, and a digest.
-fn digest_schema(size: &str, description: &str) -> Object {
+pub(super) fn digest_schema(size: &str, description: &str) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::Object)
         .description((!description.is_empty()).then_some(description))

@@ -3,6 +3,7 @@
 //! A field stands once in the table below, with its kind of value; how a kind is read, echoed and described is said in
 //! [`field`] and [`load_control`].
 
+pub mod content;
 pub mod duration;
 pub mod field;
 pub mod load_control;
@@ -28,8 +29,9 @@ use crate::load::warmup::Warmup;
 use crate::load::{Arrival, RATE_PER_S_MAX};
 use crate::measure::abort::AbortRule;
 use crate::measure::threshold::Threshold;
-use crate::message::{MESSAGE_BYTES_MAX, RECIPIENTS_PER_MESSAGE_MAX};
+use crate::message::{RECIPIENTS_PER_MESSAGE_MAX, RecipientOrder};
 use crate::time::duration_ns;
+use content::{MessageSize, Text};
 use field::{Body, Field, Pipelining, RecipientList, RecipientVariables, TargetName};
 pub use field::{JobType, RECIPIENTS_ECHOED_MAX};
 use load_control::List;
@@ -116,14 +118,24 @@ fields! {
     /// What messages are sent by (smtp): SMTP sessions, the form API of a provider (http), the same with whole messages
     /// (http.mime), or requests of a configured target (http.raw).
     kind as "Type": JobType;
-    /// Size of each generated message in octets, headers included, exactly. Needed without `body`, excluded by it.
-    msg_size: u64 { maximum: MESSAGE_BYTES_MAX };
+    /// Size of each generated message in octets, headers included, exactly; or a list of sizes with weights, of which each
+    /// message draws one. Needed without `body`, `text` and `html`, excluded by them.
+    msg_size: MessageSize;
     /// Connections to the target (1; with `rate` 100).
     connections: u32 { minimum: 1, maximum: CONNECTIONS_MAX };
     /// A message to send instead of generated ones, header and body. A job shows its size and SHA-256.
     body: Body;
-    /// What differs in `body` from recipient to recipient: a JSON object of objects, as a string. Ignored without `body`.
+    /// The subject of messages without a `body` (timecop load message).
+    subject: String;
+    /// Plain text to send, as a message that is made of it. A job shows its size and SHA-256.
+    text: Text;
+    /// HTML to send, in place of `text` or as its alternative. A job shows its size and SHA-256.
+    html: Text;
+    /// What differs in `body`, `text` and `html` from recipient to recipient: a JSON object of objects, as a string. Ignored
+    /// without them.
     recipient_variables: RecipientVariables;
+    /// Whether `%recipient%` and `%recipient.NAME%` are replaced here for each message, and not by the server (false).
+    expand: bool;
     /// Whether the credentials of the configured target are used.
     auth: bool;
     /// Time limit of every reply and of the connect: a Go duration, or whole nanoseconds; or an object of them by phase, in
@@ -131,8 +143,10 @@ fields! {
     timeout: TimeLimits { minimum: 0, maximum: duration_ns(TIMEOUT_MAX) };
     /// Number of messages (1000, unless there are a `duration` or `stages`, which exclude it).
     messages: u64 { minimum: 1, maximum: MESSAGES_MAX };
-    /// Envelope recipients, which take turns (load@example.com).
+    /// Envelope recipients (load@example.com): addresses, or patterns such as user{1..100000}@example.com.
     recipients: RecipientList;
+    /// Whether messages take recipients in turns (sequential), or each begins at one drawn by the seed (random).
+    recipient_order: RecipientOrder;
     /// Where to: a URL such as smtp://127.0.0.1:2525, or the name of a configured target (the embedded sink).
     target: TargetName;
     /// Envelope sender, "" for the null reverse-path (timecop@example.com).
@@ -180,6 +194,8 @@ impl PartialSchema for JobEcho {
             object.examples.clear();
             for (key, schema) in [
                 ("body", Body::echo_schema()),
+                ("text", Text::echo_schema()),
+                ("html", Text::echo_schema()),
                 ("recipient_variables", RecipientVariables::echo_schema()),
                 ("recipients", RecipientList::echo_schema()),
             ] {
@@ -251,11 +267,16 @@ impl JobRequest {
         if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() {
             return Err(SpecError::new("smtp_connection_type", "plain, tls or starttls for type smtp", "none"));
         }
-        if self.msg_size.is_none() && self.body.is_none() && self.job_type() != JobType::HttpRaw {
-            return Err(SpecError::new("msg_size", "either `msg_size` or `body`", "neither"));
+        let is_given = self.body.is_some() || self.text.is_some() || self.html.is_some();
+        if self.msg_size.is_none() && !is_given && self.job_type() != JobType::HttpRaw {
+            return Err(SpecError::new(
+                "msg_size",
+                "either `msg_size`, or `body`, or `text` and `html`",
+                "none of them",
+            ));
         }
         match &self.recipient_variables {
-            Some(variables) if self.body.is_some() && !variables.is_well_formed() => Err(SpecError::new(
+            Some(variables) if is_given && !variables.is_well_formed() => Err(SpecError::new(
                 "recipient_variables",
                 "the JSON of an object with an object of scalar values for each recipient, without control characters",
                 short(&variables.0),
@@ -269,17 +290,6 @@ impl JobRequest {
         self.kind.unwrap_or_default()
     }
 
-    /// The first thing asked for that the API knows and the engine cannot do yet.
-    pub fn not_built_yet(&self) -> Option<SpecError> {
-        let error = |field, expected, got: &str| Some(SpecError::new(field, expected, format!("{got}: not built yet")));
-        match self {
-            JobRequest { recipient_variables: Some(_), body: Some(_), .. } => {
-                error("recipient_variables", "none beside `body`", "some")
-            }
-            _ => None,
-        }
-    }
-
     /// What a job shows of its request: the fields that were set, by their keys and in their order. A body appears as its
     /// size and SHA-256, a duration as Go writes it. Not to be shown before the target was taken: a URL with a password
     /// is refused only there.
@@ -291,18 +301,31 @@ impl JobRequest {
     /// (`target`, `smtp_connection_type`, `auth`, `skip_verify`, `shards`, `fail_if`) say where and on what the job runs, and
     /// what is made of its result.
     pub fn into_raw_spec(self) -> RawSpec {
+        let job_type = self.job_type();
+        let (msg_size, msg_size_mix) = match self.msg_size {
+            None => (None, None),
+            Some(MessageSize::Exactly(bytes)) => (Some(bytes), None),
+            Some(MessageSize::Mix(mix)) => (None, Some(mix)),
+        };
         RawSpec {
-            job_type: self.job_type(),
+            job_type,
             http: RawHttp::default(),
             messages: self.messages.or_else(|| (self.duration.is_none() && self.stages.is_none()).then_some(MESSAGES)),
             duration: self.duration,
             connections: self.connections,
             rate: self.rate,
             arrival: self.arrival,
-            msg_size: self.msg_size,
+            msg_size,
+            msg_size_mix,
             body: self.body.map(|body| body.0.into_bytes()),
+            subject: self.subject,
+            text: self.text.map(|text| text.0),
+            html: self.html.map(|html| html.0),
+            recipient_variables: self.recipient_variables.map(|variables| variables.0.into_bytes()),
+            expand: self.expand,
             from: self.from,
             recipients: self.recipients.map_or_else(Vec::new, |list| list.0),
+            recipient_order: self.recipient_order,
             recipients_per_message: self.recipients_per_message,
             messages_per_connection: self.messages_per_connection,
             pipelining: self.pipelining.map(|pipelining| pipelining == Pipelining::Auto),
@@ -311,6 +334,10 @@ impl JobRequest {
             stages: self.stages.map(|list| list.0),
             warmup: self.warmup,
             abort_on: self.abort_on.map_or_else(Vec::new, |list| list.0),
+            // A request names no files.
+            bodies: Vec::new(),
+            attachments: Vec::new(),
+            verbatim: None,
             source_addresses: Vec::new(),
             skip_verify: None,
             resumption: None,

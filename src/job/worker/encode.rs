@@ -46,10 +46,24 @@ impl Worker {
                     template.write(sequence, job.wall(now), &mut self.dates, out);
                 }
                 out.push(b".\r\n");
+                self.count_size(slot, sequence);
             }
             Write::EmptyMessage => out.push(b".\r\n"),
             Write::Rset => out.push(command::RSET),
             Write::Quit => out.push(command::QUIT),
+        }
+    }
+}
+
+impl Worker {
+    /// Counts a message by its size, where they have several.
+    #[inline]
+    pub(super) fn count_size(&mut self, slot: u32, sequence: u64) {
+        if let Some(sizes) = self.job.sizes().filter(|sizes| sizes.is_mix()) {
+            let index = sizes.index_of(sequence);
+            if !self.is_warm(slot) {
+                self.delta.size(index);
+            }
         }
     }
 }

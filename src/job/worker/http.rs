@@ -57,6 +57,7 @@ impl Worker {
                 Output::Write => {
                     let (Some(http), Some(ticket)) = (self.job.http(), this.ticket) else { continue };
                     http.write(ticket.sequence, self.job.wall(now), &mut self.dates, links.outgoing(slot));
+                    self.count_size(slot, ticket.sequence);
                 }
                 Output::Event(event) => self.http_event(slot, event, now),
                 Output::StartTls => self.start_tls(slot, now, links),
@@ -126,7 +127,7 @@ impl Worker {
     /// Lets the slot's connection wait as long as the server wants it to, in closed loop: in open loop messages are due
     /// whatever the server does.
     fn pause(&mut self, slot: u32, retry_after: RetryAfter, now: Instant) {
-        if self.job.is_open_loop() || self.stage != Stage::Running {
+        if self.job.is_open_loop() || self.stage != Stage::Running || self.pacer.is_exhausted(now) {
             return;
         }
         let wanted = match retry_after {

@@ -196,7 +196,7 @@ fn a_mime_form_has_every_recipient_and_the_message_as_a_file() {
             options: &options,
             run_id: 9,
         };
-        let form = MimeForm::new(spec).unwrap();
+        let form = MimeForm::new(spec);
         let (mut out, mut message) = (Outgoing::new(), Outgoing::new());
         form.write(5, WALL, &mut DateCache::new(), &mut out);
         template(9).write(5, WALL, &mut DateCache::new(), &mut message);

@@ -1,5 +1,7 @@
 //! Messages as they are written: sizes, headers, line ends, what is shared.
 
+mod composed;
+
 use std::collections::HashSet;
 
 use mail_parser::{Address, MessageParser};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Process, Service, Sink, python, timecop};
+use crate::support::{Aiosmtpd, Process, Service, Sink, python, timecop};
 
 /// The request that the API's first users sent, to the letter.
 const ORIGINAL: &str = r#"{"Type":"smtp","messages":1000,"connections":10,"msg_size":100000,"timeout":"0s","smtp_connection_type":"plain"}"#;
@@ -94,6 +94,12 @@ fn a_wrong_value_names_its_field_and_starts_nothing() {
         (r#""connections":999999"#, 422, "connections"),
         (r#""shards":1000"#, 422, "shards"),
         (r#""body":"x""#, 422, "msg_size"),
+        (r#""text":"x""#, 422, "msg_size"),
+        (r#""msg_size":[]"#, 422, "msg_size"),
+        (r#""subject":"a\u0000""#, 422, "subject"),
+        (r#""expand":true"#, 422, "expand"),
+        (r#""recipient_order":"any""#, 422, "recipient_order: expected sequential or random"),
+        (r#""recipients":["u{2..1}@example.com"]"#, 422, "recipients: expected a range"),
         (r#""warmup":1000"#, 422, "warmup"),
         (r#""messages":10,"warmup":{"messages":10}"#, 422, "warmup: expected fewer than all messages"),
         (r#""stages":[{"duration":"1s","rate":"fast"}]"#, 422, "stages: stage 1: rate"),
@@ -113,6 +119,39 @@ fn a_wrong_value_names_its_field_and_starts_nothing() {
     let twice = r#"{"msg_size":1,"MSG_SIZE":2,"smtp_connection_type":"plain"}"#;
     assert!(service.post("/v1/hammer/job.run", Some(twice)).reason().to_lowercase().contains("msg_size"));
     assert_eq!(service.post("/v1/hammer/job.list", None).body, json!({ "Items": [] }));
+}
+
+#[test]
+fn what_is_sent_is_as_the_request_says() {
+    let server = Aiosmtpd::showing();
+    let service = Service::start("");
+    let request = json!({
+        "smtp_connection_type": "plain", "target": format!("smtp://127.0.0.1:{}", server.port()), "messages": 4,
+        "subject": "Hi %recipient.first%", "text": "Grüße, %recipient.first%", "html": "<p>%recipient%</p>",
+        "recipients": ["u{1..2}@example.com"], "expand": true,
+        "recipient_variables": r#"{"u1@example.com":{"first":"Bob"},"u2@example.com":{"first":"Al"}}"#,
+    });
+    let job = service.ended(&service.run(&request.to_string()));
+    assert_eq!(job["result"]["messages"]["accepted"], 4, "{job}");
+    assert_eq!(job["job"]["text"]["bytes"], "Grüße, %recipient.first%".len());
+    assert_eq!((&job["result"]["spec"]["recipients"], &job["result"]["spec"]["expand"]), (&json!(2), &json!(true)));
+    for message in server.stop()["shown"].as_array().expect("messages are shown") {
+        let to = message["recipients"][0].as_str().expect("a recipient");
+        let first = if to == "u1@example.com" { "Bob" } else { "Al" };
+        let line = |text: &Value| text.as_str().expect("a text").trim_end().to_owned();
+        assert_eq!(message["subject"], format!("Hi {first}"));
+        assert_eq!(
+            (line(&message["text"]), line(&message["html"])),
+            (format!("Grüße, {first}"), format!("<p>{to}</p>"))
+        );
+    }
+    // Beside generated messages, variables are left out, and the result says so.
+    let request = r#"{"smtp_connection_type":"plain","msg_size":[{"bytes":500,"weight":1},{"bytes":900,"weight":1}],
+        "recipient_variables":"{}","messages":20,"recipient_order":"random"}"#;
+    let result = service.ended(&service.run(request))["result"].clone();
+    assert!(result["notes"].to_string().contains("recipient_variables are ignored"), "{result}");
+    let counts = result["sizes"]["counts"].as_array().expect("the sizes are counted");
+    assert_eq!(counts.iter().map(|row| row["messages"].as_u64().expect("a count")).sum::<u64>(), 20);
 }
 
 #[test]

@@ -37,6 +37,11 @@ impl Aiosmtpd {
         })
     }
 
+    /// Starts it so that its report shows each message, `shown`: as a parser understands it, and as it came.
+    pub fn showing() -> Aiosmtpd {
+        Aiosmtpd::launch(|command| command.env("SHOW", "1"))
+    }
+
     fn launch(settle: impl FnOnce(&mut Command) -> &mut Command) -> Aiosmtpd {
         let port = Port::claim();
         let mut command = python();
