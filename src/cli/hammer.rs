@@ -154,9 +154,9 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
 
 /// Whom to log in as. A password is no argument: everybody on the machine may read those.
 fn credentials(kind: JobType, user: Option<String>, file: Option<&Path>) -> Result<Option<Credentials>, StartError> {
-    let has_password = file.is_some() || std::env::var_os(PASSWORD_VARIABLE).is_some();
+    // What stands in the environment may be meant for another server: it is used where a user is named.
     let user = match user {
-        None if matches!(kind, JobType::Http | JobType::HttpMime) && has_password => API_USER.to_owned(),
+        None if matches!(kind, JobType::Http | JobType::HttpMime) && file.is_some() => API_USER.to_owned(),
         None if file.is_some() => return Err(StartError::new("--password-file: expected --user beside it, got none")),
         None => return Ok(None),
         Some(user) => user,

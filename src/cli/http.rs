@@ -11,9 +11,11 @@ use crate::wire::http::request::Field;
 pub(super) fn complete(raw: RawSpec, target: Option<&str>, arguments: HttpArguments) -> Result<RawSpec, StartError> {
     let kind = job_type(target, &arguments)?;
     let header = |text: &String| {
-        // A value may be a key.
-        let name = text.split(':').next().unwrap_or_default().escape_debug();
-        Field::parse(text).map_err(|error| StartError::new(format!("--header: expected {error}, got {name}: …")))
+        // A value may be a key, and so may what has no colon.
+        let got = text
+            .split_once(':')
+            .map_or("one without a colon".to_owned(), |(name, _)| format!("{}: …", name.escape_debug()));
+        Field::parse(text).map_err(|error| StartError::new(format!("--header: expected {error}, got {got}")))
     };
     let data = arguments.data.as_deref().map(config::data_file).transpose();
     let http = RawHttp {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use secrecy::SecretString;
@@ -73,6 +74,9 @@ fn announce(addresses: &[Listen], saves: bool) {
 fn users(path: &Path) -> Result<Users, StartError> {
     let wrong = |got: &dyn std::fmt::Display| StartError::new(format!("--auth-file: {}: {got}", path.display()));
     let file = File::open(path).map_err(|error| wrong(&error))?;
+    if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0) {
+        complain(format_args!("warning: --auth-file: everybody on this machine may read {}", path.display()));
+    }
     let mut text = String::new();
     file.take(AUTH_FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| wrong(&error))?;
     if text.len() as u64 > AUTH_FILE_BYTES_MAX {

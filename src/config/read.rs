@@ -242,9 +242,11 @@ fn request(section: &mut Section<'_, '_>, url: Option<&TargetUrl>, folder: &Path
         Err(error) => Err(expected(error, shown(text))),
     });
     let headers = section.texts("headers", "header fields such as \"Name: value\"", |text| {
-        // A value may be a key.
-        let name = text.split(':').next().unwrap_or_default();
-        Field::parse(text).map_err(|error| expected(error, format!("another one, {}", shown(name))))
+        // A value may be a key, and so may what has no colon.
+        let got = text
+            .split_once(':')
+            .map_or("one without a colon".to_owned(), |(name, _)| format!("another one, {}", shown(name)));
+        Field::parse(text).map_err(|error| expected(error, got))
     });
     let file = path(section, "data_file", folder);
     let data = file.and_then(|file| match data_file(&file) {

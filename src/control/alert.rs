@@ -84,8 +84,9 @@ impl Client {
         let meaning = match status {
             200..300 => Answer::Taken,
             429 => Answer::TooMany(after),
-            500.. => Answer::Failed(after),
-            _ => Answer::Refused,
+            // What PagerDuty itself refuses stays refused; all else, from a proxy for one, may pass.
+            400 | 413 => Answer::Refused,
+            _ => Answer::Failed(after),
         };
         let mut words = Vec::new();
         // The status says enough where the rest does not come.
@@ -228,8 +229,6 @@ impl Alerts {
     }
 
     fn act(&mut self, route: &str, actions: Vec<Action>, account: Option<(WallTime, &Account<'_>)>) {
-        let note = serde_json::to_string(&self.routes[route]).expect("counts and names can be written");
-        self.store.keep(RowKey::Note(format!("{NOTE}{route}")), Row::note(note));
         for action in actions {
             let kind = match action {
                 Action::Trigger(kind) | Action::Resolve(kind) => kind,
@@ -246,6 +245,9 @@ impl Alerts {
                 self.put(Event { dedup_key: format!("timecop/{}/{route}/{}", self.source, kind.name()), trigger });
             }
         }
+        // Behind the events: an alert that is noted as open and was never told would never be.
+        let note = serde_json::to_string(&self.routes[route]).expect("counts and names can be written");
+        self.store.keep(RowKey::Note(format!("{NOTE}{route}")), Row::note(note));
     }
 
     fn trigger(&self, kind: Kind, wall: WallTime, account: &Account<'_>) -> Trigger {

@@ -425,14 +425,6 @@ pub enum ResolveError {
     TimedOut(SpecError),
 }
 
-impl ResolveError {
-    /// What is wrong with the target, for whom it makes no difference whose fault that is.
-    pub fn into_spec_error(self) -> SpecError {
-        let (ResolveError::Invalid(error) | ResolveError::Busy(error) | ResolveError::TimedOut(error)) = self;
-        error
-    }
-}
-
 /// Looks hosts up on threads of its own, so that control never blocks on one.
 #[derive(Debug, Default)]
 pub struct Resolver {

@@ -1,5 +1,7 @@
 //! The requests of a job by HTTP: built once, and shared by all shards.
 
+use secrecy::zeroize::Zeroizing;
+
 use super::content;
 use super::plan::Circumstances;
 use super::spec::http::{HttpSpec, JobType};
@@ -8,7 +10,12 @@ use crate::message::{Conversion, DateCache, Form, MimeForm, RawBody, Sizes};
 use crate::outgoing::Outgoing;
 use crate::time::WallTime;
 use crate::wire::http::client::ClientConfig;
-use crate::wire::http::request::{HeadSpec, RequestHead};
+use crate::wire::http::request::{Field, HeadSpec, RequestHead};
+
+/// Header values of fewer octets are no keys.
+const SECRET_BYTES_MIN: usize = 8;
+/// Octets of a key by which a text that repeats it is known, also where the text is cut.
+const SECRET_BYTES_SHOWN_MAX: usize = 16;
 
 /// How a job by HTTP talks, and what it says.
 #[derive(Debug)]
@@ -17,6 +24,27 @@ pub struct HttpJob {
     pub client: ClientConfig,
     head: RequestHead,
     body: Body,
+    /// Values of header fields, each of which may be a key.
+    secrets: Secrets,
+}
+
+/// What no report shows.
+struct Secrets(Vec<Zeroizing<String>>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// The values of these fields, whole and behind the word that says what they are, as in `Bearer KEY`.
+    fn of(fields: &[Field]) -> Secrets {
+        let values = fields.iter().map(Field::value);
+        let behind = fields.iter().filter_map(|field| Some(field.value().split_once(' ')?.1));
+        let long = values.chain(behind).filter(|value| value.len() >= SECRET_BYTES_MIN);
+        Secrets(long.map(|value| Zeroizing::new(value.to_owned())).collect())
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +72,15 @@ impl HttpJob {
             is_head: http.method == "HEAD",
             timeouts: spec.timeout.http(),
         };
-        Ok((HttpJob { client, head, body }, conversion))
+        Ok((HttpJob { client, head, body, secrets: Secrets::of(&http.fields) }, conversion))
+    }
+
+    /// Whether a text repeats the value of a header field, or the beginning of a long one.
+    pub(super) fn is_shown_by(&self, text: &[u8]) -> bool {
+        self.secrets.0.iter().any(|secret| {
+            let begin = &secret.as_bytes()[..secret.len().min(SECRET_BYTES_SHOWN_MAX)];
+            memchr::memmem::find(text, begin).is_some()
+        })
     }
 
     /// As [`super::plan::Job::sizes`].

@@ -314,6 +314,10 @@ impl JobSpec {
             ));
         }
         let limit = limit(&raw, &load)?;
+        let http = HttpSpec::new(raw.job_type, raw.http.clone())?;
+        if let Some(http) = &http {
+            http.goes_with(&raw)?;
+        }
         let content = content::content(&mut raw, seed)?;
         let recipients = content::recipients(&raw, seed)?;
         let variables = content::variables(&raw, &content, recipients.per_message())?;
@@ -321,7 +325,7 @@ impl JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
             warmup: warmup(&raw, limit)?,
             abort_on: raw.abort_on.clone(),
-            http: HttpSpec::new(raw.job_type, raw.http.clone())?,
+            http,
             target,
             limit,
             connections,
@@ -398,7 +402,10 @@ impl JobSpec {
             "timeouts_s": phase_limits(&self.timeout),
         });
         if let serde_json::Value::Object(fields) = &mut described {
-            fields.extend(self.content.describe().map(|(name, value)| (name.to_owned(), value)));
+            // Requests of http.raw are their data, whatever the content says.
+            let is_raw = self.job_type() == JobType::HttpRaw;
+            let shown = |value| if is_raw { serde_json::Value::Null } else { value };
+            fields.extend(self.content.describe().map(|(name, value)| (name.to_owned(), shown(value))));
         }
         described
     }

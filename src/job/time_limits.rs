@@ -169,11 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn every_limited_phase_changes_one_limit() {
+    fn every_limited_phase_changes_the_limits_of_those_who_have_it() {
         for phase in LIMITED {
             let limits = TimeLimits::parse(&format!("{phase}=7s")).unwrap();
-            let changed = (limits.smtp() != Timeouts::RFC_5321, limits.connect() == s(7));
-            assert_eq!(changed, (phase != Phase::Connect, phase == Phase::Connect), "{phase}");
+            let by_http = matches!(phase, Phase::FirstByte | Phase::LastByte);
+            let changed = (limits.connect() == s(7), limits.smtp() != Timeouts::RFC_5321);
+            assert_eq!(changed, (phase == Phase::Connect, phase != Phase::Connect && !by_http), "{phase}");
+            let usual = http::Timeouts::uniform(http::TIMEOUT);
+            assert_eq!(limits.http() != usual, by_http || phase == Phase::Tls, "{phase}");
         }
     }
 

@@ -124,9 +124,10 @@ impl Layout {
     }
 }
 
-/// A name inside of quotes, as browsers write it (WHATWG HTML, "multipart/form-data encoding algorithm").
+/// A name inside of quotes, as browsers write it (WHATWG HTML, "multipart/form-data encoding algorithm"), but for a
+/// backslash, behind which some readers take the quote at the end for a part of the name.
 fn parameter(name: &str) -> String {
-    name.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A")
+    name.replace('"', "%22").replace('\\', "%5C").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 /// The fields that differ by the recipients: `to` for each of them, and `recipient-variables`.

@@ -56,7 +56,7 @@ pub(in crate::cli) struct HammerArguments {
     #[command(flatten)]
     pub(in crate::cli) tls: TlsArguments,
     /// Log in as this user: by SMTP (AUTH) with the best of PLAIN, LOGIN and CRAM-MD5 that the server offers, by HTTP with
-    /// Basic authentication [default: api for http and http.mime, where there is a password]; the password is that of
+    /// Basic authentication [default: api for http and http.mime with --password-file]; the password is that of
     /// --password-file, or of the environment's TIMECOP_PASSWORD
     #[arg(long, value_name = "NAME", requires = "target", help_heading = "Login")]
     pub(in crate::cli) user: Option<String>,

@@ -88,7 +88,7 @@ fn each_answer_has_its_meaning_and_none_shows_the_key() {
     for (reply, answer, status) in [
         (TAKEN, Answer::Taken, Some(202)),
         (NO, Answer::Refused, Some(400)),
-        (ELSEWHERE, Answer::Refused, Some(307)),
+        (ELSEWHERE, Answer::Failed(None), Some(307)),
         (MANY, Answer::TooMany(Some(Duration::from_secs(3_600))), Some(429)),
         (BROKEN, Answer::Failed(None), Some(500)),
         (Reply::Hang, Answer::Failed(None), None),

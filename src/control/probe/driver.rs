@@ -21,6 +21,7 @@ use crate::control::metrics::{Metrics, ProbeTotals};
 use crate::control::store::{Kept, Row, RowKey, Store};
 use crate::control::targets::{ResolveError, ResolvedTarget, Resolver, Targets, Unresolved};
 use crate::job::spec::SpecError;
+use crate::job::worker::DRAIN;
 use crate::message::{Mailbox, ReversePath};
 use crate::probe::header::{self, Key, Token};
 use crate::probe::hops::hops;
@@ -33,6 +34,8 @@ use crate::time::{Instant, WallTime};
 
 /// Probes of a route that the API shows.
 const PROBES_SHOWN: usize = 20;
+/// How long after its drain a shard may take to tell how a sending ended.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// The longest that the sending of one probe may take, whatever its route's time limit.
 const POST_WITHIN: Duration = Duration::from_secs(300);
 /// How often the store is told that the service lives.
@@ -106,10 +109,10 @@ struct Aim {
 }
 
 impl Aim {
-    async fn resolve(self) -> (Route, Result<ResolvedTarget, SpecError>) {
+    async fn resolve(self) -> (Route, Result<ResolvedTarget, ResolveError>) {
         let target = match self.target {
-            Ok(unresolved) => self.resolver.resolve(unresolved).await.map_err(ResolveError::into_spec_error),
-            Err(error) => Err(error),
+            Ok(unresolved) => self.resolver.resolve(unresolved).await,
+            Err(error) => Err(error.into()),
         };
         (self.route, target)
     }
@@ -212,8 +215,18 @@ impl Prober {
         Ok(Aim { target: self.targets.of_route(&route.target), route, resolver: Rc::clone(&self.resolver) })
     }
 
-    /// Enters a probe and sends it; a target that could not be resolved is a probe that could not be sent.
-    fn send(&mut self, route: &Route, target: Result<ResolvedTarget, SpecError>) -> Result<u64, FireError> {
+    /// Enters a probe and sends it; a target that could not be resolved is a probe that could not be sent. What we
+    /// ourselves have no room for is none, and says nothing of its route.
+    fn send(&mut self, route: &Route, target: Result<ResolvedTarget, ResolveError>) -> Result<u64, FireError> {
+        let busy = match &target {
+            Err(ResolveError::Busy(error)) => Some(error.to_string()),
+            _ if !self.shard.has_room() => Some(PostError::Busy.to_string()),
+            _ => None,
+        };
+        if let Some(reason) = busy {
+            self.metrics.probes(|totals| totals.skipped(&route.name));
+            return Err(FireError::Busy(reason));
+        }
         let (now, wall) = (self.clock.now(), wall_now());
         let new = |id| NewProbe {
             id,
@@ -249,7 +262,8 @@ impl Prober {
             to: &self.address,
             header: &token.write(&self.key),
             size: route.size,
-            timeout: route.timeout.min(POST_WITHIN),
+            // With its drain it ends before the probe is lost, so that what was not sent is told from what did not arrive.
+            timeout: route.timeout.saturating_sub(DRAIN + LAST_WORD_WITHIN).max(route.timeout / 2).min(POST_WITHIN),
         };
         self.shard.post(&post).map_err(|error: PostError| error.to_string())
     }

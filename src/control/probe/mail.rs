@@ -261,6 +261,11 @@ impl ProbeShard {
         Ok(())
     }
 
+    /// Whether another probe can be sent now.
+    pub fn has_room(&self) -> bool {
+        self.posting.len() < POSTING_MAX
+    }
+
     /// Probes that are being sent.
     pub fn posting(&self) -> usize {
         self.posting.iter().filter(|posting| !posting.is_told).count()
@@ -364,7 +369,7 @@ fn outcome(measured: &Delta, finished: bool) -> Option<PostOutcome> {
         let failed = error.map(|error| PostOutcome::Failed {
             phase: error.phase,
             reason: error.example.clone(),
-            unsure: error.phase == Phase::Final,
+            unsure: matches!(error.phase, Phase::Final | Phase::FirstByte | Phase::LastByte),
         });
         return failed.or_else(|| Some(not_ended(measured)));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::http::JobType;
 use super::{MESSAGE_BYTES, RECIPIENT, RawSpec, SpecError};
 use crate::message::{
     ATTACHMENTS_MAX, EXPANSION_BYTES_MAX, Entry, MESSAGE_BYTES_MAX, Parts, RECIPIENTS_PER_MESSAGE_MAX,
@@ -192,7 +193,8 @@ fn parts(raw: &mut RawSpec) -> Result<Content, SpecError> {
 
 pub(super) fn variables(raw: &RawSpec, content: &Content, per_message: u32) -> Result<Variables, SpecError> {
     let expand = raw.expand.unwrap_or(false);
-    let is_given = !matches!(content, Content::Generated { .. });
+    // The data of http.raw stands in no field of `content`, and its variables are always replaced.
+    let is_given = raw.job_type == JobType::HttpRaw || !matches!(content, Content::Generated { .. });
     let note = "recipient_variables are ignored, because the messages are generated: give a body, text or html";
     let variables = match &raw.recipient_variables {
         None => None,

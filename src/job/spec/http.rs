@@ -1,9 +1,11 @@
 //! What jobs by HTTP are asked for beside what all jobs are.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::SpecError;
+use super::{RawSpec, SpecError};
 use crate::message::MESSAGE_BYTES_MAX;
 use crate::wire::http::request::{Field, REQUEST_FIELDS_MAX, check_method};
 
@@ -48,8 +50,8 @@ impl JobType {
     }
 }
 
-/// What somebody asked for of a job by HTTP.
-#[derive(Clone, Debug, Default)]
+/// What somebody asked for of a job by HTTP. A query, a body and options may hold keys, so none of them is shown.
+#[derive(Clone, Default)]
 pub struct RawHttp {
     /// The target's host, and its port where it is not the scheme's own, as the field Host has it.
     pub host: String,
@@ -65,8 +67,14 @@ pub struct RawHttp {
     pub options: Vec<(String, String)>,
 }
 
+impl fmt::Debug for RawHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawHttp").field("host", &self.host).field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
 /// A valid job's requests.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpSpec {
     /// Whose requests: never [`JobType::Smtp`].
     pub kind: JobType,
@@ -82,6 +90,12 @@ pub struct HttpSpec {
     pub options: Vec<(String, String)>,
     /// The body of `http.raw`.
     pub data: Bytes,
+}
+
+impl fmt::Debug for HttpSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpSpec({})", self.describe())
+    }
 }
 
 impl HttpSpec {
@@ -119,11 +133,44 @@ impl HttpSpec {
         Ok(Some(HttpSpec { kind, method, path, host: raw.host, fields: raw.headers, options, data }))
     }
 
+    /// Looks at what else a job has: nothing is passed over in silence.
+    pub(super) fn goes_with(&self, raw: &RawSpec) -> Result<(), SpecError> {
+        let has = |name: &str| self.fields.iter().any(|field| field.name().eq_ignore_ascii_case(name));
+        if raw.auth.is_some() && has("authorization") {
+            return Err(SpecError::new("header", "no Authorization beside a user and password", "one"));
+        }
+        if self.kind != JobType::HttpRaw {
+            return match has("content-type") {
+                true => Err(SpecError::new("header", "no Content-Type but for type http.raw", self.kind.name())),
+                false => Ok(()),
+            };
+        }
+        let content = [
+            ("msg_size", raw.msg_size.is_some() || raw.msg_size_mix.is_some()),
+            ("body", raw.body.is_some() || !raw.bodies.is_empty()),
+            ("subject", raw.subject.is_some()),
+            ("text", raw.text.is_some()),
+            ("html", raw.html.is_some()),
+            ("attach", !raw.attachments.is_empty()),
+            ("expand", raw.expand == Some(false)),
+        ];
+        if let Some((field, _)) = content.into_iter().find(|(_, given)| *given) {
+            return Err(SpecError::new(field, "none with type http.raw, whose requests are its data", "one"));
+        }
+        if raw.recipients_per_message.is_some_and(|most| most > 1) {
+            let got = raw.recipients_per_message.unwrap_or_default();
+            return Err(SpecError::new("recipients_per_message", "1 with type http.raw", got));
+        }
+        Ok(())
+    }
+
     /// For reports: nothing that may be a key.
     pub(super) fn describe(&self) -> Value {
         json!({
             "method": self.method,
-            "path": self.path,
+            // A query may hold a key.
+            "path": self.path.split('?').next(),
+            "data_bytes": (self.kind == JobType::HttpRaw).then_some(self.data.len()),
             "headers": self.fields.iter().map(Field::name).collect::<Vec<_>>(),
             "options": self.options.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         })

@@ -79,9 +79,10 @@ fn encode_mail(job: &Job, client: &Client, sequence: u64, out: &mut Outgoing) {
     command::encode_mail(&mut out.bytes, job.from.as_bytes(), &parameters);
 }
 
-/// A reply to AUTH, unless the server repeats in it what nobody else may read.
+/// A reply to AUTH or to a request, unless the server repeats in it what nobody else may read.
 pub(super) fn fit_to_show<'a>(job: &Job, text: &'a [u8]) -> &'a [u8] {
-    match job.client.auth.as_ref().is_some_and(|credentials| credentials.is_shown_by(text)) {
+    let shows_password = job.client.auth.as_ref().is_some_and(|credentials| credentials.is_shown_by(text));
+    match shows_password || job.http().is_some_and(|http| http.is_shown_by(text)) {
         true => b"(withheld: the server repeats the password)",
         false => text,
     }

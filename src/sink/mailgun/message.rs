@@ -12,6 +12,9 @@ pub const OPTIONS_BYTES_MAX: u64 = 16 << 10;
 /// Octets of the largest message, its attachments as they are sent.
 pub const MESSAGE_BYTES_MAX: u64 = 25 << 20;
 
+/// Octets of one value that is looked at: more than 1,000 addresses, or variables of as many recipients, need.
+const VALUE_BYTES_MAX: usize = 4 << 20;
+
 /// Memory that is kept for the values of the next request.
 const IDLE_BYTES_MAX: usize = 4 << 10;
 
@@ -223,6 +226,8 @@ impl Seen {
             }
             _ => {}
         }
+        self.value.clear();
+        self.value.shrink_to(IDLE_BYTES_MAX);
     }
 
     /// The addresses of one value.
@@ -267,7 +272,14 @@ impl Fields for Seen {
 
     #[inline]
     fn content(&mut self, octets: &[u8]) {
-        self.value.extend_from_slice(octets);
+        if self.value.len() + octets.len() <= VALUE_BYTES_MAX {
+            return self.value.extend_from_slice(octets);
+        }
+        self.refuse(match self.parameter {
+            Some(Parameter::From) => Refused::FromInvalid,
+            Some(Parameter::RecipientVariables) => Refused::RecipientVariables,
+            _ => Refused::TooManyRecipients,
+        });
     }
 
     fn length(&mut self, octets: u64) {

@@ -189,6 +189,8 @@ pub struct Client {
     deadline: Instant,
     /// When the first octet came of the answer, or of an interim one before it.
     first_byte: Instant,
+    /// When that must have come at the latest.
+    first_byte_by: Instant,
     event: Option<Event>,
     write: bool,
     /// The request has not left yet.
@@ -205,6 +207,7 @@ impl Client {
             response: ResponseReader::new(),
             deadline: Instant::NEVER,
             first_byte: Instant::NEVER,
+            first_byte_by: Instant::NEVER,
             event: None,
             write: false,
             unsent: false,
@@ -237,7 +240,8 @@ impl Client {
         debug_assert_eq!(self.state, State::Ready);
         self.response.begin(config.is_head);
         (self.ready, self.write, self.unsent) = (false, true, true);
-        (self.state, self.deadline) = (State::FirstByte, now + config.timeouts.first_byte);
+        self.first_byte_by = now + config.timeouts.first_byte;
+        (self.state, self.deadline) = (State::FirstByte, self.first_byte_by);
     }
 
     /// The request is on its way: from now on an answer can be one to it.
@@ -274,7 +278,7 @@ impl Client {
             }
             if !self.response.is_begun() {
                 // That was an interim answer.
-                self.state = State::FirstByte;
+                (self.state, self.deadline) = (State::FirstByte, self.first_byte_by);
             }
         }
         let answer = if self.response.is_complete() { self.answered() } else { None };

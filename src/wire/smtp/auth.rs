@@ -4,7 +4,7 @@
 //! User names and passwords go out as they were given, without the preparation of RFC 4013.
 //!
 //! [`ClientExchange`] writes the client's lines, [`ServerExchange`] judges them against a table of [`Users`]. Neither
-//! keeps a password, and what holds one on its way to the wire is wiped.
+//! keeps a password; what holds one here is wiped when it is dropped, but for what a growing buffer has left behind.
 
 mod command;
 

@@ -131,5 +131,10 @@ fn a_server_that_repeats_the_password_does_not_get_it_shown() {
         assert_eq!(example, "(withheld: the server repeats the password)", "{reply}");
         let shown = format!("{:?}", play.worker);
         assert!(!shown.contains(PASSWORD) && !shown.contains("AHRpbQB0"), "{shown}");
+        // What is kept as octets is shown as numbers.
+        for secret in [PASSWORD, "AHRpbQB0"] {
+            let numbers = format!("{:?}", secret.as_bytes());
+            assert!(!shown.contains(numbers.trim_matches(['[', ']'])), "{secret} in {shown}");
+        }
     }
 }

@@ -104,7 +104,8 @@ impl Session {
         login.failures += u32::from(!granted);
         let is_last = login.failures >= AUTH_FAILURES_MAX;
         match step {
-            // The policy has answered.
+            // The policy has answered; behind its last refusal, too, nothing follows.
+            Step::Verified(_) if is_last && !granted => self.finish(),
             Step::Verified(_) => {}
             _ if is_last => self.close(turn, TOO_MANY_FAILURES),
             Step::Denied => self.reply(turn, reply),

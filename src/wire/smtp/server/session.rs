@@ -607,6 +607,11 @@ impl Session {
 
     fn close_after<P: Policy>(&mut self, turn: &mut Turn<'_, P>, hold: Duration, line: &[u8]) {
         self.reply_after(turn, hold, line);
+        self.finish();
+    }
+
+    /// Nothing follows what has been answered.
+    pub(super) fn finish(&mut self) {
         if self.state != State::Dropped {
             self.state = State::Closing;
         }

@@ -24,6 +24,7 @@ impl Policy for Told {
             Question::Connect if self.refuse_banner => Answer::Refuse(Refusal::from_static("554 no\r\n")),
             Question::Rcpt { forward_path: b"closing@x" } => Answer::Refuse(Refusal::from_static("421 4.3.2 bye\r\n")),
             Question::Rcpt { forward_path: b"no@x" } => Answer::Refuse(Refusal::from_static("550 5.1.1 no\r\n")),
+            Question::Auth { user: "banned" } => Answer::Refuse(Refusal::from_static("535 5.7.8 not you\r\n")),
             Question::Mail { .. } if self.drop_at_mail => Answer::Drop,
             _ => Answer::Accept,
         };

@@ -64,6 +64,17 @@ fn three_failed_logins_end_the_session() {
 }
 
 #[test]
+fn a_right_password_that_the_policy_refuses_counts_as_a_failure_too() {
+    let mut bench = login_bench();
+    let users = Users::parse("banned:b").unwrap();
+    bench.config = bench.config.requiring_auth(users.into(), || 7);
+    for flow in [Flow::Continue, Flow::Continue, Flow::Close] {
+        assert_eq!(bench.send("AUTH PLAIN AGJhbm5lZABi\r\n"), "535 5.7.8 not you\r\n");
+        assert_eq!(bench.flow, flow);
+    }
+}
+
+#[test]
 fn an_exchange_takes_long_lines_and_nothing_behind_one() {
     let mut bench = login_bench();
     bench.send("AUTH PLAIN\r\n");
