@@ -45,6 +45,14 @@ struct Job {
     result: Option<Report>,
 }
 
+impl Job {
+    /// Whether its result still changes: one that was stopped drains yet, and is judged at its very end.
+    fn is_under_way(&self) -> bool {
+        let is_judged = self.result.as_ref().is_some_and(|result| result.verdict.is_some());
+        self.state == "running" || (self.state == "stopped" && !is_judged)
+    }
+}
+
 #[derive(Deserialize)]
 struct Jobs {
     #[serde(rename = "Items")]
@@ -69,9 +77,7 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
     let (answer, job) = loop {
         let answer = ask(&service.address, &path, None)?;
         let job: Job = parse(&answer)?;
-        // A job that was stopped drains yet; its result is whole once it was judged.
-        let drains = job.state == "stopped" && job.result.as_ref().is_none_or(|result| result.verdict.is_none());
-        if job.state != "running" && !drains {
+        if !job.is_under_way() {
             break (answer, job);
         }
         if let Some(result) = &job.result {
@@ -232,15 +238,26 @@ fn has_ended(job: &Job) -> bool {
     job.stop_time != ZERO_TIME
 }
 
-/// The result of a job that has ended, for those who compare and merge reports.
+/// The result of a job that has ended and was judged, for those who compare and merge reports.
 pub(super) fn result(service: &ServiceAddress, id: &str) -> Result<Report, StartError> {
     let job: Job = parse(&ask(service, &format!("job.get?id={}", escaped(id)), None)?)?;
+    judged(job).map_err(StartError::new)
+}
+
+/// What of a job may be compared: a result that changes no more, which its verdict shows.
+fn judged(job: Job) -> Result<Report, String> {
+    let Job { id, state, .. } = &job;
+    if job.is_under_way() {
+        let got = if state == "running" { "one that runs" } else { "one that was stopped and still drains" };
+        return Err(format!("job {id}: expected one that has ended, got {got}; try again when it has its verdict"));
+    }
     match job.result {
-        _ if job.state == "running" => {
-            Err(StartError::new(format!("job {id}: expected one that has ended, got one that runs")))
-        }
-        Some(result) => Ok(result),
-        None => Err(StartError::new(format!("job {id}: expected a result, got a job ({}) without one", job.state))),
+        Some(result) if result.verdict.is_some() => Ok(result),
+        Some(_) => Err(format!(
+            "job {id}: expected a result with a verdict, got that of a job ({state}) that did not come to its end; what \
+             there is can be compared as a file, which timecop job get {id} --json writes"
+        )),
+        None => Err(format!("job {id}: expected a result, got a job ({state}) without one")),
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `seeds`: many of them;
 //! - `sessions`: the tests by seeds;
 //! - `omission`: coordinated omission, against arithmetic;
+//! - `truth`: reported percentiles, against the times that they stand for;
 //! - `behaviours`: what a worker does, one thing at a time;
 //! - `probe`: the round trip, without its shard.
 
@@ -18,4 +19,5 @@ mod scenario;
 mod seeds;
 mod server;
 mod sessions;
+mod truth;
 mod warmup;

@@ -12,7 +12,7 @@ use timecop::job::worker::Worker;
 use timecop::outgoing::Outgoing;
 use timecop::time::Instant;
 
-use crate::server::{Parting, Peer, Server};
+use crate::server::{ACCEPTED, Parting, Peer, Server};
 
 /// What the network does to connections. Times in nanoseconds, the rest probabilities.
 #[derive(Clone, Debug, Default)]
@@ -245,9 +245,6 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     event_number: u64,
 }
-
-/// The line by which a session accepts a message.
-const ACCEPTED: &[u8] = b"250 2.6.0 accepted\r\n";
 
 impl World {
     /// A world at `now_ns`, in which nothing was dialled yet.

@@ -6,6 +6,9 @@ use timecop::sink::{SinkPolicy, SinkSettings};
 use timecop::time::Instant;
 use timecop::wire::smtp::server::{Flow, ServerConfig, Session};
 
+/// The line by which a session accepts a message.
+pub const ACCEPTED: &[u8] = b"250 2.6.0 accepted\r\n";
+
 /// What becomes of a connection, from the server's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
@@ -28,6 +31,8 @@ impl From<Flow> for Parting {
 /// One accepted connection.
 pub struct Peer {
     session: Session,
+    /// When the last MAIL came.
+    mail: Instant,
     /// The server has not closed it.
     pub is_open: bool,
 }
@@ -35,7 +40,7 @@ pub struct Peer {
 impl Peer {
     /// A connection that is about to be greeted.
     pub fn new() -> Peer {
-        Peer { session: Session::new(), is_open: true }
+        Peer { session: Session::new(), mail: Instant::ZERO, is_open: true }
     }
 
     /// When [`Server::timeout`] is due.
@@ -50,6 +55,8 @@ pub struct Server {
     pub policy: SinkPolicy,
     /// Messages as they were accepted.
     pub kept: Vec<Vec<u8>>,
+    /// Of each message that was accepted, when its MAIL came and when the reply left. Of one that was not pipelined.
+    pub served: Vec<(Instant, Instant)>,
     /// Within this time from the accept a hostile server does something unasked.
     pub mischief_ns: u64,
     config: ServerConfig,
@@ -63,6 +70,7 @@ impl Server {
         Server {
             policy: SinkPolicy::new(settings, start, seed),
             kept: Vec::new(),
+            served: Vec::new(),
             mischief_ns: 1_000_000_000,
             config,
             malice,
@@ -83,13 +91,18 @@ impl Server {
 
     /// See [`Session::handle`].
     pub fn received(&mut self, peer: &mut Peer, now: Instant, bytes: &[u8], out: &mut Vec<u8>) -> Parting {
+        if bytes.starts_with(b"MAIL ") {
+            peer.mail = now;
+        }
         let flow = peer.session.handle(now, bytes, &self.config, &mut self.policy, out);
+        self.note_served(peer, now, out);
         self.follow(flow, out)
     }
 
     /// See [`Session::handle_timeout`].
     pub fn timeout(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
         let flow = peer.session.handle_timeout(now, &self.config, &mut self.policy, out);
+        self.note_served(peer, now, out);
         self.follow(flow, out)
     }
 
@@ -119,6 +132,12 @@ impl Server {
             5 => Parting::Close,
             6 => Parting::Drop,
             _ => Parting::Stay,
+        }
+    }
+
+    fn note_served(&mut self, peer: &Peer, now: Instant, out: &[u8]) {
+        if out == ACCEPTED {
+            self.served.push((peer.mail, now));
         }
     }
 

@@ -316,6 +316,30 @@ fn jobs_are_compared_and_merged_by_their_ids() {
     }
 }
 
+#[test]
+fn a_job_that_was_stopped_is_compared_and_merged_once_it_has_its_verdict() {
+    let service = Service::start("");
+    let sink = Sink::start(&["--delay", "final=4s"]);
+    let target = format!("smtp://127.0.0.1:{}", sink.port());
+    let request = json!({
+        "target": target, "smtp_connection_type": "plain", "msg_size": 500, "duration": "1h", "connections": 2,
+    });
+    let id = service.run(&request.to_string());
+    service.accepted(&id, 2);
+    service.post(&format!("/v1/hammer/job.stop?id={id}"), None);
+    // The messages under way have seconds to go.
+    let run = |command, ids: &[&str]| Process::run(timecop().arg(command).args(ids).args(["--api", &service.api]));
+    for (command, ids) in [("merge", vec![&*id]), ("compare", vec![&*id, &*id])] {
+        let refused = run(command, &ids);
+        assert_eq!(refused.status.code(), Some(2), "{}", refused.stdout);
+        assert!(refused.stderr.contains("one that was stopped and still drains"), "{}", refused.stderr);
+    }
+    service.ended(&id);
+    let merged = run("merge", &[&id]);
+    let report: Value = serde_json::from_str(&merged.stdout).unwrap_or_else(|_| panic!("{}", merged.stderr));
+    assert_eq!(report["messages"]["asked"], report["messages"]["accepted"], "{report}");
+}
+
 /// A job that names no connections gets as many as there may be, not more.
 #[test]
 fn the_usual_connections_of_an_open_loop_stay_within_the_limit() {
