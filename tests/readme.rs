@@ -87,6 +87,8 @@ fn the_service_of_the_readme_works() {
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{error}");
     assert!(out.contains("5,000 asked: 5,000 accepted"), "{out}\n{error}");
+    assert!(out.contains("2,000 asked: 2,000 accepted"), "{out}\n{error}");
+    assert!(out.contains(r#""Type":"http""#) && out.contains(r#""state":"running""#), "{out}\n{error}");
     assert!(out.contains("timecop_hammer_messages_total{type=\"smtp\",outcome=\"accepted\"}"), "{out}\n{error}");
 }
 

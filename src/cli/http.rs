@@ -22,7 +22,7 @@ pub(super) fn complete(raw: RawSpec, target: Option<&str>, arguments: HttpArgume
         method: arguments.method,
         headers: arguments.header.iter().map(header).collect::<Result<_, _>>()?,
         data: data.map_err(|problem| StartError::new(format!("--data: {problem}")))?,
-        options: arguments.option,
+        options: arguments.form.option,
         ..target.and_then(url).map(|url| url.request()).unwrap_or_default()
     };
     Ok(RawSpec { job_type: kind, http, ..raw })
@@ -32,7 +32,7 @@ pub(super) fn complete(raw: RawSpec, target: Option<&str>, arguments: HttpArgume
 pub(super) fn job_type(target: Option<&str>, arguments: &HttpArguments) -> Result<JobType, StartError> {
     let is_http = target.and_then(url).is_some();
     let usual = if is_http { JobType::Http } else { JobType::Smtp };
-    let kind = arguments.job_type.map_or(usual, JobType::from);
+    let kind = arguments.form.job_type.map_or(usual, JobType::from);
     let wrong = |expected: &str, got: &str| {
         Err(StartError::new(format!("--type: expected {expected}, got {} with {got}", kind.name())))
     };

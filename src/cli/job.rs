@@ -14,8 +14,8 @@ use super::args::{
 use super::client::{self, escaped, parse};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, content, report};
 use crate::job::record::ZERO_TIME;
-use crate::job::request::duration;
 use crate::job::request::load_control::limits_to_json;
+use crate::job::request::{JobType, duration};
 use crate::load::Arrival;
 use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
@@ -98,11 +98,24 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
 
 /// What `job.run` is asked, from the same arguments as a run of this process.
 fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), StartError> {
-    let JobRunArguments { target, mut load, connection_type, auth, skip_verify, shards, wait: _, fail_if, service } =
-        arguments;
-    let connection_type = connection_type.unwrap_or(match target.as_deref().and_then(|url| url.split_once("://")) {
-        Some(("smtps", _)) => ConnectionTypeArgument::Tls,
-        Some(("smtp+starttls", _)) => ConnectionTypeArgument::Starttls,
+    let JobRunArguments {
+        target,
+        mut load,
+        form,
+        connection_type,
+        auth,
+        skip_verify,
+        shards,
+        wait: _,
+        fail_if,
+        service,
+    } = arguments;
+    let scheme = target.as_deref().and_then(|url| url.split_once("://")).map(|(scheme, _)| scheme);
+    let usual = if matches!(scheme, Some("http" | "https")) { JobType::Http } else { JobType::Smtp };
+    let kind = form.job_type.map_or(usual, JobType::from);
+    let connection_type = connection_type.unwrap_or(match scheme {
+        Some("smtps") => ConnectionTypeArgument::Tls,
+        Some("smtp+starttls") => ConnectionTypeArgument::Starttls,
         _ => ConnectionTypeArgument::Plain,
     });
     let connection_type = match connection_type {
@@ -123,7 +136,9 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
             let size = |size: &WeightedSize| json!({ "bytes": size.bytes, "weight": size.weight });
             Some(mix.iter().map(size).collect())
         }
-        None if load.body.is_none() && text.is_none() && html.is_none() => Some(json!(crate::job::spec::MESSAGE_BYTES)),
+        None if kind != JobType::HttpRaw && load.body.is_none() && text.is_none() && html.is_none() => {
+            Some(json!(crate::job::spec::MESSAGE_BYTES))
+        }
         None => None,
     };
     let body = match load.body.as_deref().map(content::read_body).transpose()? {
@@ -135,8 +150,9 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     let stage = |stage: &Stage| json!({ "duration": duration::format(stage.duration), "rate": stage.rate_per_s });
     let nanoseconds = |time: Duration| time.as_nanos() as u64;
     let fields = json!({
-        "Type": "smtp",
-        "smtp_connection_type": connection_type,
+        "Type": kind.name(),
+        "smtp_connection_type": (!kind.is_http()).then_some(connection_type),
+        "options": options(form.option)?,
         "target": target,
         "auth": auth.then_some(true),
         "skip_verify": skip_verify.then_some(true),
@@ -172,6 +188,20 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     let Value::Object(fields) = fields else { unreachable!("an object was written down") };
     let said: Map<String, Value> = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
     Ok((Value::Object(said), service))
+}
+
+/// The options as an object, in which no name can stand twice.
+fn options(list: Vec<(String, String)>) -> Result<Option<Map<String, Value>>, StartError> {
+    let mut options = Map::new();
+    for (name, value) in list {
+        if options.insert(name.clone(), json!(value)).is_some() {
+            return Err(StartError::new(format!(
+                "--option: expected each name once for a job of a service, got {} twice; timecop hammer takes it",
+                name.escape_debug()
+            )));
+        }
+    }
+    Ok((!options.is_empty()).then_some(options))
 }
 
 /// A request carries no attachments, and one body.

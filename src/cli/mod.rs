@@ -101,6 +101,7 @@ fn with_option(error: &SpecError) -> String {
     let option = match error.field {
         "recipients" => "--to".to_owned(),
         "source_addresses" => "--source-address".to_owned(),
+        "options" => "--option".to_owned(),
         "resumption" => "--no-resumption".to_owned(),
         "target" => "TARGET".to_owned(),
         field => format!("--{}", field.replace('_', "-")),

@@ -12,6 +12,7 @@ use super::section::Section;
 use super::{Config, NamedTarget, TargetUrl, expected, secret, shown};
 use crate::alert::event::Severity;
 use crate::alert::policy::Rule;
+use crate::job::spec::http::JobType;
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
 use crate::probe::header::{ROUTE_CHARS_MAX, is_route};
 use crate::probe::table::OUTSTANDING_MAX;
@@ -26,6 +27,9 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const SIZE_MIN: u64 = 1_024;
 /// Octets of the largest probe.
 const SIZE_MAX: u64 = 10 << 20;
+/// What probes may be sent by.
+const TYPES: [(&str, JobType); 3] =
+    [("smtp", JobType::Smtp), ("http", JobType::Http), ("http.mime", JobType::HttpMime)];
 /// Where PagerDuty takes events.
 pub const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 
@@ -73,6 +77,8 @@ pub struct Route {
     pub name: String,
     /// Who is handed its probes: the name of a configured target, or a URL.
     pub target: String,
+    /// What its probes are sent by, which fits the target.
+    pub job_type: JobType,
     /// The envelope's sender and `From`; `None` for the probe's address.
     pub from: Option<String>,
     /// Between two probes.
@@ -214,7 +220,7 @@ impl Route {
     fn read(
         table: &mut Section<'_, '_>,
         size_max: u64,
-        is_target: impl FnOnce(&str) -> Result<String, String>,
+        is_target: impl FnOnce(&str) -> Result<(String, bool), String>,
     ) -> Option<Route> {
         const NAME: &str = "a name of letters, digits, - and _";
         let name = table.text("name", "a name", |text| match is_route(text) {
@@ -226,6 +232,18 @@ impl Route {
             if !table.has(key) {
                 table.fault(key, expected(what, "none; add one"));
             }
+        }
+        let (target, is_http) = target.unzip();
+        let is_http = is_http.unwrap_or(false);
+        let usual = if is_http { JobType::HttpMime } else { JobType::Smtp };
+        let job_type = table.word("type", &TYPES).unwrap_or(usual);
+        if target.is_some() && job_type.is_http() != is_http {
+            let what = if is_http {
+                "http or http.mime, since the target is one of HTTP"
+            } else {
+                "smtp, as the target has it"
+            };
+            table.fault("type", expected(what, job_type.name()));
         }
         let from = table.text("from", "an address", mailbox);
         let mut time = |key, usual: u64| table.duration(key, TIME_MAX).unwrap_or(Duration::from_secs(usual));
@@ -251,7 +269,7 @@ impl Route {
         let severity = table.word("severity", &Severity::WORDS).unwrap_or(Severity::Error);
         let mut count = |key, usual| table.whole(key, 1..=1_000).map_or(usual, |count| count as u32);
         let rule = Rule { after: count("after", 1), well_for: count("for", 3) };
-        Some(Route { name: name?, target: target?, from, interval, timeout, threshold, size, severity, rule })
+        Some(Route { name: name?, target: target?, job_type, from, interval, timeout, threshold, size, severity, rule })
     }
 }
 
@@ -287,11 +305,20 @@ fn mailbox(text: &str) -> Result<String, String> {
     Mailbox::parse(text).map(|mailbox| mailbox.as_str().to_owned()).map_err(|error| error.to_string())
 }
 
-fn is_target(target: &str, targets: &std::collections::BTreeMap<String, NamedTarget>) -> Result<String, String> {
-    match target.contains("://") {
-        true => TargetUrl::parse(target).map(|_| target.to_owned()),
-        false if targets.contains_key(target) => Ok(target.to_owned()),
-        false => Err(expected("a URL such as smtp://mx.example.com:25, or NAME of a [targets.NAME]", shown(target))),
+/// The target, if it is one, and whether it is one of HTTP.
+fn is_target(
+    target: &str,
+    targets: &std::collections::BTreeMap<String, NamedTarget>,
+) -> Result<(String, bool), String> {
+    if target.contains("://") {
+        return TargetUrl::parse(target).map(|url| (target.to_owned(), url.is_http()));
+    }
+    match targets.get(target) {
+        Some(named) if named.request.data.is_some() => {
+            Err(expected("a target without data_file, in which a probe has no place", shown(target)))
+        }
+        Some(named) => Ok((target.to_owned(), named.url.is_http())),
+        None => Err(expected("a URL such as smtp://mx.example.com:25, or NAME of a [targets.NAME]", shown(target))),
     }
 }
 

@@ -9,12 +9,8 @@ use crate::job::spec::http::JobType;
 /// The requests of a job by HTTP.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HttpArguments {
-    /// What messages are sent by [default: http for a target of http:// or https://, else smtp]
-    #[arg(long = "type", value_enum, value_name = "TYPE", help_heading = "Message")]
-    pub(in crate::cli) job_type: Option<JobTypeArgument>,
-    /// An option of the API, such as o:testmode=yes, h:Reply-To=a@b.example or v:name=value; repeatable
-    #[arg(long, value_name = "NAME=VALUE", value_parser = option, help_heading = "HTTP")]
-    pub(in crate::cli) option: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(in crate::cli) form: FormArguments,
     /// A further header field of each request; repeatable
     #[arg(long, value_name = "NAME: VALUE", help_heading = "HTTP")]
     pub(in crate::cli) header: Vec<String>,
@@ -25,6 +21,17 @@ pub(in crate::cli) struct HttpArguments {
     /// its Content-Type [default: application/json, unless --header says otherwise]
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     pub(in crate::cli) data: Option<PathBuf>,
+}
+
+/// What a job of a service may say of it, too.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct FormArguments {
+    /// What messages are sent by [default: http for a target of http:// or https://, else smtp]
+    #[arg(long = "type", value_enum, value_name = "TYPE", help_heading = "Message")]
+    pub(in crate::cli) job_type: Option<JobTypeArgument>,
+    /// An option of the API, such as o:testmode=yes, h:Reply-To=a@b.example or v:name=value; repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = option, help_heading = "HTTP")]
+    pub(in crate::cli) option: Vec<(String, String)>,
 }
 
 /// `--type`.

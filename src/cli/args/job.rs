@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::http::FormArguments;
 use super::load::{FailIfArguments, LoadArguments};
 use super::value::whole_number;
 
@@ -13,6 +14,8 @@ Examples:
       load the service's own sink; prints the job's id
   timecop job run smtp://127.0.0.1:2525 --rate 500 -d 1m --wait
       a URL that the service allows, or a target of its configuration by name; waits for the end
+  timecop job run mailgun --type http --auth --option o:testmode=yes -m 1000
+      a configured target with an API like Mailgun's; without a target, the service's own stub
   timecop job get 1 --json
   timecop job list
   timecop job stop 1
@@ -86,6 +89,8 @@ pub(in crate::cli) struct JobRunArguments {
     pub(in crate::cli) target: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) load: LoadArguments,
+    #[command(flatten)]
+    pub(in crate::cli) form: FormArguments,
     /// How connections are secured; a configured target with TLS needs its own one named [default: as the target's URL
     /// says, else plain]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Load")]

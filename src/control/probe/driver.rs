@@ -258,6 +258,7 @@ impl Prober {
         let post = Post {
             id: token.id,
             target,
+            job_type: route.job_type,
             from: &from,
             to: &self.address,
             header: &token.write(&self.key),

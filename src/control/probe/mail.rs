@@ -16,7 +16,7 @@ use crate::control::running::RunningJob;
 use crate::control::sink::SinkError;
 use crate::control::targets::ResolvedTarget;
 use crate::job::plan::{Circumstances, Job};
-use crate::job::spec::http::JobType;
+use crate::job::spec::http::{JobType, RawHttp};
 use crate::job::spec::{Content, JobSpec, RawSpec, SpecError, TIMEOUT_MAX};
 use crate::measure::recorder::Delta;
 use crate::message::{Conversion, MESSAGE_BYTES_MAX, Mailbox, ReversePath};
@@ -38,6 +38,8 @@ use crate::time::{Instant, WallTime, duration_ns};
 pub const POSTING_MAX: usize = 64;
 /// The only one of its pool.
 const SHARD: usize = 0;
+/// The subject of probes.
+const SUBJECT: &str = "timecop probe";
 
 /// What the shard is made of.
 #[derive(Debug)]
@@ -63,13 +65,16 @@ pub struct Post<'a> {
     pub id: u64,
     /// Where to. Its credentials are used if it has any, and TLS as it says.
     pub target: &'a ResolvedTarget,
+    /// What by, which fits the target: never `http.raw`.
+    pub job_type: JobType,
     /// Envelope sender, and From.
     pub from: &'a ReversePath,
     /// Envelope recipient, and To: the probe address.
     pub to: &'a Mailbox,
     /// The value of the header `X-Timecop-Probe`: one line of printable ASCII.
     pub header: &'a str,
-    /// Octets of the message, which is padded to it; a smaller one than its header block is not padded.
+    /// Octets of the message, which is padded to it; a smaller one than its header block is not padded. Of `http` those of
+    /// the request's body, in which the fields must have room.
     pub size: u64,
     /// Time limit of each reply, of the connect, and of the whole.
     pub timeout: Duration,
@@ -94,7 +99,8 @@ pub enum PostOutcome {
         /// When its reply came.
         at: Instant,
     },
-    /// The target's server has answered 4xx (deferred) or 5xx (rejected) to a command, or to the message.
+    /// The target's server has answered 4xx (deferred) or 5xx (rejected) to a command, or to the message; by HTTP with any
+    /// status but 2xx.
     Refused(Refused),
     /// There was no such answer: the connection, TLS or the protocol failed, or a time limit was over.
     Failed {
@@ -107,12 +113,12 @@ pub enum PostOutcome {
     },
 }
 
-/// An answer of 4xx or 5xx.
+/// An answer that takes no message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// To what.
     pub phase: Phase,
-    /// 400 to 599.
+    /// 400 to 599; by HTTP 300 to 599.
     pub code: u16,
     /// What the server says, with its enhanced status code; printable, at most 200 octets of it.
     pub text: String,
@@ -127,7 +133,7 @@ pub struct PostLegs {
     pub tls: Option<Duration>,
     /// AUTH, up to its last reply.
     pub auth: Option<Duration>,
-    /// From MAIL to the last reply to the message.
+    /// From MAIL to the last reply to the message; by HTTP from the first octet of the request to the last of its answer.
     pub submit: Option<Duration>,
 }
 
@@ -165,6 +171,7 @@ pub struct ProbeShard {
 #[derive(Debug)]
 struct Posting {
     job: RunningJob,
+    is_http: bool,
     /// When it is given up.
     until: Instant,
     /// It was said how it ended; what is left of it is the end of its session.
@@ -225,7 +232,8 @@ impl ProbeShard {
                 let Some(at) = self.posting.iter().position(|posting| posting.job.id() == job) else { return Ok(None) };
                 let posting = &mut self.posting[at];
                 posting.job.take(SHARD, second, elapsed, delta, finished);
-                let outcome = if posting.is_told { None } else { outcome(posting.job.measured(), finished) };
+                let outcome =
+                    if posting.is_told { None } else { outcome(posting.job.measured(), posting.is_http, finished) };
                 posting.is_told |= outcome.is_some();
                 let heard = outcome
                     .map(|outcome| Heard::Posted(Posted { id: job, outcome, legs: legs(posting.job.measured()) }));
@@ -257,7 +265,8 @@ impl ProbeShard {
         let circumstances = Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone() };
         let (spec, built) = built(post, &circumstances)?;
         let job = RunningJob::start(post.id, &spec, built, post.target.tls.as_ref(), &self.pool, &[SHARD]);
-        self.posting.push(Posting { job, until: now + post.timeout, is_told: false });
+        let is_http = post.job_type.is_http();
+        self.posting.push(Posting { job, is_http, until: now + post.timeout, is_told: false });
         Ok(())
     }
 
@@ -294,16 +303,24 @@ fn built(post: &Post<'_>, at: &Circumstances) -> Result<(JobSpec, (Job, Conversi
     let raw = RawSpec {
         messages: Some(1),
         connections: Some(1),
-        body: Some(message(post, 0)),
         from: Some(String::from_utf8_lossy(post.from.as_bytes()).into_owned()),
         recipients: vec![post.to.as_str().to_owned()],
         // So that the phases of the transaction follow one another, and add up.
         pipelining: Some(false),
         timeout: Some(post.timeout.min(TIMEOUT_MAX).into()),
         auth: post.target.credentials.clone(),
-        job_type: if post.target.request.path.is_empty() { JobType::Smtp } else { JobType::HttpMime },
+        job_type: post.job_type,
         ..RawSpec::default()
     };
+    if post.job_type == JobType::Http {
+        let options = vec![(format!("h:{NAME}"), post.header.to_owned())];
+        let http = RawHttp { options, ..RawHttp::default() };
+        let raw = RawSpec { msg_size: Some(post.size), subject: Some(SUBJECT.to_owned()), http, ..raw };
+        let spec = JobSpec::new(post.target.complete(raw), post.target.as_target(), 0)?;
+        let built = Job::new(&spec, at)?;
+        return Ok((spec, built));
+    }
+    let raw = RawSpec { body: Some(message(post, 0)), ..raw };
     let mut spec = JobSpec::new(post.target.complete(raw), post.target.as_target(), 0)?;
     let built = Job::new(&spec, at)?;
     // What the job writes in front, Date and Message-ID, counts too.
@@ -327,7 +344,7 @@ fn message(post: &Post<'_>, body: usize) -> Vec<u8> {
     let from = from.as_deref().unwrap_or(to);
     let header = post.header;
     let mut message = format!(
-        "From: <{from}>\r\nTo: <{to}>\r\nSubject: timecop probe\r\n{NAME}: {header}\r\n\
+        "From: <{from}>\r\nTo: <{to}>\r\nSubject: {SUBJECT}\r\n{NAME}: {header}\r\n\
          Auto-Submitted: auto-generated\r\n\r\n"
     )
     .into_bytes();
@@ -344,10 +361,15 @@ fn message(post: &Post<'_>, body: usize) -> Vec<u8> {
 }
 
 /// How a probe's sending has ended, if it has.
-fn outcome(measured: &Delta, finished: bool) -> Option<PostOutcome> {
+fn outcome(measured: &Delta, is_http: bool, finished: bool) -> Option<PostOutcome> {
     let messages = &measured.messages;
     if messages.accepted > 0 {
         return Some(PostOutcome::Accepted { at: measured.last_outcome });
+    }
+    // Whatever a request's one answer says, the message was not taken.
+    if let Some(answer) = measured.replies[Phase::LastByte as usize].iter().next() {
+        let text = answer.example.clone();
+        return Some(PostOutcome::Refused(Refused { phase: answer.phase, code: answer.code, text }));
     }
     if messages.deferred + messages.rejected > 0 {
         let class = if messages.deferred > 0 { 4 } else { 5 };
@@ -362,7 +384,7 @@ fn outcome(measured: &Delta, finished: bool) -> Option<PostOutcome> {
                 None => reply.example.clone(),
             },
         });
-        return refused.map(PostOutcome::Refused).or_else(|| Some(not_ended(measured)));
+        return refused.map(PostOutcome::Refused).or_else(|| Some(not_ended(measured, is_http)));
     }
     if messages.failed > 0 {
         let error = measured.errors.iter().max_by_key(|error| error.phase);
@@ -371,13 +393,13 @@ fn outcome(measured: &Delta, finished: bool) -> Option<PostOutcome> {
             reason: error.example.clone(),
             unsure: matches!(error.phase, Phase::Final | Phase::FirstByte | Phase::LastByte),
         });
-        return failed.or_else(|| Some(not_ended(measured)));
+        return failed.or_else(|| Some(not_ended(measured, is_http)));
     }
-    finished.then(|| not_ended(measured))
+    finished.then(|| not_ended(measured, is_http))
 }
 
 /// It was given up.
-fn not_ended(measured: &Delta) -> PostOutcome {
+fn not_ended(measured: &Delta, is_http: bool) -> PostOutcome {
     let seen = |&&phase: &&Phase| took(measured, phase).is_some();
     match Phase::MEASURED.iter().rev().find(seen) {
         None => {
@@ -387,6 +409,11 @@ fn not_ended(measured: &Delta) -> PostOutcome {
         Some(Phase::Data) => {
             let reason = "the message was not answered within the time limit".to_owned();
             PostOutcome::Failed { phase: Phase::Final, reason, unsure: true }
+        }
+        // The phases of a request are known with its answer only.
+        Some(_) if is_http => {
+            let reason = "the request was not answered within the time limit".to_owned();
+            PostOutcome::Failed { phase: Phase::FirstByte, reason, unsure: true }
         }
         Some(&phase) => {
             let reason = format!("not sent within the time limit; the last that was answered is {phase}");
@@ -405,13 +432,13 @@ fn took(measured: &Delta, phase: Phase) -> Option<Duration> {
 
 fn legs(measured: &Delta) -> PostLegs {
     let took = |phase| took(measured, phase);
-    let submit =
-        [Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final].map(took).into_iter().collect::<Option<Vec<_>>>();
+    let sum = |phases: &[Phase]| phases.iter().map(|&phase| took(phase)).sum::<Option<Duration>>();
+    let transaction = sum(&[Phase::Mail, Phase::Rcpt, Phase::Data, Phase::Final]);
     PostLegs {
         connect: took(Phase::Connect),
         tls: took(Phase::Tls),
         auth: took(Phase::Auth),
-        submit: submit.map(|parts| parts.iter().sum()),
+        submit: transaction.or_else(|| sum(&[Phase::Write, Phase::FirstByte, Phase::LastByte])),
     }
 }
 

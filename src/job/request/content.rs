@@ -1,13 +1,17 @@
-//! The kinds of values of the fields that say what is sent: sizes and texts.
+//! The kinds of values of the fields that say what is sent: sizes, texts and options.
 
-use serde::Deserialize;
-use serde::ser::Serialize;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use serde::{Deserialize, de};
 use serde_json::json;
 use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type};
 
-use super::field::{Field, digest_schema, or_null, plain, sha256, types};
+use super::field::{Field, HARMLESS_PATTERN, digest_schema, is_harmless, or_null, plain, sha256, types};
+use crate::job::spec::http::{OPTION_PREFIXES, OPTIONS_BYTES_MAX, OPTIONS_MAX};
 use crate::message::{MESSAGE_BYTES_MAX, SIZE_WEIGHT_MAX, SIZES_MAX, WeightedSize};
 
 /// `msg_size`: one size, or a mix.
@@ -97,5 +101,78 @@ impl Field for Text {
 
     fn schema() -> Schema {
         types([Type::String]).build().into()
+    }
+}
+
+/// The options of an API, by their names, in the order in which they were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options(pub Vec<(String, String)>);
+
+impl Field for Options {
+    fn expected() -> String {
+        let prefixes = OPTION_PREFIXES.join(", ");
+        format!(
+            "an object of at most {OPTIONS_MAX} strings without control characters, {OPTIONS_BYTES_MAX} octets in all, each \
+             under a name of its own that begins with one of {prefixes}"
+        )
+    }
+
+    fn read(json: &RawValue) -> Option<Options> {
+        let Options(list) = plain(json)?;
+        let bytes: usize = list.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let fits = |(name, value): &(String, String)| {
+            let is_known = OPTION_PREFIXES.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix));
+            is_known && is_harmless(name) && is_harmless(value)
+        };
+        (bytes <= OPTIONS_BYTES_MAX && list.iter().all(fits)).then_some(Options(list))
+    }
+
+    fn echo(&self) -> impl Serialize {
+        self
+    }
+
+    fn schema() -> Schema {
+        let value = ObjectBuilder::new().schema_type(Type::String).pattern(Some(HARMLESS_PATTERN));
+        let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[ohvt]:."));
+        types([Type::Object])
+            .additional_properties(Some(value))
+            .property_names(Some(name))
+            .max_properties(Some(OPTIONS_MAX))
+            .build()
+            .into()
+    }
+}
+
+impl Serialize for Options {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+/// A name may stand once only, and no more are read than there may be.
+impl<'de> Deserialize<'de> for Options {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Options, D::Error> {
+        deserializer.deserialize_map(OptionsVisitor)
+    }
+}
+
+struct OptionsVisitor;
+
+impl<'de> Visitor<'de> for OptionsVisitor {
+    type Value = Options;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options, A::Error> {
+        let mut list: Vec<(String, String)> = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            if list.len() == OPTIONS_MAX || list.iter().any(|(known, _)| *known == name) {
+                return Err(de::Error::custom("a name twice, or too many"));
+            }
+            list.push((name, value));
+        }
+        Ok(Options(list))
     }
 }

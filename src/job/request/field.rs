@@ -150,9 +150,9 @@ impl Field for String {
 }
 
 /// [`is_harmless`] as a regular expression for the schema.
-const HARMLESS_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+pub(super) const HARMLESS_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 
-fn is_harmless(text: &str) -> bool {
+pub(super) fn is_harmless(text: &str) -> bool {
     !text.contains(char::is_control)
 }
 

@@ -31,7 +31,7 @@ use crate::measure::abort::AbortRule;
 use crate::measure::threshold::Threshold;
 use crate::message::{RECIPIENTS_PER_MESSAGE_MAX, RecipientOrder};
 use crate::time::duration_ns;
-use content::{MessageSize, Text};
+use content::{MessageSize, Options, Text};
 use field::{Body, Field, Pipelining, RecipientList, RecipientVariables, TargetName};
 pub use field::{JobType, RECIPIENTS_ECHOED_MAX};
 use load_control::List;
@@ -121,6 +121,9 @@ fields! {
     /// Size of each generated message in octets, headers included, exactly; or a list of sizes with weights, of which each
     /// message draws one. Needed without `body`, `text` and `html`, excluded by them.
     msg_size: MessageSize;
+    /// Further fields of an `http` or `http.mime` request, by names that begin with `o:`, `h:`, `v:` or `t:`, such as
+    /// `{"o:tag": "load", "h:Reply-To": "a@example.com"}`.
+    options: Options;
     /// Connections to the target (1; with `rate` 100).
     connections: u32 { minimum: 1, maximum: CONNECTIONS_MAX };
     /// A message to send instead of generated ones, header and body. A job shows its size and SHA-256.
@@ -309,7 +312,7 @@ impl JobRequest {
         };
         RawSpec {
             job_type,
-            http: RawHttp::default(),
+            http: RawHttp { options: self.options.map_or_else(Vec::new, |options| options.0), ..RawHttp::default() },
             messages: self.messages.or_else(|| (self.duration.is_none() && self.stages.is_none()).then_some(MESSAGES)),
             duration: self.duration,
             connections: self.connections,

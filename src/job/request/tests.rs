@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::job::spec::http::{OPTIONS_BYTES_MAX, OPTIONS_MAX};
 use crate::job::spec::{JobSpec, Target};
 
 /// A request that is right but for what is added to it.
@@ -53,6 +54,13 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
             r#"expected smtp, http, http.mime or http.raw, got "lmtp""#,
         ),
         ("msg_size", "4096", "4096", "-1", "objects with bytes and weight, got -1"),
+        (
+            "options",
+            r#"{"o:testmode":"yes","h:Reply-To":"a@b"}"#,
+            r#"{"o:testmode":"yes","h:Reply-To":"a@b"}"#,
+            r#"{"x:a":"b"}"#,
+            r#"begins with one of o:, h:, v:, t:, got {"x:a":"b"}"#,
+        ),
         ("connections", "7", "7", "4294967296", "expected a whole number from 0 to 4294967295, got 4294967296"),
         ("body", r#""""#, EMPTY, "[1]", "expected a string: a whole message, header and body, got [1]"),
         (
@@ -158,6 +166,31 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
 
 /// A body of no octets, as it is echoed.
 const EMPTY: &str = r#"{"bytes":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
+
+#[test]
+fn options_are_strings_under_names_of_their_own_and_bounded() {
+    let many = |count: usize| {
+        let list: Vec<String> = (0..count).map(|n| format!(r#""v:{n}":"""#)).collect();
+        format!("{{{}}}", list.join(","))
+    };
+    assert!(request(&format!(r#""options":{}"#, many(OPTIONS_MAX))).is_ok());
+    let long = format!(r#"{{"v:a":"{}"}}"#, "x".repeat(OPTIONS_BYTES_MAX));
+    for wrong in [
+        r#"{"o:":"b"}"#,
+        r#"{"o:a":1}"#,
+        r#"{"o:a":"b","o:a":"c"}"#,
+        r#"{"o:a":"b\nc"}"#,
+        r#"{"h:a\r\nb":"c"}"#,
+        r#"["o:a"]"#,
+        &many(OPTIONS_MAX + 1),
+        &long,
+    ] {
+        let error = request(&format!(r#""options":{wrong}"#)).expect_err(wrong).to_string();
+        assert!(error.starts_with("options: expected an object") && error.len() < 400, "{error}");
+    }
+    let error = spec(request(r#""options":{"o:a":"b"}"#).unwrap()).expect_err("the type is smtp");
+    assert_eq!(error.to_string(), "options: expected a type by HTTP beside it, got smtp");
+}
 
 #[test]
 fn keys_match_in_any_case_and_stand_once() {

@@ -14,7 +14,7 @@ pub const OPTIONS_MAX: usize = 100;
 /// Octets of all options together, names included: Mailgun takes 16 kB.
 pub const OPTIONS_BYTES_MAX: usize = 16 * 1_024;
 /// What the names of options begin with (Mailgun's documentation, "Send an email").
-const OPTION_PREFIXES: [&str; 4] = ["o:", "h:", "v:", "t:"];
+pub const OPTION_PREFIXES: [&str; 4] = ["o:", "h:", "v:", "t:"];
 
 /// What messages are sent by: `Type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl HttpSpec {
     /// Looks at every value; `None` for a job by SMTP.
     pub(super) fn new(kind: JobType, raw: RawHttp) -> Result<Option<HttpSpec>, SpecError> {
         let raw_only = [("method", raw.method.is_some()), ("data", raw.data.is_some())];
-        let http_only = [("header", !raw.headers.is_empty()), ("option", !raw.options.is_empty())];
+        let http_only = [("header", !raw.headers.is_empty()), ("options", !raw.options.is_empty())];
         let misplaced =
             |fields: &[(&'static str, bool)]| fields.iter().find(|(_, given)| *given).map(|(name, _)| *name);
         if kind != JobType::HttpRaw
@@ -117,7 +117,7 @@ impl HttpSpec {
             };
         }
         if kind == JobType::HttpRaw && !raw.options.is_empty() {
-            return Err(SpecError::new("option", "type http or http.mime beside it", kind.name()));
+            return Err(SpecError::new("options", "type http or http.mime beside it", kind.name()));
         }
         let path = path(kind, &raw.path)?;
         let method = raw.method.unwrap_or_else(|| "POST".to_owned());
@@ -192,7 +192,7 @@ fn path(kind: JobType, path: &str) -> Result<String, SpecError> {
 }
 
 fn options(options: Vec<(String, String)>) -> Result<Vec<(String, String)>, SpecError> {
-    const FIELD: &str = "option";
+    const FIELD: &str = "options";
     if options.len() > OPTIONS_MAX {
         return Err(SpecError::new(FIELD, format!("at most {OPTIONS_MAX}"), options.len()));
     }
@@ -248,14 +248,14 @@ mod tests {
             (JobType::Http, "method", |raw| raw.method = Some("PUT".into())),
             (JobType::HttpRaw, "method", |raw| raw.method = Some("CONNECT".into())),
             (JobType::HttpMime, "data", |raw| raw.data = Some(Bytes::new())),
-            (JobType::HttpRaw, "option", |raw| raw.options = vec![("o:a".into(), "b".into())]),
-            (JobType::Smtp, "option", |raw| raw.options = vec![("o:a".into(), "b".into())]),
+            (JobType::HttpRaw, "options", |raw| raw.options = vec![("o:a".into(), "b".into())]),
+            (JobType::Smtp, "options", |raw| raw.options = vec![("o:a".into(), "b".into())]),
             (JobType::Smtp, "header", |raw| raw.headers = vec![Field::parse("A: b").unwrap()]),
             (JobType::Http, "header", |raw| raw.headers = vec![Field::parse("A: b").unwrap(); REQUEST_FIELDS_MAX + 1]),
-            (JobType::Http, "option", |raw| raw.options = vec![("x:a".into(), "b".into())]),
-            (JobType::Http, "option", |raw| raw.options = vec![("h:a".into(), "b\r\nc".into())]),
-            (JobType::Http, "option", |raw| raw.options = vec![("o:a".into(), "b\0".into())]),
-            (JobType::Http, "option", |raw| raw.options = vec![("o:a".into(), "x".repeat(OPTIONS_BYTES_MAX))]),
+            (JobType::Http, "options", |raw| raw.options = vec![("x:a".into(), "b".into())]),
+            (JobType::Http, "options", |raw| raw.options = vec![("h:a".into(), "b\r\nc".into())]),
+            (JobType::Http, "options", |raw| raw.options = vec![("o:a".into(), "b\0".into())]),
+            (JobType::Http, "options", |raw| raw.options = vec![("o:a".into(), "x".repeat(OPTIONS_BYTES_MAX))]),
         ];
         for (kind, field, change) in wrong {
             let mut raw = RawHttp { path: "/v3/b".into(), ..RawHttp::default() };

@@ -83,7 +83,7 @@ fn a_wrong_value_names_its_field_and_starts_nothing() {
         (r#""connections":1.5"#, 422, "connections"),
         (r#""msgsize":5"#, 422, "msgsize"),
         (r#""type":"carrier pigeon""#, 422, "carrier pigeon"),
-        (r#""type":"http""#, 422, "http"),
+        (r#""type":"lmtp""#, 422, "lmtp"),
         (r#""timeout":"soon""#, 422, "timeout"),
         (r#""from":"a@b>\r\nRCPT TO:<c@d""#, 422, "from"),
         (r#""recipients":["nobody"]"#, 422, "recipients"),
@@ -213,7 +213,13 @@ fn the_command_line_runs_shows_lists_and_stops_jobs() {
     let id = started["id"].as_str().expect("an id");
     assert!(job(&["stop", id]).stdout.contains("stopped"));
     let listed = job(&["list"]).stdout;
-    assert!(listed.lines().count() == 2 && listed.contains("finished") && listed.contains("stopped"), "{listed}");
+    assert!(
+        listed.lines().count() == 3
+            && listed.contains("STATE")
+            && listed.contains("finished")
+            && listed.contains("stopped"),
+        "{listed}"
+    );
     let shown: Value = serde_json::from_str(&job(&["get", "1", "--json"]).stdout).expect("one object");
     assert_eq!(shown["result"]["messages"]["accepted"], 50);
     let refused = job(&["get", "77"]);
@@ -283,7 +289,7 @@ fn load_control_is_the_same_by_request_and_by_command_line() {
     assert_eq!((&job["job"]["warmup"], &job["result"]["messages"]["asked"]), (&json!({ "messages": 20 }), &json!(30)));
 
     let (_, metrics) = service.get("/metrics");
-    let verdicts = metrics.lines().filter(|line| line.starts_with("timecop_hammer_verdicts_total{"));
+    let verdicts = metrics.lines().filter(|line| line.starts_with("timecop_hammer_verdicts_total{type=\"smtp\""));
     let counts: Vec<u64> =
         verdicts.map(|line| line.rsplit(' ').next().expect("a value").parse().expect("a number")).collect();
     assert_eq!((counts.len(), counts.iter().sum::<u64>()), (3, 3), "{metrics}");

@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Port, Process, Service, Sink, contents, poll, timecop};
+use crate::support::{Port, Process, Service, Sink, contents, poll, python, script, text, timecop};
 
 const ADDRESS: &str = "probe@probe.example.com";
 
@@ -155,6 +155,55 @@ fn a_probe_to_ourselves_is_shown_by_api_command_line_and_metrics() {
     }
     let unknown = Process::run(timecop().args(["probe", "x", "--api", &service.api]));
     assert_eq!(unknown.status.code(), Some(2), "{}", unknown.stderr);
+}
+
+/// An API that delivers what it is handed by the probe's own server, as Mailgun would; both of its endpoints.
+fn provider(mx: u16) -> (Process, u16) {
+    let mut command = python();
+    let mut process = Process::start(command.arg(script("mailgun_relay.py")).arg(mx.to_string()));
+    let line = process.wait_line("listening on ");
+    let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+    (process, port)
+}
+
+#[test]
+fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
+    let port = Port::claim();
+    let (_provider, api) = provider(port.number());
+    for kind in ["http.mime", "http"] {
+        let target = format!("http://127.0.0.1:{api}/v3/example.com");
+        let times = format!("type = \"{kind}\"\nthreshold = \"20s\"\ntimeout = \"30s\"");
+        let service = Service::start(&configuration(port.number(), &target, &times));
+        let id = fire(&service);
+        let probe = ended(&service, &id, "ok");
+        assert!(probe["round_trip_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{probe}");
+        // It may arrive before the answer to its request.
+        let probe = until(&service, &id, "the answer", |probe| probe["legs"]["submit_s"].is_f64());
+        assert!(probe["legs"]["connect_s"].is_f64() && probe["legs"]["auth_s"].is_null(), "{probe}");
+        service.stop("TERM");
+    }
+}
+
+#[test]
+fn an_api_that_refuses_a_probe_is_an_outcome() {
+    let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a temporary folder"));
+    let key = folder.path().join("key");
+    fs::write(&key, "right\n").expect("it can be written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+    let stub = Sink::http("", &["--http-key-file", text(&key)]);
+    let url = format!("http://127.0.0.1:{}/v3/example.com", stub.port());
+    let service = Service::start(&configuration(port.number(), &url, ""));
+    let probe = ended(&service, &fire(&service), "send_failed");
+    assert!(probe["detail"].as_str().is_some_and(|detail| detail.starts_with("last_byte: 401 ")), "{probe}");
+    // With the key it is taken, and not delivered.
+    let named = configuration(port.number(), "stub", "threshold = \"1s\"\ntimeout = \"2s\"");
+    let target = format!("[targets.stub]\nurl = \"{url}\"\nuser = \"api\"\npassword_file = \"{}\"\n", key.display());
+    service.configure(&(named + &target));
+    service.signal("HUP");
+    poll("the reload", || (route(&service)["target"] == "stub").then_some(()));
+    let probe = ended(&service, &fire(&service), "lost");
+    assert!(probe["legs"]["submit_s"].is_f64(), "{probe}");
+    assert_eq!(stub.stop()["http"]["messages"], 1);
 }
 
 #[test]

@@ -58,7 +58,8 @@ fn target(address: SocketAddr) -> ResolvedTarget {
 /// Sends a probe of 2,000 octets.
 fn post(shard: &mut ProbeShard, id: u64, target: &ResolvedTarget, timeout: Duration) {
     let (from, to) = (ReversePath::parse("timecop@mx.example").unwrap(), mailbox("probe@mx.example"));
-    shard.post(&Post { id, target, from: &from, to: &to, header: HEADER, size: 2_000, timeout }).unwrap();
+    let job_type = if target.request.path.is_empty() { JobType::Smtp } else { JobType::HttpMime };
+    shard.post(&Post { id, target, job_type, from: &from, to: &to, header: HEADER, size: 2_000, timeout }).unwrap();
 }
 
 /// A client of our own port 25.
@@ -133,6 +134,7 @@ fn a_probe_of_any_size_is_valid_and_of_that_size() {
         let post = Post {
             id: 1,
             target: &target,
+            job_type: JobType::Smtp,
             from: &from,
             to: &to,
             header: HEADER,
@@ -211,6 +213,7 @@ fn probes_under_way_are_bounded() {
     let one_more = Post {
         id: 99,
         target: &target,
+        job_type: JobType::Smtp,
         from: &from,
         to: &to,
         header: HEADER,
@@ -300,4 +303,65 @@ fn a_client_has_so_many_connections_and_they_become_free_again() {
         }
     }
     assert_eq!(shard.counts().sessions_refused, 3);
+}
+
+/// Gives each connection's request, whole, this answer; none if it is empty.
+fn answering(answer: &'static str) -> ResolvedTarget {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = TargetUrl::parse(&format!("http://{}/v3/a", listener.local_addr().unwrap())).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
+        // The probe of 2,000 octets, whose header is in it.
+        while !String::from_utf8_lossy(&request).split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= 2_000) {
+            let octets = stream.read(&mut piece).unwrap();
+            assert!(octets > 0, "the request ends early");
+            request.extend_from_slice(&piece[..octets]);
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    resolve(Unresolved::unrestricted(url)).unwrap()
+}
+
+#[test]
+fn answers_of_http_are_outcomes_and_silence_leaves_it_open() {
+    let mut shard = shard(ServerLimits::default());
+    let mut ask = |answer| {
+        post(&mut shard, 1, &answering(answer), Duration::from_secs(30));
+        posted(&mut shard)
+    };
+    let taken = ask("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    assert!(matches!(taken.outcome, PostOutcome::Accepted { .. }), "{taken:?}");
+    assert!(taken.legs.connect.is_some() && taken.legs.submit.is_some() && taken.legs.auth.is_none(), "{taken:?}");
+    for (code, answer) in [
+        (302, "HTTP/1.1 302 Found\r\nContent-Length: 2\r\n\r\nno"),
+        (401, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"),
+        (429, "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 2\r\n\r\nno"),
+        (500, "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno"),
+    ] {
+        let refused = Refused { phase: Phase::LastByte, code, text: "no".to_owned() };
+        assert_eq!(ask(answer).outcome, PostOutcome::Refused(refused));
+    }
+    let closed = ask("");
+    let PostOutcome::Failed { phase, unsure, .. } = closed.outcome else { panic!("{closed:?}") };
+    assert_eq!((phase, unsure), (Phase::FirstByte, true), "it may have been taken");
+    shard.end();
+}
+
+#[test]
+fn a_form_is_of_its_size_and_has_the_header_as_an_option() {
+    let (from, to) = (ReversePath::parse("timecop@mx.example").unwrap(), mailbox("probe@mx.example"));
+    let url = TargetUrl::parse("http://127.0.0.1:1/v3/a").unwrap();
+    let target = resolve(Unresolved::unrestricted(url)).unwrap();
+    let at = Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned() };
+    let timeout = Duration::from_secs(1);
+    let (job_type, header) = (JobType::Http, HEADER);
+    for size in [1_024, 5_000] {
+        let post = Post { id: 1, target: &target, job_type, from: &from, to: &to, header, size, timeout };
+        let (spec, (job, _)) = built(&post, &at).unwrap();
+        assert_eq!(job.message_bytes(0), size);
+        let http = spec.http.expect("it goes by HTTP");
+        assert_eq!((&*http.path, &http.options[0].1), ("/v3/a/messages", &HEADER.to_owned()));
+        assert_eq!(http.options[0].0, "h:X-Timecop-Probe");
+    }
 }
