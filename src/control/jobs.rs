@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::draft::{Built, Draft, Read};
 use super::metrics::Metrics;
 use super::running::RunningJob;
 use super::store::{Store, StoreError, StoredJob};
 use super::targets::ResolvedTarget;
 use crate::config::Limits;
-use crate::job::plan::{Circumstances, Job};
+use crate::job::plan::Job;
 use crate::job::record::{JobRecord, JobState};
-use crate::job::request::{JobRequest, JobType};
-use crate::job::spec::{CONNECTIONS_OPEN_LOOP, JobSpec, RawSpec, SpecError};
+use crate::job::request::JobType;
+use crate::job::spec::{JobSpec, SpecError};
 use crate::measure::report::Report;
 use crate::measure::threshold::Threshold;
 use crate::shard::clock::wall_now;
@@ -168,30 +169,18 @@ impl Jobs {
         }
     }
 
+    /// What is needed to build a job, which takes long for a large one.
+    pub fn draft(&self, read: Read, target: ResolvedTarget) -> Draft {
+        let (limits, clock) = (self.limits.clone(), self.pool.clock());
+        Draft { read, target, limits, clock, host: self.host.clone() }
+    }
+
     /// Starts a job on the shards that have the fewest connections.
-    pub fn start(&mut self, mut request: JobRequest, target: &ResolvedTarget) -> Result<JobRecord, JobRefusal> {
+    pub fn start(&mut self, built: Built) -> Result<JobRecord, JobRefusal> {
+        let Built { echo, spec, job: built, target, shards, fail_if, start } = built;
         self.admit()?;
-        let echo = request.echo();
-        let shards = self.shards_of(&request)?;
-        let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
-        // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
-        // Whoever chose the target has seen to it that it has credentials where they are asked for.
-        let auth = request.auth.unwrap_or(false).then(|| target.credentials.clone()).flatten();
-        let mut raw = RawSpec { auth, ..target.complete(request.into_raw_spec()) };
-        // Nobody asked for the usual number, so that it is no reason to refuse a job.
-        let is_open = raw.rate.is_some() || raw.stages.is_some();
-        if raw.connections.is_none() && is_open && CONNECTIONS_OPEN_LOOP > self.limits.connections_max {
-            raw.connections = Some(self.limits.connections_max);
-        }
-        let spec = JobSpec::new(raw, target.as_target(), rand::random::<u64>() >> 33)?;
-        self.within_limits(&spec)?;
-        let circumstances = Circumstances {
-            now: self.pool.clock().now(),
-            wall: wall_now(),
-            run_id: rand::random(),
-            host: self.host.clone(),
-        };
-        let built = Job::new(&spec, &circumstances)?;
+        let shards = self.shards_of(shards)?;
+        self.has_room(&spec)?;
         let id = self.store.next_id().ok_or_else(|| {
             JobRefusal::Unavailable("no job can be given an id while the store cannot be written: see /readyz".into())
         })?;
@@ -203,7 +192,7 @@ impl Jobs {
         let shares = Job::connections(spec.connections, shards.len() as u32);
         let connections = shards.into_iter().zip(shares).collect();
         self.running.push(Running { job, kind: spec.job_type(), connections, fail_if, store_at: Instant::ZERO });
-        let record = JobRecord { id, job: echo, state: JobState::Running, start: circumstances.wall, stop: None };
+        let record = JobRecord { id, job: echo, state: JobState::Running, start, stop: None };
         self.records.insert(id, record.clone());
         self.forget_old();
         self.keep(id);
@@ -212,8 +201,8 @@ impl Jobs {
     }
 
     /// The shards for a job: those with the fewest connections.
-    fn shards_of(&self, request: &JobRequest) -> Result<Vec<usize>, SpecError> {
-        let wanted = request.shards.map_or(self.generators as u64, u64::from);
+    fn shards_of(&self, asked: Option<u64>) -> Result<Vec<usize>, SpecError> {
+        let wanted = asked.unwrap_or(self.generators as u64);
         if !(1..=self.generators as u64).contains(&wanted) {
             return Err(SpecError::new(
                 "shards",
@@ -232,8 +221,7 @@ impl Jobs {
         shares.filter(|(own, _)| *own == shard).map(|(_, connections)| connections).sum()
     }
 
-    fn within_limits(&self, spec: &JobSpec) -> Result<(), JobRefusal> {
-        self.limits.check(spec)?;
+    fn has_room(&self, spec: &JobSpec) -> Result<(), JobRefusal> {
         let used: u32 = (0..self.generators).map(|shard| self.connections_on(shard)).sum();
         if used + spec.connections > self.limits.connections_max {
             return Err(JobRefusal::Busy(format!(
@@ -353,7 +341,7 @@ impl Jobs {
         let now = self.pool.clock().now();
         let result = to_json(&running.job.report(now));
         let octets = record.job.get().len() + result.len();
-        running.store_at = now + STORE_EVERY.max(STORE_EVERY * (octets / STORED_A_SECOND) as u32);
+        running.store_at = now + stored_again_after(octets);
         self.store.put(stored(record, Some(result)));
     }
 
@@ -395,6 +383,11 @@ impl Jobs {
     }
 }
 
+/// When a job is stored again of which so many octets were stored.
+fn stored_again_after(octets: usize) -> Duration {
+    STORE_EVERY.max(STORE_EVERY * (octets / STORED_A_SECOND) as u32)
+}
+
 fn to_json(report: &Report) -> String {
     serde_json::to_string(report).expect("a report is made of numbers and strings")
 }
@@ -408,5 +401,21 @@ fn stored(record: &JobRecord, result: Option<String>) -> StoredJob {
         stop_unix_ns: record.stop.map(|stop| stop.as_unix_ns()),
         totals_unix_ns: wall_now().as_unix_ns(),
         result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_a_job_the_less_often_it_is_stored() {
+        assert_eq!(stored_again_after(500), Duration::from_secs(1));
+        assert_eq!(stored_again_after(2 * STORED_A_SECOND - 1), Duration::from_secs(1));
+        assert_eq!(stored_again_after(40 * STORED_A_SECOND), Duration::from_secs(40));
+        for octets in (0..100 << 20).step_by(99_991) {
+            // Rounded down to seconds, at most twice the rate.
+            assert!(octets as u64 <= 2 * STORED_A_SECOND as u64 * stored_again_after(octets).as_secs(), "{octets}");
+        }
     }
 }

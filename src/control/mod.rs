@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod api;
+pub mod draft;
 pub mod hammer;
 pub mod jobs;
 pub mod layout;

@@ -17,6 +17,7 @@ use super::alert::Alerts;
 use super::api::guard::{Guard, GuardError};
 use super::api::http::{self, HttpLimits, Request};
 use super::api::routes::Api;
+use super::draft::Helpers;
 use super::jobs::{Jobs, JobsParts};
 use super::layout::{self, ServiceCpus};
 use super::metrics::Metrics;
@@ -190,6 +191,7 @@ async fn run(
         prober: prober.clone(),
         targets: RefCell::new(targets),
         resolver: Resolver::default(),
+        helpers: Helpers::default(),
         began: wall_now(),
     });
     let (stop_api, api_stopped) = async_channel::bounded::<Infallible>(1);

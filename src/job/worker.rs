@@ -368,6 +368,11 @@ impl Worker {
         delta
     }
 
+    /// Messages sent since what was measured was handed over, those of the warm-up included.
+    pub fn sent(&self) -> u64 {
+        self.delta.messages.sent + self.delta.warmup.sent
+    }
+
     /// What is being measured, for those who add to it.
     pub fn delta_mut(&mut self) -> &mut Delta {
         &mut self.delta

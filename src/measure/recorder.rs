@@ -215,17 +215,26 @@ pub struct RetryAfterCounts {
 /// The shard's own effort.
 #[derive(Clone, Debug)]
 pub struct Effort {
-    /// CPU time of the shard's thread, user and system, in nanoseconds.
+    /// CPU time of the shard's thread, user and system, in nanoseconds; of several jobs on it, each has its part.
     pub cpu_ns: u64,
-    /// The part of it that was used before the drain.
-    pub cpu_before_drain_ns: u64,
+    /// CPU time that the thread used before the job's drain, for whichever job.
+    pub busy_ns: u64,
     /// Length of the pump's turns, the kernel's work for them included: from one arrival of completions to the next, or
     /// to where the shard had nothing to do. The error bar of every time.
     pub turns: LatencyHistogram,
-    /// Times that the kernel found no receive buffer.
+    /// Times that the kernel found no receive buffer, for whichever job.
     pub buffers_exhausted: u64,
     /// Deltas that control was too slow to take; their contents went with the next one.
     pub deltas_held: u64,
+}
+
+impl Effort {
+    /// Charges CPU time that the shard has used. `part` is the job's part in it, and the sum of all jobs' parts.
+    pub fn charge(&mut self, used_ns: u64, part: (u64, u64), is_draining: bool) {
+        let (own, all) = part;
+        self.cpu_ns += (u128::from(used_ns) * u128::from(own) / u128::from(all.max(1))) as u64;
+        self.busy_ns += if is_draining { 0 } else { used_ns };
+    }
 }
 
 /// What a shard measured of a job since its last delta; merged deltas are a job's totals.
@@ -292,7 +301,7 @@ impl Delta {
             retry_after: RetryAfterCounts::default(),
             effort: Effort {
                 cpu_ns: 0,
-                cpu_before_drain_ns: 0,
+                busy_ns: 0,
                 turns: LatencyHistogram::new(Digits::Two),
                 buffers_exhausted: 0,
                 deltas_held: 0,
@@ -318,8 +327,8 @@ impl Delta {
         self.auth.iter_mut().for_each(|kind| (kind.tried, kind.granted) = (0, 0));
         self.retry_after = RetryAfterCounts::default();
         self.effort.turns.clear();
-        let Effort { cpu_ns, cpu_before_drain_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
-        (*cpu_ns, *cpu_before_drain_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
+        let Effort { cpu_ns, busy_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
+        (*cpu_ns, *busy_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
     }
 
     /// Counts a message that was written, whose size has this place in the job's mix.
@@ -363,7 +372,7 @@ impl Delta {
         self.retry_after.waits += other.retry_after.waits;
         self.retry_after.waited_ns += other.retry_after.waited_ns;
         self.effort.cpu_ns += other.effort.cpu_ns;
-        self.effort.cpu_before_drain_ns += other.effort.cpu_before_drain_ns;
+        self.effort.busy_ns += other.effort.busy_ns;
         self.effort.turns.merge(&other.effort.turns);
         self.effort.buffers_exhausted += other.effort.buffers_exhausted;
         self.effort.deltas_held += other.effort.deltas_held;

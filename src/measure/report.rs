@@ -271,16 +271,16 @@ pub struct Reply {
 /// The generator's own effort.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Generator {
-    /// CPU time of the shards for each message sent, in microseconds.
+    /// CPU time of the shards for each message sent, in microseconds; over the messages of all jobs that shared them.
     pub cpu_us_per_message: f64,
     /// Shards used.
     pub shards: usize,
     /// Length of the pump's turns in microseconds: the error bar of every latency.
     pub turn_us: TurnLength,
     /// Share of their time that the shards were busy, from the first dial to the end of dispatch: CPU time over
-    /// elapsed time.
+    /// elapsed time, with that used for other jobs, since this one waits for it all the same.
     pub busy: f64,
-    /// Times that the kernel found no receive buffer.
+    /// Times that the kernel found no receive buffer, other jobs on the shards included.
     pub buffers_exhausted: u64,
     /// Deltas that had to wait for control.
     pub deltas_held: u64,
@@ -459,14 +459,14 @@ impl Generator {
     fn new(asked: &Asked, totals: &Totals, dispatch_end: Instant) -> Generator {
         let effort = &totals.merged.effort;
         let cpu = Duration::from_nanos(effort.cpu_ns).as_secs_f64();
-        let cpu_before_drain = Duration::from_nanos(effort.cpu_before_drain_ns).as_secs_f64();
+        let busy = Duration::from_nanos(effort.busy_ns).as_secs_f64();
         let available = (dispatch_end - asked.dialed).as_secs_f64() * asked.shards as f64;
         Generator {
             cpu_us_per_message: ratio(cpu * 1e6, (totals.merged.messages.sent + totals.merged.warmup.sent) as f64),
             shards: asked.shards,
             turn_us: TurnLength::new(&effort.turns),
             // A run of milliseconds has its ends within the CPU time and not within the elapsed one.
-            busy: ratio(cpu_before_drain, available).min(1.0),
+            busy: ratio(busy, available).min(1.0),
             buffers_exhausted: effort.buffers_exhausted,
             deltas_held: effort.deltas_held,
         }
@@ -536,7 +536,7 @@ mod tests {
         delta.messages.accepted = accepted;
         delta.messages.accepted_in_drain = in_drain;
         delta.effort.cpu_ns = 900_000_000;
-        delta.effort.cpu_before_drain_ns = 500_000_000;
+        delta.effort.busy_ns = 500_000_000;
         delta.stopped = stopped;
         let mut totals = Totals::new(1);
         totals.add(0, 1, SECOND, &delta);
@@ -550,6 +550,18 @@ mod tests {
         let report = Report::new(&asked(None), &totals(1_000, 10, start + SECOND, start + SECOND * 11), Instant::NEVER);
         assert_eq!((report.elapsed_s, report.drain_s, report.rate_per_s), (1.0, 10.0, 990.0));
         assert_eq!(report.generator.busy, 0.5);
+    }
+
+    #[test]
+    fn a_job_beside_others_is_told_how_busy_its_shard_was_and_pays_for_its_own_messages() {
+        let start = asked(None).start;
+        let mut totals = totals(1_000, 0, start + SECOND, start + SECOND);
+        let effort = &mut totals.merged.effort;
+        (effort.cpu_ns, effort.busy_ns, totals.merged.messages.sent) = (0, 0, 100);
+        effort.charge(950_000_000, (100, 1_900), false);
+        effort.charge(10_000_000, (0, 1), true);
+        let report = Report::new(&asked(None), &totals, Instant::NEVER);
+        assert_eq!((report.generator.busy, report.generator.cpu_us_per_message), (0.95, 500.0));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Run {
         }
         let share = (to - from) as f64 / self.messages.max(1) as f64;
         delta.effort.cpu_ns = self.elapsed().mul_f64(self.busy * share).as_nanos() as u64;
-        delta.effort.cpu_before_drain_ns = delta.effort.cpu_ns;
+        delta.effort.busy_ns = delta.effort.cpu_ns;
         delta
     }
 

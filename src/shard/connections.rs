@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::ring::{Buffers, Completion, Ring, Sent};
 use super::timers::Timers;
@@ -92,11 +94,13 @@ pub struct Connections {
     parting: Vec<u32>,
     /// Times that the kernel found no receive buffer.
     pub buffers_exhausted: u64,
+    /// File slots in use, those in line included, for whoever asks from another thread.
+    used: Arc<AtomicU32>,
 }
 
 impl Connections {
-    /// No connection yet; the ring has `files` file slots.
-    pub fn new(ring: Ring, files: u32) -> Connections {
+    /// No connection yet; the ring has `files` file slots. `used` is told how many of them are in use.
+    pub fn new(ring: Ring, files: u32, used: Arc<AtomicU32>) -> Connections {
         Connections {
             ring,
             connections: (0..files).map(|_| Connection::UNUSED).collect(),
@@ -106,6 +110,7 @@ impl Connections {
             dialing: 0,
             parting: Vec::new(),
             buffers_exhausted: 0,
+            used,
         }
     }
 
@@ -182,6 +187,7 @@ impl Connections {
         let connection = &mut self.connections[file as usize];
         if connection.stage == Stage::Free {
             connection.stage = Stage::Queued;
+            self.used.fetch_add(1, Relaxed);
             connection.target = target;
             self.in_line.push_back(file);
         } else {
@@ -208,6 +214,7 @@ impl Connections {
                 }
                 Err(error) => {
                     connection.stage = Stage::Free;
+                    self.used.fetch_sub(1, Relaxed);
                     return Some((file, Err(link_error(&error))));
                 }
             }
@@ -220,6 +227,7 @@ impl Connections {
         let connection = &mut self.connections[file as usize];
         debug_assert_eq!(connection.stage, Stage::Free);
         *connection = Connection { stage: Stage::Open, receiving: true, ..Connection::UNUSED };
+        self.used.fetch_add(1, Relaxed);
         self.ring.receive(file);
     }
 
@@ -231,7 +239,10 @@ impl Connections {
         match connection.stage {
             Stage::Free => {}
             Stage::Closing => connection.redial = None,
-            Stage::Queued => connection.stage = Stage::Free,
+            Stage::Queued => {
+                connection.stage = Stage::Free;
+                self.used.fetch_sub(1, Relaxed);
+            }
             Stage::Dialing => {
                 connection.stage = Stage::Closing;
                 self.ring.cancel_connect(file);
@@ -354,6 +365,7 @@ impl Connections {
         let redial = connection.redial.take();
         let touched = connection.touched;
         *connection = Connection { touched, ..Connection::UNUSED };
+        self.used.fetch_sub(1, Relaxed);
         match redial {
             None => Notice::Freed,
             Some(target) => {

@@ -1,5 +1,8 @@
 //! Start and stop of shards: glommio places each on its CPU and runs it there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use async_channel::{Receiver, Sender};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
@@ -69,6 +72,8 @@ pub struct Pool {
 struct Shard {
     mailbox: Mailbox,
     thread: ExecutorJoinHandle<()>,
+    files: u32,
+    files_used: Arc<AtomicU32>,
 }
 
 impl Pool {
@@ -82,12 +87,15 @@ impl Pool {
             let failed = |reason: String| PoolError::Shard { shard: number, cpu: cpus[number], reason };
             let (mailbox, inbox) = mailbox().map_err(|error| failed(error.to_string()))?;
             let events = sender.clone();
+            let files = spec.ring.dialed_files + spec.ring.accepted_files;
+            let files_used = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&files_used);
             let thread = LocalExecutorBuilder::new(spec.cpu.map_or(Placement::Unbound, Placement::Fixed))
                 .name(&format!("timecop-shard-{number}"))
                 .io_memory(EXECUTOR_IO_BYTES)
-                .spawn(move || async move { run(number, spec, inbox, events, clock) })
+                .spawn(move || async move { run(number, spec, inbox, events, clock, counted) })
                 .map_err(|error| failed(error.to_string()))?;
-            shards.push(Shard { mailbox, thread });
+            shards.push(Shard { mailbox, thread, files, files_used });
         }
         drop(sender);
         let pool = Pool { shards, events, clock };
@@ -111,6 +119,12 @@ impl Pool {
     /// Number of shards.
     pub fn len(&self) -> usize {
         self.shards.len()
+    }
+
+    /// File slots of all rings: those in use, and all.
+    pub fn file_slots(&self) -> (u64, u64) {
+        let of = |shard: &Shard| (u64::from(shard.files_used.load(Relaxed)), u64::from(shard.files));
+        self.shards.iter().map(of).fold((0, 0), |(used, all), (more, files)| (used + more, all + files))
     }
 
     /// Whether there is no shard.
@@ -144,7 +158,14 @@ impl Pool {
 }
 
 /// The whole life of a shard, on its own thread.
-fn run(shard: usize, spec: ShardSpec, inbox: Inbox, events: Sender<(usize, Event)>, clock: Clock) {
+fn run(
+    shard: usize,
+    spec: ShardSpec,
+    inbox: Inbox,
+    events: Sender<(usize, Event)>,
+    clock: Clock,
+    files_used: Arc<AtomicU32>,
+) {
     let _last_word = LastWord { shard, events: events.clone() };
     let fail = |error: std::io::Error| {
         let _ = events.send_blocking((shard, Event::Failed(error.to_string())));
@@ -159,7 +180,7 @@ fn run(shard: usize, spec: ShardSpec, inbox: Inbox, events: Sender<(usize, Event
         }
         Err(error) => return fail(error),
     };
-    let connections = Connections::new(ring, spec.ring.dialed_files + spec.ring.accepted_files);
+    let connections = Connections::new(ring, spec.ring.dialed_files + spec.ring.accepted_files, files_used);
     let dialed_files = spec.ring.dialed_files;
     let sink = spec.sink.map(|sink| Service::new(sink, dialed_files, shard, events.clone()));
     let events_of_pump = events.clone();

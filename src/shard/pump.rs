@@ -74,6 +74,8 @@ struct RunningJob {
     draining: bool,
     /// Whole seconds that were reported.
     seconds: u64,
+    /// What the delta in hand had of messages sent when CPU time was last charged.
+    charged_sent: u64,
     /// The last measurement, until control has taken it.
     last: Option<Event>,
     ended: bool,
@@ -492,10 +494,8 @@ impl Pump {
             None => self.connections.ring().target(target, &sources),
         };
         self.connections.ring().control_congestion(target, congestion);
-        if self.jobs.iter().all(|running| running.ended) {
-            // What the thread has used so far was for no job.
-            self.cpu_ns = thread_cpu_ns();
-        }
+        // What the shard has used so far was for those that were there.
+        self.charge();
         let mut running = RunningJob {
             job,
             worker,
@@ -506,6 +506,7 @@ impl Pump {
             spare: None,
             draining: false,
             seconds: 0,
+            charged_sent: 0,
             last: None,
             ended: false,
         };
@@ -528,7 +529,7 @@ impl Pump {
                 continue;
             }
             if !running.draining && running.worker.is_draining() {
-                self.charge_cpu(index);
+                self.charge();
                 self.jobs[index].draining = true;
             }
             if self.jobs[index].last.is_some() {
@@ -546,14 +547,25 @@ impl Pump {
         }
     }
 
-    /// Charges the CPU time since the last charge, of which other jobs on the shard have had their part, to a job.
-    fn charge_cpu(&mut self, index: usize) {
+    /// Charges what the shard has used since the last charge: its CPU time to its jobs, each by its part of the messages
+    /// that were sent meanwhile. That the shard was busy, or short of buffers, every one of them has suffered alike.
+    fn charge(&mut self) {
         let cpu_ns = thread_cpu_ns();
-        let used = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
-        let running = &mut self.jobs[index];
-        let effort = &mut running.worker.delta_mut().effort;
-        effort.cpu_ns += used;
-        effort.cpu_before_drain_ns += if running.draining { 0 } else { used };
+        let used_ns = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
+        let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
+        let charged = |running: &RunningJob| !running.ended && running.last.is_none();
+        let (mut jobs, mut all_sent) = (0, 0);
+        for running in self.jobs.iter().filter(|running| charged(running)) {
+            jobs += 1;
+            all_sent += running.worker.sent() - running.charged_sent;
+        }
+        for running in self.jobs.iter_mut().filter(|running| charged(running)) {
+            let sent = running.worker.sent();
+            let part = (sent - std::mem::replace(&mut running.charged_sent, sent), all_sent);
+            let effort = &mut running.worker.delta_mut().effort;
+            effort.charge(used_ns, if all_sent == 0 { (1, jobs) } else { part }, running.draining);
+            effort.buffers_exhausted += exhausted;
+        }
     }
 
     fn report_second(&mut self, index: usize, now: Instant) {
@@ -572,16 +584,16 @@ impl Pump {
             // Another shard was quicker. What was taken out goes back in.
             let running = &mut self.jobs[index];
             running.spare = Some(running.worker.take_delta(delta));
+            running.charged_sent = running.worker.sent();
             running.worker.delta_mut().effort.deltas_held += 1;
         }
     }
 
     fn measured(&mut self, index: usize, now: Instant, finished: bool) -> Event {
-        self.charge_cpu(index);
-        let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
+        self.charge();
         let running = &mut self.jobs[index];
-        running.worker.delta_mut().effort.buffers_exhausted += exhausted;
         let delta = running.worker.take_delta(running.spare.take().unwrap_or_default());
+        running.charged_sent = 0;
         let elapsed = now - running.worker.job().start;
         running.seconds += 1;
         Event::Measured { job: running.job, second: running.seconds, elapsed, delta, finished }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::http::{Refusal, Request, Response, reason, shown};
 use super::openapi;
+use crate::control::draft::{Busy, Helpers};
 use crate::control::jobs::{JobRefusal, Jobs};
 use crate::control::metrics::{self, Gauges};
 use crate::control::probe::driver::{self, FireError, Prober};
@@ -30,6 +31,8 @@ pub struct Api {
     pub targets: RefCell<Targets>,
     /// Turns host names into addresses.
     pub resolver: Resolver,
+    /// Handle what is large.
+    pub helpers: Helpers,
     /// When the service began.
     pub began: WallTime,
 }
@@ -52,7 +55,7 @@ impl Api {
             return refusal;
         }
         match path {
-            "/v1/hammer/job.run" => self.run(request.body()).await.unwrap_or_else(Into::into),
+            "/v1/hammer/job.run" => self.run(request.into_body()).await.unwrap_or_else(Into::into),
             "/v1/hammer/job.list" => self.list(),
             "/v1/hammer/job.get" => match id(request.uri().query()) {
                 Ok(id) => self.get(id).await,
@@ -72,15 +75,17 @@ impl Api {
         }
     }
 
-    async fn run(&self, body: &[u8]) -> Result<Response, Refusal> {
+    async fn run(&self, body: Bytes) -> Result<Response, Refusal> {
         self.jobs.borrow().admit().map_err(refused)?;
-        let request = JobRequest::parse(body).map_err(|error| match error {
+        let read = self.helpers.read(body).await.map_err(busy)?.map_err(|error| match error {
             RequestError::NotJson(_) => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
             RequestError::Field(_) => unprocessable(error),
         })?;
-        let unresolved = self.choose(&request).map_err(unprocessable)?;
+        let unresolved = self.choose(&read.request).map_err(unprocessable)?;
         let target = self.resolver.resolve(unresolved).await.map_err(unresolvable)?;
-        let record = self.jobs.borrow_mut().start(request, &target).map_err(refused)?;
+        let draft = self.jobs.borrow().draft(read, target);
+        let built = self.helpers.build(draft).await.map_err(busy)?.map_err(unprocessable)?;
+        let record = self.jobs.borrow_mut().start(built).map_err(refused)?;
         Ok(job(&record, None))
     }
 
@@ -161,10 +166,13 @@ impl Api {
         }
         let jobs = self.jobs.borrow();
         let (descriptors_open, descriptors_max) = metrics::descriptors();
+        let (file_slots_used, file_slots) = jobs.pool().file_slots();
         jobs.metrics().render(&Gauges {
             jobs_running: jobs.running() as u64,
             connections_open: jobs.connections_open(),
             shards: jobs.pool().len() as u64,
+            file_slots_used,
+            file_slots,
             store_writable: jobs.store().health().is_ok(),
             descriptors_open,
             descriptors_max,
@@ -217,6 +225,10 @@ fn refused(refusal: JobRefusal) -> Refusal {
         JobRefusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refusal::new(status, refusal.to_string())
+}
+
+fn busy(error: Busy) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
 fn unresolvable(error: ResolveError) -> Refusal {

@@ -80,7 +80,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "process_open_fds",
-        help: "Descriptors of the process, without those of the jobs' connections, which only their rings know of.",
+        help: "Descriptors of the process, without connections of the shards: see timecop_engine_file_slots_used.",
         labels: &[],
         samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.descriptors_open as f64)),
     },
@@ -98,7 +98,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_engine_buffers_exhausted_total",
-        help: "Times that the kernel found no receive buffer (ENOBUFS) and asked again.",
+        help: "Times that the kernel found no receive buffer (ENOBUFS) and asked again; once for each job on the shard.",
         labels: &[],
         samples: Samples::Counter(|totals, sample| {
             let all = totals.kinds.iter().map(|kind| kind.merged.effort.buffers_exhausted);
@@ -116,6 +116,19 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "Measurements that control was too slow to take; they came with the next ones, none is dropped.",
         labels: &["type"],
         samples: by_type!(Counter, kind => kind.merged.effort.deltas_held as f64),
+    },
+    Family {
+        name: "timecop_engine_file_slots",
+        help: "File slots of the shards' rings, which hold their connections in the place of the process's descriptors.",
+        labels: &[],
+        samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.file_slots as f64)),
+    },
+    Family {
+        name: "timecop_engine_file_slots_used",
+        help: "File slots of the shards' rings that have a connection, be it of a job or served, or one that waits for its turn \
+               to be dialled.",
+        labels: &[],
+        samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.file_slots_used as f64)),
     },
     Family {
         name: "timecop_engine_shards",

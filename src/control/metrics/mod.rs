@@ -50,6 +50,10 @@ pub struct Gauges {
     pub connections_open: u64,
     /// Shards that are up.
     pub shards: u64,
+    /// File slots of the shards' rings that are in use, see [`crate::shard::pool::Pool::file_slots`].
+    pub file_slots_used: u64,
+    /// All file slots of the shards' rings.
+    pub file_slots: u64,
     /// What is to be kept can be written.
     pub store_writable: bool,
     /// Descriptors of the process that are in use, see [`descriptors`].

@@ -199,7 +199,14 @@ fn no_counter_ever_goes_down_and_no_series_goes() {
 
 #[test]
 fn small_sets_are_there_from_the_start_and_gauges_say_what_is_now() {
-    let gauges = Gauges { jobs_running: 2, store_writable: true, descriptors_max: 1_024, ..Gauges::default() };
+    let gauges = Gauges {
+        jobs_running: 2,
+        store_writable: true,
+        descriptors_max: 1_024,
+        file_slots: 64,
+        file_slots_used: 5,
+        ..Gauges::default()
+    };
     let found = samples(&Metrics::new().render(&gauges));
     let of = |family: &str| found.keys().filter(|name| name.starts_with(family)).count();
     assert_eq!(of("timecop_hammer_messages_total{"), TYPES.len() * 6);
@@ -210,6 +217,7 @@ fn small_sets_are_there_from_the_start_and_gauges_say_what_is_now() {
     assert_eq!(of("timecop_hammer_phase_seconds"), 0);
     assert_eq!((found["timecop_hammer_jobs_running"], found["timecop_store_writable"]), (2.0, 1.0));
     assert_eq!(found["process_max_fds"], 1_024.0);
+    assert_eq!((found["timecop_engine_file_slots"], found["timecop_engine_file_slots_used"]), (64.0, 5.0));
     let changed = Gauges { jobs_running: 1, ..gauges };
     assert_eq!(samples(&Metrics::new().render(&changed))["timecop_hammer_jobs_running"], 1.0);
 }

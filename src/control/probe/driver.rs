@@ -167,7 +167,7 @@ impl Prober {
         self.shard.addresses()
     }
 
-    /// What the shard says, for [`Prober::take`].
+    /// What the shard says, for [`take`].
     pub fn events(&self) -> Receiver<(usize, Event)> {
         self.shard.events()
     }

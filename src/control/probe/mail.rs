@@ -367,7 +367,7 @@ fn outcome(measured: &Delta, is_http: bool, finished: bool) -> Option<PostOutcom
         return Some(PostOutcome::Accepted { at: measured.last_outcome });
     }
     // Whatever a request's one answer says, the message was not taken.
-    if let Some(answer) = measured.replies[Phase::LastByte as usize].iter().next() {
+    if let Some(answer) = measured.replies[Phase::LastByte as usize].first() {
         let text = answer.example.clone();
         return Some(PostOutcome::Refused(Refused { phase: answer.phase, code: answer.code, text }));
     }

@@ -38,7 +38,7 @@ const PUT: &str = "
     INSERT INTO jobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, job = excluded.job, start_unix_ns = excluded.start_unix_ns,
         stop_unix_ns = excluded.stop_unix_ns, totals_unix_ns = excluded.totals_unix_ns,
-        result = coalesce(excluded.result, result)";
+        result = excluded.result";
 
 const INTERRUPT: &str = "
     UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns) WHERE state = 'running'";

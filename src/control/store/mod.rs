@@ -56,7 +56,7 @@ pub struct StoredJob {
     pub stop_unix_ns: Option<u64>,
     /// When its result was last written.
     pub totals_unix_ns: u64,
-    /// What came of it so far, as JSON. A row without a result leaves the one that is kept as it is.
+    /// What came of it so far, as JSON; left out where jobs are listed.
     pub result: Option<String>,
 }
 
@@ -189,12 +189,7 @@ impl Shared {
 
 impl Desk {
     /// Leaves a row to be written, over an older one of the same job.
-    fn put(&mut self, mut job: StoredJob) {
-        if job.result.is_none()
-            && let Some(older) = self.waiting.get(&job.id)
-        {
-            job.result.clone_from(&older.result);
-        }
+    fn put(&mut self, job: StoredJob) {
         self.waiting.insert(job.id, Arc::new(job));
     }
 

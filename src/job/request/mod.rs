@@ -293,6 +293,15 @@ impl JobRequest {
         self.kind.unwrap_or_default()
     }
 
+    /// Octets of the largest message that is to be generated; 0 when what is sent is given.
+    pub fn generated_bytes(&self) -> u64 {
+        match &self.msg_size {
+            None => 0,
+            Some(MessageSize::Exactly(bytes)) => *bytes,
+            Some(MessageSize::Mix(mix)) => mix.iter().map(|size| size.bytes).max().unwrap_or(0),
+        }
+    }
+
     /// What a job shows of its request: the fields that were set, by their keys and in their order. A body appears as its
     /// size and SHA-256, a duration as Go writes it. Not to be shown before the target was taken: a URL with a password
     /// is refused only there.

@@ -99,6 +99,40 @@ fn a_body_beyond_the_cap_is_not_read() {
 }
 
 #[test]
+fn large_requests_keep_nobody_else_waiting() {
+    let service = Service::start("");
+    let address = service.api.trim_start_matches("http://");
+    // A line that is too long is refused only after the request was read to its end.
+    let body = format!(r#"{{"smtp_connection_type":"plain","body":"{}"}}"#, r"\u0041".repeat(2 << 20));
+    let mut large: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+    let head = format!(
+        "POST /v1/hammer/job.run HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let (most, last) = body.split_at(body.len() - 1);
+    for stream in &mut large {
+        stream.write_all(head.as_bytes()).expect("it can be written");
+        stream.write_all(most.as_bytes()).expect("it can be written");
+    }
+    assert_eq!(service.get("/healthz").0, 200);
+    for stream in &mut large {
+        stream.write_all(last.as_bytes()).expect("it can be written");
+    }
+    assert_eq!(service.get("/healthz").0, 200);
+    let answered = |stream: &&TcpStream| {
+        stream.set_nonblocking(true).expect("a socket can be told so");
+        stream.peek(&mut [0]).is_ok()
+    };
+    assert_eq!(large.iter().filter(answered).count(), 0, "others are answered while a large request is read");
+    for mut stream in large {
+        stream.set_nonblocking(false).expect("a socket can be told so");
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).expect("it is answered in the end");
+        assert_eq!(start.as_slice(), b"HTTP/1.1 422");
+    }
+}
+
+#[test]
 fn what_is_echoed_and_kept_of_a_request_is_small() {
     let service = Service::start("");
     let variables = format!(r#"{{"a@example.com":{{"text":"{}"}}}}"#, "x".repeat(1_000_000));

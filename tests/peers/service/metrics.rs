@@ -60,3 +60,38 @@ fn prometheus_scrapes_what_the_jobs_report() {
     assert_eq!(query("timecop_hammer_jobs_running"), Some(0.0));
     assert_eq!(query(r#"sum(timecop_hammer_jobs_total{state="finished"})"#), Some(2.0));
 }
+
+#[test]
+fn file_slots_are_taken_by_connections_and_given_back() {
+    let service = Service::start("");
+    let value = |name: &str| -> f64 {
+        let text = service.get("/metrics").1;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().expect("a number")
+    };
+    assert_eq!(value("timecop_engine_file_slots_used"), 0.0);
+    let id =
+        service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"1h","rate":200,"connections":4}"#);
+    // Four of the job's, and as many of the embedded sink's.
+    poll("all connections", || (value("timecop_engine_file_slots_used") == 8.0).then_some(()));
+    assert!(value("timecop_engine_file_slots") >= 8.0);
+    service.post(&format!("/v1/hammer/job.stop?id={id}"), None);
+    service.ended(&id);
+    poll("no connection", || (value("timecop_engine_file_slots_used") == 0.0).then_some(()));
+}
+
+#[test]
+fn jobs_that_share_a_shard_agree_on_how_busy_it_was_and_share_its_cpu_by_messages() {
+    let service = Service::start("[hammer]\nshards = 1\n");
+    let greedy = service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"3s","connections":10}"#);
+    let idle =
+        service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"3s","rate":5,"connections":1}"#);
+    let figures = [greedy, idle].map(|id| {
+        let generator = &service.ended(&id)["result"]["generator"];
+        ["busy", "cpu_us_per_message"].map(|name| generator[name].as_f64().expect("a number"))
+    });
+    let [[greedy_busy, greedy_cpu], [idle_busy, idle_cpu]] = figures;
+    assert!(idle_busy > greedy_busy / 2.0, "{figures:?}");
+    // A few messages among thousands have not used seconds.
+    assert!(idle_cpu < greedy_cpu * 20.0, "{figures:?}");
+}

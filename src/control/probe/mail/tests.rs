@@ -313,7 +313,7 @@ fn answering(answer: &'static str) -> ResolvedTarget {
         let (mut stream, _) = listener.accept().unwrap();
         let (mut request, mut piece) = (Vec::new(), [0; 4_096]);
         // The probe of 2,000 octets, whose header is in it.
-        while !String::from_utf8_lossy(&request).split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() >= 2_000) {
+        while String::from_utf8_lossy(&request).split_once("\r\n\r\n").is_none_or(|(_, body)| body.len() < 2_000) {
             let octets = stream.read(&mut piece).unwrap();
             assert!(octets > 0, "the request ends early");
             request.extend_from_slice(&piece[..octets]);
