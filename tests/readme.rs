@@ -65,7 +65,7 @@ fn the_stub_of_the_readme_works() {
     assert!(out.contains("@example.com>\",\"message\":\"Queued. Thank you.\"}"), "{out}\n{error}");
     assert!(out.contains("{\"message\":\"from parameter is missing\"}"), "{out}\n{error}");
     let counts: serde_json::Value = serde_json::from_str(&out[out.rfind("{\"sessions\"").unwrap()..]).unwrap();
-    assert_eq!(counts["http"]["messages"], 1, "{out}");
+    assert_eq!(counts["http"]["messages"], 2_001, "{out}");
 }
 
 #[test]

@@ -68,8 +68,12 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
     Ok(if all_is_well { OK } else { NOT_ALL_ACCEPTED })
 }
 
-/// Says what makes the run fail although every message was accepted, where no report shows it.
+/// Says what makes the run fail, where no report shows it.
 fn complain_of_figures(report: &Report) {
+    if let Some(reason) = commonest_reason(report) {
+        let not_accepted = report.messages.asked - report.messages.accepted;
+        complain(format_args!("error: {not_accepted} messages were not accepted; most of all for this: {reason}"));
+    }
     let verdict = report.verdict.iter().filter(|_| report.is_invalid());
     for reason in verdict.flat_map(|verdict| &verdict.reasons).filter(|reason| reason.severity == Severity::Invalid) {
         complain(format_args!("error: the run is invalid: {}", reason.text));
@@ -77,6 +81,16 @@ fn complain_of_figures(report: &Report) {
     for missed in report.thresholds.iter().filter(|threshold| !threshold.met) {
         complain(format_args!("error: the run failed: {}", missed.asked));
     }
+}
+
+/// The error or refusal that was met most often, if any was.
+fn commonest_reason(report: &Report) -> Option<String> {
+    let refusals = report.replies.iter().rev().filter(|reply| reply.code >= 400);
+    let refusals = refusals.map(|reply| (reply.count, format!("{} {} {}", reply.phase, reply.code, reply.example)));
+    let errors = report.errors.iter().rev().map(|error| (error.count, format!("{} {}", error.phase, error.example)));
+    // Of those that are as common an error, which says what to do, and of the earliest phase, which brought the others about.
+    let (_, reason) = refusals.chain(errors).max_by_key(|(count, _)| *count)?;
+    (report.messages.accepted < report.messages.asked).then_some(reason)
 }
 
 /// Whether a result could be written. A reader who has seen enough is no failure.

@@ -1,6 +1,6 @@
 //! How a run goes and ends: open loop, refused connections, interruption, start-up errors.
 
-use crate::support::{Aiosmtpd, Finished, Hammer, Port, Process, SmtpSink, poll, timecop};
+use crate::support::{Aiosmtpd, Finished, Hammer, Port, Process, Sink, SmtpSink, poll, timecop};
 
 #[test]
 fn an_open_loop_offers_the_rate_that_was_asked_for_and_accounts_for_every_message() {
@@ -56,6 +56,19 @@ fn a_result_that_cannot_be_written_where_it_was_to_be_is_rescued_and_fails_the_r
     assert!(run.stderr.contains("/dev/full"), "{}", run.stderr);
     let report: serde_json::Value = serde_json::from_str(&run.stdout).expect("the object is on standard output");
     assert_eq!(report["messages"]["accepted"], 10);
+}
+
+#[test]
+fn a_quiet_run_says_why_messages_were_not_accepted() {
+    let sink = Sink::start(&["--reply", "rcpt=550,100%,nobody of that name"]);
+    let target = format!("smtp://127.0.0.1:{}", sink.port());
+    let refused = Process::run(timecop().args(["hammer", &target, "-m", "5", "--quiet"]));
+    let words = "error: 5 messages were not accepted; most of all for this: rcpt 550 nobody of that name";
+    assert!(refused.status.code() == Some(1) && refused.stderr.contains(words), "{}", refused.stderr);
+    sink.stop();
+    let gone = Process::run(timecop().args(["hammer", &target, "-m", "2", "--quiet"]));
+    let words = "error: 2 messages were not accepted; most of all for this: connect connection refused";
+    assert!(gone.status.code() == Some(1) && gone.stderr.contains(words), "{}", gone.stderr);
 }
 
 #[test]

@@ -94,6 +94,10 @@ impl Worker {
     #[cold]
     fn misconfigured(&mut self, status: u16) {
         let (kind, text) = match status {
+            401 if self.job.client.auth.is_none() => (
+                "credentials",
+                "the server wants credentials (401), and none were sent, or in a header: give a user and a password",
+            ),
             401 => ("credentials", "the server wants other credentials (401): correct user and password"),
             403 => ("credentials", "the server forbids it (403): correct user and password, or what they may do"),
             _ => ("redirect", "the server redirects, which is never followed: name the URL that it redirects to"),

@@ -191,7 +191,9 @@ fn failure(error: &rustls::Error, was_ready: bool) -> TlsFailure {
 fn certificate_fault(fault: &CertificateError) -> String {
     match fault {
         CertificateError::UnknownIssuer => {
-            "the certificate's issuer is unknown: expected one that the system trusts, or one of the ca_file".to_owned()
+            "the certificate's issuer is unknown: expected one that the system trusts, or \
+             one that is named as to be trusted (--ca-file, ca_file)"
+                .to_owned()
         }
         CertificateError::BadSignature => "the certificate is not signed by the issuer that it names".to_owned(),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired".to_owned(),
