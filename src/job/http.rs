@@ -45,6 +45,14 @@ impl Secrets {
         let long = values.chain(behind).filter(|value| value.len() >= SECRET_BYTES_MIN);
         Secrets(long.map(|value| Zeroizing::new(value.to_owned())).collect())
     }
+
+    /// Whether a text repeats one of them, or the beginning of a long one.
+    fn are_shown_by(&self, text: &[u8]) -> bool {
+        self.0.iter().any(|secret| {
+            let begin = &secret.as_bytes()[..secret.len().min(SECRET_BYTES_SHOWN_MAX)];
+            memchr::memmem::find(text, begin).is_some()
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -77,10 +85,7 @@ impl HttpJob {
 
     /// Whether a text repeats the value of a header field, or the beginning of a long one.
     pub(super) fn is_shown_by(&self, text: &[u8]) -> bool {
-        self.secrets.0.iter().any(|secret| {
-            let begin = &secret.as_bytes()[..secret.len().min(SECRET_BYTES_SHOWN_MAX)];
-            memchr::memmem::find(text, begin).is_some()
-        })
+        self.secrets.are_shown_by(text)
     }
 
     /// As [`super::plan::Job::sizes`].
@@ -145,5 +150,23 @@ fn body(spec: &JobSpec, http: &HttpSpec, at: &Circumstances) -> Result<(Body, Co
             let content_type = said.map_or("application/json", |field| field.value()).to_owned();
             Ok((Body::Raw(content::raw_body(spec, at, http.data.clone(), content_type)?), Conversion::default()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_value_is_known_whole_behind_its_scheme_and_cut() {
+        let fields =
+            ["Authorization: Bearer tanstaafl-tanstaafl-1", "Accept: a/b"].map(|text| Field::parse(text).unwrap());
+        let secrets = Secrets::of(&fields);
+        let is_shown = |text: &str| secrets.are_shown_by(text.as_bytes());
+        for text in ["no: Bearer tanstaafl-tanstaafl-1", "token tanstaafl-tanstaafl-1", "token tanstaafl-tansta..."] {
+            assert!(is_shown(text), "{text}");
+        }
+        assert!(!is_shown("Bearer and a/b are wanted"));
+        assert!(!format!("{secrets:?}").contains("tanstaafl"));
     }
 }

@@ -537,6 +537,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_ones_own_keep_their_variables() {
+        let variables = r#"{"a@example.com":{"first":"Ann"}}"#;
+        let spec = |job_type| {
+            spec(|raw| {
+                raw.job_type = job_type;
+                raw.recipient_variables = Some(variables.into());
+            })
+            .unwrap()
+        };
+        let (raw, generated) = (spec(JobType::HttpRaw), spec(JobType::Smtp));
+        assert!(raw.variables.is_some() && raw.notes.is_empty(), "{:?}", raw.notes);
+        assert!(generated.variables.is_none() && !generated.notes.is_empty());
+    }
+
+    #[test]
     fn defaults_are_those_of_the_contract() {
         let spec = spec(|_| {}).unwrap();
         assert_eq!(spec.connections, 1);

@@ -239,6 +239,35 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_a_key_is_shown_nowhere() {
+        let spec = spec(JobType::HttpRaw, |raw| {
+            raw.path = "/mail?key=tanstaafl".to_owned();
+            raw.data = Some("tanstaafl".into());
+            raw.headers = vec![Field::parse("X-Key: tanstaafl").unwrap()];
+            assert!(!format!("{raw:?}").contains("tanstaafl"));
+        });
+        let spec = spec.unwrap();
+        assert_eq!((spec.path.as_str(), &spec.describe()["path"]), ("/mail?key=tanstaafl", &json!("/mail")));
+        assert!(!format!("{spec:?} {}", spec.describe()).contains("tanstaafl"));
+    }
+
+    #[test]
+    fn what_does_not_go_with_a_type_is_refused() {
+        let with = |kind, field: &str, raw: RawSpec| {
+            let fields = Some(field).into_iter().filter(|field| !field.is_empty());
+            let headers = fields.map(|field| Field::parse(field).unwrap()).collect();
+            spec(kind, |raw| raw.headers = headers).unwrap().goes_with(&raw).map_err(|error| error.field)
+        };
+        let sized = || RawSpec { msg_size: Some(1), ..RawSpec::default() };
+        let several = || RawSpec { recipients_per_message: Some(2), ..RawSpec::default() };
+        assert_eq!(with(JobType::HttpRaw, "Content-Type: text/plain", RawSpec::default()), Ok(()));
+        assert_eq!(with(JobType::HttpMime, "Content-Type: text/plain", RawSpec::default()), Err("header"));
+        assert_eq!(with(JobType::HttpRaw, "", sized()), Err("msg_size"));
+        assert_eq!(with(JobType::Http, "", sized()), Ok(()));
+        assert_eq!(with(JobType::HttpRaw, "", several()), Err("recipients_per_message"));
+    }
+
+    #[test]
     fn every_wrong_value_names_its_field() {
         type Change = fn(&mut RawHttp);
         let option = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];

@@ -427,6 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn interim_answers_leave_the_wait_for_the_answer_as_it_is() {
+        let timeouts = Timeouts { last_byte: Duration::from_secs(2), ..CONFIG.timeouts };
+        let config = ClientConfig { timeouts, ..CONFIG };
+        let mut client = asking();
+        for second in [2, 3] {
+            client.handle(at(second), b"HTTP/1.1 103 x\r\n\r\n", &config);
+            assert_eq!((client.phase(), client.poll_output()), (Phase::FirstByte, Output::Wait(at(6))));
+        }
+        client.handle(at(4), b"H", &config);
+        assert_eq!((client.phase(), client.poll_output()), (Phase::LastByte, Output::Wait(at(6))));
+        client.handle(at(5), b"TTP/1.1 103 x\r\n\r\n", &config);
+        client.timed_out(at(6));
+        assert_eq!(client.poll_output(), failed(Phase::FirstByte, ClientError::TimedOut));
+    }
+
+    #[test]
     fn statuses_have_their_verdicts() {
         for (status, field, verdict) in [
             (200, "", Verdict::Accepted),
