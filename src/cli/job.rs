@@ -113,16 +113,18 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     let scheme = target.as_deref().and_then(|url| url.split_once("://")).map(|(scheme, _)| scheme);
     let usual = if matches!(scheme, Some("http" | "https")) { JobType::Http } else { JobType::Smtp };
     let kind = form.job_type.map_or(usual, JobType::from);
-    let connection_type = connection_type.unwrap_or(match scheme {
-        Some("smtps") => ConnectionTypeArgument::Tls,
-        Some("smtp+starttls") => ConnectionTypeArgument::Starttls,
-        _ => ConnectionTypeArgument::Plain,
+    // A configured target has one of its own, which the service knows.
+    let connection_type = connection_type.or(match scheme {
+        Some("smtps") => Some(ConnectionTypeArgument::Tls),
+        Some("smtp+starttls") => Some(ConnectionTypeArgument::Starttls),
+        None if target.is_some() => None,
+        _ => Some(ConnectionTypeArgument::Plain),
     });
-    let connection_type = match connection_type {
+    let connection_type = connection_type.map(|how| match how {
         ConnectionTypeArgument::Plain => "plain",
         ConnectionTypeArgument::Tls => "tls",
         ConnectionTypeArgument::Starttls => "starttls",
-    };
+    });
     refuse_files_of_this_machine(&load)?;
     let recipients = content::recipients(&mut load)?;
     let text =
@@ -151,7 +153,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     let nanoseconds = |time: Duration| time.as_nanos() as u64;
     let fields = json!({
         "Type": kind.name(),
-        "smtp_connection_type": (!kind.is_http()).then_some(connection_type),
+        "smtp_connection_type": connection_type.filter(|_| !kind.is_http()),
         "options": options(form.option)?,
         "target": target,
         "auth": auth.then_some(true),

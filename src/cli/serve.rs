@@ -89,7 +89,10 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let shard = ProbeShardPlan {
         listen: smtp.listen.clone(),
         hostname,
-        tls: Some(tls.map_err(|error| StartError::new(format!("[smtp]: {error}")))?),
+        tls: Some(tls.map_err(|error| {
+            let in_file = |text: &str| text.replace("tls_cert", "cert_file").replace("tls_key", "key_file");
+            StartError::new(format!("{} in [smtp]: {}", in_file(error.field), in_file(&error.problem)))
+        })?),
         address: Mailbox::parse(address).map_err(StartError::new)?,
         limits,
         cpu,

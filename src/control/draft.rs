@@ -126,7 +126,9 @@ impl Helpers {
     ///
     /// As [`Helpers::read`].
     pub async fn build(&self, draft: Draft) -> Result<Result<Built, SpecError>, Busy> {
-        self.run(draft.read.bytes, move || draft.build()).await
+        // What a configured target's requests are made of is as large as its file.
+        let data = draft.target.request.data.as_ref().map_or(0, |data| data.len() as u64);
+        self.run(draft.read.bytes.max(data), move || draft.build()).await
     }
 
     async fn run<T: Send + 'static>(&self, bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {

@@ -6,7 +6,7 @@ use async_channel::Receiver;
 use thiserror::Error;
 
 use super::layout;
-use super::running::{Progress, RunningJob};
+use super::running::{Progress, RunningJob, SILENT};
 use super::sink::{self, SinkError, SinkPlan};
 use crate::job::plan::{Circumstances, Job};
 use crate::job::spec::{JobSpec, SpecError};
@@ -80,10 +80,8 @@ pub fn run(
     let mut job = RunningJob::start(JOB, &plan.spec, built, plan.tls.as_ref(), &pool, &own);
     follow(&mut job, &pool, stop, &mut progress);
     let mut report = job.report(clock.now());
-    pool.shut_down();
-    let sunk = sink::drain(&pool);
-    pool.join();
-    if let (true, Ok(sunk)) = (has_sink, sunk) {
+    // What kept a shard of the job from ending is in the report already.
+    if let (Ok(sunk), true) = (sink::end(pool), has_sink) {
         report.notes.push(verdict_of_sink(&sunk.smtp, &report));
     }
     report.judge();
@@ -153,6 +151,9 @@ pub(super) async fn attend(
                 let now = pool.clock().now();
                 next_look = now + PROGRESS_EVERY;
                 job.look(pool);
+                if let Some(shard) = job.silent(now) {
+                    job.shard_failed(pool, shard, SILENT);
+                }
                 progress(&job.progress(now));
             }
         }

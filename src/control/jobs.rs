@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::draft::{Built, Draft, Read};
 use super::metrics::Metrics;
-use super::running::RunningJob;
+use super::running::{RunningJob, SILENT};
 use super::store::{Store, StoreError, StoredJob};
 use super::targets::ResolvedTarget;
 use crate::config::Limits;
@@ -20,7 +20,7 @@ use crate::measure::report::Report;
 use crate::measure::threshold::Threshold;
 use crate::shard::clock::wall_now;
 use crate::shard::mailbox::Event;
-use crate::shard::pool::Pool;
+use crate::shard::pool::{LeftBehind, Pool};
 use crate::time::Instant;
 
 /// How often the totals of a running job are stored, as long as they are small.
@@ -286,26 +286,38 @@ impl Jobs {
                 }
                 Ok(())
             }
-            Event::Failed(reason) => {
-                for at in (0..self.running.len()).rev() {
-                    self.running[at].job.shard_failed(&self.pool, shard, &reason);
-                    self.end_if_finished(at);
-                }
-                Err(format!("shard {shard} failed: {reason}"))
-            }
+            Event::Failed(reason) => Err(self.shard_failed(shard, &reason)),
             Event::Ready | Event::Sunk(_) | Event::Ended | Event::Arrived(_) => Ok(()),
         }
     }
 
-    /// Looks after the jobs that run; to be called a few times a second.
-    pub fn look(&mut self) {
+    /// A shard is gone or hangs: all jobs have failed, with what is known of them.
+    fn shard_failed(&mut self, shard: usize, reason: &str) -> String {
+        for at in (0..self.running.len()).rev() {
+            let job = &mut self.running[at].job;
+            job.shard_failed(&self.pool, shard, reason);
+            if let Some(record) = self.records.get_mut(&job.id())
+                && record.state == JobState::Running
+            {
+                (record.state, record.stop) = (JobState::Failed, Some(wall_now()));
+            }
+            self.end_if_finished(at);
+        }
+        format!("shard {shard} failed: {reason}")
+    }
+
+    /// Looks after the jobs that run; to be called a few times a second. An error means that the service cannot go on.
+    pub fn look(&mut self) -> Result<(), String> {
         let now = self.pool.clock().now();
+        let mut silent = None;
         for at in 0..self.running.len() {
             self.running[at].job.look(&self.pool);
+            silent = silent.or(self.running[at].job.silent(now));
             if now >= self.running[at].store_at {
                 self.keep(self.running[at].job.id());
             }
         }
+        silent.map_or(Ok(()), |shard| Err(self.shard_failed(shard, SILENT)))
     }
 
     fn end_if_finished(&mut self, at: usize) {
@@ -356,30 +368,25 @@ impl Jobs {
         }
     }
 
-    /// Ends the shards and writes what is not yet stored, when no job runs any more and nobody else uses the store. What a shard still says is counted. One that has not ended
-    /// `shards_within` is left behind: it must not keep what is known from being stored.
-    pub async fn end(mut self, shards_within: Duration, stored_within: Duration) -> Result<(), StoreError> {
-        self.pool.shut_down();
-        let events = self.pool.events().clone();
-        let all_ended = async {
-            while let Ok((shard, event)) = events.recv().await {
-                let _ = self.take(shard, event);
-            }
-            true
-        };
-        let too_late = async {
-            glommio::timer::sleep(shards_within).await;
-            false
-        };
-        let all_ended = futures_lite::future::or(all_ended, too_late).await;
-        drop(events);
-        let running: Vec<u64> = self.running.iter().map(|running| running.job.id()).collect();
-        running.into_iter().for_each(|id| self.keep(id));
-        match all_ended {
-            true => self.pool.join(),
-            false => tracing::error!("a shard has not ended within {shards_within:?} and is left behind"),
+    /// Ends the shards and writes what is not yet stored, when nobody else uses the store any more. What a shard still says
+    /// is counted. One that hangs is left behind: it must not keep what is known from being stored. Blocks, no longer than
+    /// these two times.
+    pub fn end(
+        mut self,
+        shards_within: Duration,
+        stored_within: Duration,
+    ) -> (Result<(), LeftBehind>, Result<(), StoreError>) {
+        let mut last = Vec::new();
+        let ended = self.pool.end(shards_within, |shard, event| last.push((shard, event)));
+        for (shard, event) in last {
+            let _ = self.take(shard, event);
         }
-        Rc::into_inner(self.store).expect("whoever else used the store has ended").close(stored_within)
+        while let Some(at) = self.running.len().checked_sub(1) {
+            self.running[at].job.give_up("the service ended before every shard had reported the last of it");
+            self.end_if_finished(at);
+        }
+        let store = Rc::into_inner(self.store).expect("whoever else used the store has ended");
+        (ended, store.close(stored_within))
     }
 }
 
@@ -405,17 +412,4 @@ fn stored(record: &JobRecord, result: Option<String>) -> StoredJob {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_larger_a_job_the_less_often_it_is_stored() {
-        assert_eq!(stored_again_after(500), Duration::from_secs(1));
-        assert_eq!(stored_again_after(2 * STORED_A_SECOND - 1), Duration::from_secs(1));
-        assert_eq!(stored_again_after(40 * STORED_A_SECOND), Duration::from_secs(40));
-        for octets in (0..100 << 20).step_by(99_991) {
-            // Rounded down to seconds, at most twice the rate.
-            assert!(octets as u64 <= 2 * STORED_A_SECOND as u64 * stored_again_after(octets).as_secs(), "{octets}");
-        }
-    }
-}
+mod tests;

@@ -30,6 +30,14 @@ pub const FIRST_CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 /// A run that had sessions, lost all of them and opened no connection for so long is given up, too.
 pub const LOST_FOR: Duration = Duration::from_secs(60);
 
+/// A shard reports each of its jobs once a second. One that has said nothing of a job for so long hangs.
+pub const SILENT_FOR: Duration = Duration::from_secs(15);
+/// A look counts at most so much of it: whatever keeps control from looking may have kept the shards from reporting.
+const SILENT_A_LOOK: Duration = Duration::from_secs(1);
+/// What is said of such a shard.
+pub const SILENT: &str = "it has reported nothing for 15 s, though it should each second: it hangs, which is a fault of \
+     timecop or of the machine; what it had not reported is not counted";
+
 /// How a run stands, for whoever watches it.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
@@ -80,6 +88,9 @@ pub struct RunningJob {
     spares: Vec<Sender<Box<Delta>>>,
     /// Shards whose share has not ended.
     unfinished: usize,
+    /// For how long each of the shares has reported nothing, as far as anybody has looked.
+    unheard: Vec<Duration>,
+    last_look: Instant,
     /// How many connections had been opened when that last changed, or one was last open; and when that was.
     last_sign: (u64, Instant),
     aborted: Option<String>,
@@ -152,6 +163,8 @@ impl RunningJob {
             abort_on: AbortWatch::new(&spec.abort_on),
             spares,
             unfinished: shards.len(),
+            unheard: vec![Duration::ZERO; shards.len()],
+            last_look: dialed,
             shards,
             last_sign: (0, dialed),
             aborted: None,
@@ -185,6 +198,11 @@ impl RunningJob {
     /// Merges what a shard has measured and gives it its set back.
     pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
         let Some(share) = self.share_of(shard) else { return };
+        // A shard that was given up may come back.
+        if self.totals.has_finished(share) {
+            return;
+        }
+        self.unheard[share] = Duration::ZERO;
         self.totals.add(share, second, elapsed, &delta);
         self.abort_on.add(second, &delta);
         if finished {
@@ -228,6 +246,18 @@ impl RunningJob {
         }
     }
 
+    /// The shard that has reported nothing for [`SILENT_FOR`], to be asked a few times a second. Nothing has to be reported
+    /// before the job begins: what comes before that is the time in which its connections are opened.
+    pub fn silent(&mut self, now: Instant) -> Option<usize> {
+        let since = (now - std::mem::replace(&mut self.last_look, now)).min(SILENT_A_LOOK);
+        if now < self.asked.start {
+            return None;
+        }
+        self.unheard.iter_mut().for_each(|unheard| *unheard += since);
+        let is_silent = |&share: &usize| self.unheard[share] >= SILENT_FOR && !self.totals.has_finished(share);
+        (0..self.shards.len()).find(is_silent).map(|share| self.shards[share])
+    }
+
     /// Why no login has succeeded; `None` when one has, or none has failed.
     fn login_obstacle(&self) -> Option<String> {
         let merged = &self.totals.merged;
@@ -263,6 +293,13 @@ impl RunningJob {
             self.totals.shard_finished(share);
             self.unfinished -= 1;
         }
+    }
+
+    /// Nobody waits for it any longer: what its shards have reported is all that will be known.
+    pub fn give_up(&mut self, reason: &str) {
+        self.aborted.get_or_insert_with(|| reason.to_owned());
+        (0..self.shards.len()).for_each(|share| self.totals.shard_finished(share));
+        self.unfinished = 0;
     }
 
     /// Somebody wants it to end before its time.

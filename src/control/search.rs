@@ -16,7 +16,7 @@ use crate::measure::report::Report;
 use crate::measure::threshold::{Metric, Threshold};
 use crate::measure::words;
 use crate::shard::clock::{Clock, wall_now};
-use crate::shard::pool::{Pool, ShardSpec};
+use crate::shard::pool::{Pool, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::tls::ClientTls;
 
 /// The version of [`SearchReport`]'s schema.
@@ -163,7 +163,7 @@ pub fn run(
     };
     let shards = plan.cpus.len().min(plan.spec.connections as usize);
     let ring = layout::generator_ring(plan.spec.connections.div_ceil(shards as u32));
-    let pool = Pool::start(
+    let mut pool = Pool::start(
         plan.cpus[..shards].iter().map(|&cpu| ShardSpec { cpu: Some(cpu), ring, sink: None }).collect(),
         clock,
     )?;
@@ -171,9 +171,8 @@ pub fn run(
         Ok(executor) => executor.run(trials(&mut plan, search, arrival, &pool, stop, &mut report, &mut watch)),
         Err(reason) => report.aborted = Some(reason),
     }
-    pool.shut_down();
-    while pool.events().recv_blocking().is_ok() {}
-    pool.join();
+    // A shard that hangs has failed its trial already.
+    let _ = pool.end(SHARDS_END_WITHIN, |_, _| {});
     Ok(report)
 }
 

@@ -34,7 +34,7 @@ use crate::probe::header::Key;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
-use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::sink_service::Protocol;
 use crate::time::{Instant, WallTime};
 
@@ -42,8 +42,6 @@ use crate::time::{Instant, WallTime};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long after the drain's time a shard may take to report its end.
 const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
-/// How long the shards may take to end; one that has not by then is left behind.
-const SHARDS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long what waits for the store may take to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -118,8 +116,8 @@ pub enum ServeError {
     /// The service has ended as it was told to, but what it knew of its last jobs is lost.
     #[error("what was to be kept at the end could not be stored: {0}")]
     Unstored(StoreError),
-    /// A shard failed; what was running has been stored.
-    #[error("{0}; running jobs were stored as failed")]
+    /// A shard failed, or hangs; what was known of the jobs that ran has been stored.
+    #[error("{0}; jobs that ran are stored with what was known of them")]
     Shard(String),
 }
 
@@ -241,8 +239,9 @@ async fn run(
     }
     drop(store);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
-    jobs.end(SHARDS_END_WITHIN, STORED_WITHIN).await.map_err(ServeError::Unstored)?;
-    result.map_err(ServeError::Shard)
+    let (ended, stored) = jobs.end(SHARDS_END_WITHIN, STORED_WITHIN);
+    stored.map_err(ServeError::Unstored)?;
+    result.and(ended.map_err(|left| left.to_string())).map_err(ServeError::Shard)
 }
 
 /// Starts what sends and takes probes.
@@ -361,11 +360,13 @@ async fn follow(
             }
             Woken::TimeToLook => {
                 next_look = clock.now() + LOOK_EVERY;
-                jobs.look();
+                let looked = jobs.look();
                 if let Some(prober) = prober {
                     driver::look(prober);
                 }
-                false
+                let failed = looked.is_err();
+                result = result.and(looked);
+                failed
             }
         };
         if is_over && until == Instant::NEVER {

@@ -167,7 +167,7 @@ impl Targets {
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job
-    /// asks for beside it; `connection` must be the target's own.
+    /// asks for beside it; `connection`, where it is given, must be the target's own.
     ///
     /// # Errors
     ///
@@ -175,12 +175,12 @@ impl Targets {
     pub fn choose(
         &self,
         target: Option<&str>,
-        connection: ConnectionType,
+        connection: Option<ConnectionType>,
         auth: bool,
         skip_verify: Option<bool>,
     ) -> Result<Unresolved, SpecError> {
         match target {
-            None => self.embedded_sink(connection, auth, skip_verify),
+            None => self.embedded_sink(connection.unwrap_or_default(), auth, skip_verify),
             Some(text) if text.contains("://") => self.url(text, Scheme::Smtp(connection), auth, skip_verify),
             Some(name) => self.named(name, Scheme::Smtp(connection), auth, skip_verify),
         }
@@ -200,7 +200,7 @@ impl Targets {
         let Some(named) = self.named.get(target) else {
             return Err(SpecError::new("target", self.known(), shown(target)));
         };
-        let scheme = if named.url.is_http() { Scheme::Http } else { Scheme::Smtp(named.url.connection) };
+        let scheme = if named.url.is_http() { Scheme::Http } else { Scheme::Smtp(None) };
         self.named(target, scheme, named.credentials.is_some(), None)
     }
 
@@ -228,7 +228,7 @@ impl Targets {
             return Ok(Unresolved { skip_verify: true, ..Unresolved::unrestricted(url) });
         }
         let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain, path: None };
-        same_connection(&url, Scheme::Smtp(connection), "the embedded sink")?;
+        same_connection(&url, Scheme::Smtp(Some(connection)), "the embedded sink")?;
         Ok(Unresolved::unrestricted(url))
     }
 
@@ -300,8 +300,8 @@ fn auth_needs_credentials(got: &str) -> SpecError {
 /// What a job's type wants of a target's scheme.
 #[derive(Clone, Copy)]
 enum Scheme {
-    /// One of SMTP, secured like that.
-    Smtp(ConnectionType),
+    /// One of SMTP, secured like that, or however it is.
+    Smtp(Option<ConnectionType>),
     /// One of HTTP.
     Http,
 }
@@ -330,7 +330,8 @@ fn same_connection(url: &TargetUrl, scheme: Scheme, target: &str) -> Result<(), 
             let got = format!("{target}; give the job type http or http.mime if that is meant");
             return Err(SpecError::new("target", "smtp://, smtps:// or smtp+starttls:// for type smtp", got));
         }
-        Scheme::Smtp(asked) => asked,
+        Scheme::Smtp(None) => return Ok(()),
+        Scheme::Smtp(Some(asked)) => asked,
     };
     if url.connection == asked {
         return Ok(());

@@ -453,6 +453,8 @@ impl Pump {
                     }
                 }
                 Command::Shutdown => self.shutting_down = true,
+                #[cfg(test)]
+                Command::Fault(fault) => fault(),
             }
         }
     }

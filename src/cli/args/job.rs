@@ -91,8 +91,7 @@ pub(in crate::cli) struct JobRunArguments {
     pub(in crate::cli) load: LoadArguments,
     #[command(flatten)]
     pub(in crate::cli) form: FormArguments,
-    /// How connections are secured; a configured target with TLS needs its own one named [default: as the target's URL
-    /// says, else plain]
+    /// How connections are secured [default: as the target's URL says, here or in the configuration, else plain]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Load")]
     pub(in crate::cli) connection_type: Option<ConnectionTypeArgument>,
     /// Log in with the credentials that the configured target has

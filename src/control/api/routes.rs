@@ -90,7 +90,7 @@ impl Api {
     }
 
     fn choose(&self, request: &JobRequest) -> Result<Unresolved, SpecError> {
-        let connection = request.smtp_connection_type.unwrap_or_default();
+        let connection = request.smtp_connection_type;
         let auth = request.auth.unwrap_or(false);
         let (targets, target) = (self.targets.borrow(), request.target.as_deref());
         match request.job_type() {

@@ -27,7 +27,7 @@ pub use crate::probe::policy::{Arrival, ServerCounts, ServerLimits, Verdict};
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::{Command, Event};
-use crate::shard::pool::{Pool, ShardSpec};
+use crate::shard::pool::{Pool, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::probe_service::ProbeSpec;
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol};
@@ -291,10 +291,10 @@ impl ProbeShard {
     }
 
     /// Ends the shard; connections are closed and what is being sent is given up.
-    pub fn end(self) {
-        self.pool.shut_down();
-        while self.pool.events().recv_blocking().is_ok() {}
-        self.pool.join();
+    pub fn end(mut self) {
+        if let Err(error) = self.pool.end(SHARDS_END_WITHIN, |_, _| {}) {
+            tracing::error!(%error, "the probes' shard hangs");
+        }
     }
 }
 

@@ -40,8 +40,11 @@ const PUT: &str = "
         stop_unix_ns = excluded.stop_unix_ns, totals_unix_ns = excluded.totals_unix_ns,
         result = excluded.result";
 
+/// A job that ran, or that was stopped and still drained, which shows by that its result has no verdict.
 const INTERRUPT: &str = "
-    UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns) WHERE state = 'running'";
+    UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns)
+    WHERE state = 'running'
+        OR (state = 'stopped' AND json_valid(result) AND json_extract(result, '$.verdict') IS NULL)";
 
 const TRIM: &str = "
     DELETE FROM jobs WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";

@@ -424,3 +424,18 @@ fn a_store_of_jobs_alone_is_taken_over_with_its_jobs() {
     store.close(LONG).unwrap();
     assert_eq!(open_all(&path, 10).1.probes, ["probe"]);
 }
+
+#[test]
+fn a_job_that_was_stopped_and_had_not_drained_is_interrupted_too() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let draining = job(1, JobState::Stopped);
+    let drained = StoredJob { result: Some(r#"{"verdict":{}}"#.to_owned()), ..job(2, JobState::Stopped) };
+    store.put(draining);
+    store.put(drained);
+    settle(&store);
+    let (_copy, killed) = as_killed(&path);
+    let (_store, found) = open(&killed, 10);
+    let states: Vec<_> = found.iter().map(|job| (job.id, job.state, job.stop_unix_ns)).collect();
+    assert_eq!(states, [(2, JobState::Stopped, Some(3_000)), (1, JobState::Interrupted, Some(2_000))]);
+}

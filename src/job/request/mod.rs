@@ -113,7 +113,8 @@ macro_rules! fields {
 fields! {
     /// Whether the target's certificate is believed unseen. Without it a configured target decides for itself.
     skip_verify: bool;
-    /// How connections are secured. Needed for smtp; else the target's scheme decides.
+    /// How connections are secured. Needed for smtp, unless `target` is the name of a configured one, whose URL decides, as
+    /// the target's scheme does for all other types.
     smtp_connection_type: ConnectionType;
     /// What messages are sent by (smtp): SMTP sessions, the form API of a provider (http), the same with whole messages
     /// (http.mime), or requests of a configured target (http.raw).
@@ -267,7 +268,8 @@ impl JobRequest {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() {
+        let is_named = self.target.as_deref().is_some_and(|target| !target.contains("://"));
+        if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() && !is_named {
             return Err(SpecError::new("smtp_connection_type", "plain, tls or starttls for type smtp", "none"));
         }
         let is_given = self.body.is_some() || self.text.is_some() || self.html.is_some();

@@ -342,6 +342,8 @@ fn what_every_job_needs_is_asked_for() {
     let missing = [
         ("{}", "smtp_connection_type: expected plain, tls or starttls for type smtp, got none"),
         (r#"{"smtp_connection_type":null}"#, "smtp_connection_type: expected"),
+        (r#"{"msg_size":1,"target":"smtps://a"}"#, "smtp_connection_type: expected"),
+        (r#"{"target":"named"}"#, "msg_size: expected"),
         (r#"{"smtp_connection_type":"plain"}"#, "msg_size: expected either `msg_size`, or `body`, or `text` and"),
         (r#"{"Type":"http"}"#, "msg_size: expected either `msg_size`, or `body`, or `text` and"),
     ];

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::tickets::Tickets;
-use super::{Tls, certificates, private_key, provider};
+use super::{Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::{ConnectionType, JobSpec, SpecError};
 
 /// What files say of a job's TLS, read by whoever was given their names.
@@ -96,7 +96,7 @@ impl ClientTls {
                 let key = private_key("client_key", &identity.key_pem)?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| SpecError::new("client_key", "the key of `client_cert`", error))?
+                    .map_err(|error| no_pair(("client_cert", "client_key"), &error))?
             }
         };
         config.resumption = Resumption::disabled();

@@ -234,5 +234,18 @@ fn private_key(field: &'static str, pem: &[u8]) -> Result<PrivateKeyDer<'static>
         .map_err(|_| SpecError::new(field, "a private key in PEM", "a file without a readable one"))
 }
 
+/// Why the files of these two fields, a certificate's and a key's, cannot be used together.
+fn no_pair((certificate, key): (&'static str, &'static str), error: &rustls::Error) -> SpecError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => SpecError::new(
+            key,
+            format!("the private key of the first certificate in `{certificate}`"),
+            "that of another one: the two files do not belong together; name the key that the certificate was issued for, \
+             or have one issued for this key",
+        ),
+        _ => SpecError::new(key, format!("a private key of a kind that TLS can use, that of `{certificate}`"), error),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{Connection, ServerConfig, ServerConnection};
 
-use super::{Tls, certificates, private_key, provider};
+use super::{Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::SpecError;
 
 /// Tickets that a client is given with each handshake under TLS 1.3.
@@ -47,7 +47,7 @@ impl ServerTls {
             .expect("the provider has cipher suites for the versions that it is built with")
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .map_err(|error| SpecError::new("tls_key", "the key of the certificate `tls_cert`", error))?;
+            .map_err(|error| no_pair(("tls_cert", "tls_key"), &error))?;
         config.ticketer = rustls::crypto::ring::Ticketer::new()
             .map_err(|error| SpecError::new("tls_cert", "randomness for a ticket key", error))?;
         config.send_tls13_tickets = TICKETS;

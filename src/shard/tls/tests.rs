@@ -247,6 +247,11 @@ fn wrong_files_are_named_and_keys_never_shown() {
     assert_eq!(ServerTls::from_pem(b"", key.as_bytes()).unwrap_err().field, "tls_cert");
     assert_eq!(ServerTls::from_pem(&pem, &pem).unwrap_err().field, "tls_key");
     assert_eq!(ServerTls::from_pem(&pem, key.as_bytes()).unwrap_err().field, "tls_key");
+    let mismatch = ClientTls::new("localhost", false, true, &identity(&pem, key.as_bytes())).unwrap_err().to_string();
+    assert!(
+        mismatch.contains("`client_cert`, got that of another one: the two files do not belong together"),
+        "{mismatch}"
+    );
 }
 
 /// A session over STARTTLS whose stream from the server ends behind so many octets; what ended it at the client, and

@@ -320,7 +320,9 @@ fn no_request(error: &hyper::Error) -> Refusal {
     match error.is_parse_too_large() {
         true => Refusal::new(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            format!("head: expected at most {HEAD_BYTES_MAX} octets and 100 fields, got more; send fewer or shorter ones"),
+            format!(
+                "head: expected at most {HEAD_BYTES_MAX} octets and 100 fields, got more; send fewer or shorter ones"
+            ),
         ),
         false => Refusal::new(
             StatusCode::BAD_REQUEST,
