@@ -74,10 +74,12 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let smtp = &config.smtp;
     let hostname = smtp.hostname.clone().unwrap_or_else(|| host.to_owned());
     let tls = match &smtp.certificate {
-        None => ServerTls::self_signed(&hostname),
+        None => ServerTls::self_signed(&hostname).map_err(StartError::new)?,
         Some(files) => {
             let certificate = read_pem("cert_file in [smtp]", &files.cert_file)?;
-            ServerTls::from_pem(&certificate, &read_pem("key_file in [smtp]", &files.key_file)?)
+            let key = read_pem("key_file in [smtp]", &files.key_file)?;
+            let wrong = |(key, problem)| StartError::new(format!("{key} in [smtp]: {problem}"));
+            certified(&certificate, &key).map_err(wrong)?
         }
     };
     let limits = ServerLimits {
@@ -89,10 +91,7 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let shard = ProbeShardPlan {
         listen: smtp.listen.clone(),
         hostname,
-        tls: Some(tls.map_err(|error| {
-            let in_file = |text: &str| text.replace("tls_cert", "cert_file").replace("tls_key", "key_file");
-            StartError::new(format!("{} in [smtp]: {}", in_file(error.field), in_file(&error.problem)))
-        })?),
+        tls: Some(tls),
         address: Mailbox::parse(address).map_err(StartError::new)?,
         limits,
         cpu,
@@ -100,6 +99,14 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let key = crate::config::probe_key(&config.probe.secret_file)
         .map_err(|problem| StartError::new(format!("secret_file in [probe]: {problem}")))?;
     Ok(Some(ProbePlan { shard, key }))
+}
+
+/// The TLS of a server with these files, or which key of [smtp] has what problem.
+pub(super) fn certified(certificate: &[u8], key: &[u8]) -> Result<ServerTls, (&'static str, String)> {
+    ServerTls::from_pem(certificate, key).map_err(|error| {
+        let key = if error.field == "tls_cert" { "cert_file" } else { "key_file" };
+        (key, error.problem.replace("tls_cert", "cert_file"))
+    })
 }
 
 /// What the machine must have: all connections that the configuration allows at once, on one shard at worst.

@@ -163,13 +163,13 @@ pub struct Messages {
     pub failed: u64,
     /// Never dispatched.
     pub missed: u64,
-    /// In flight when the drain time was over.
+    /// In flight when the drain time was over; while a job runs, now.
     pub cut: u64,
 }
 
 impl Messages {
     /// Of messages of which so many were `asked` for, or as many as fell due.
-    fn new(asked: Option<u64>, counts: &MessageCounts, totals: &Totals) -> Messages {
+    fn new(asked: Option<u64>, counts: &MessageCounts) -> Messages {
         let answered = counts.accepted + counts.not_accepted();
         Messages {
             asked: asked.unwrap_or(counts.taken + counts.missed),
@@ -179,8 +179,9 @@ impl Messages {
             rejected: counts.rejected,
             failed: counts.failed,
             missed: asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
-            // Of a shard that broke down nobody says what became of its messages in flight: they were cut, too.
-            cut: if totals.is_finished() { counts.taken.saturating_sub(answered) } else { counts.cut },
+            // What is in flight while a job runs is cut if nothing more is heard of it: when a shard breaks down, or when
+            // the service is killed and this is the last that was stored.
+            cut: counts.taken.saturating_sub(answered),
         }
     }
 
@@ -357,10 +358,10 @@ impl Report {
         let counts = merged.messages;
         let accepted_in_time = counts.accepted - counts.accepted_in_drain;
         let warm = merged.warmup.taken + merged.warmup.missed;
-        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts, totals);
+        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts);
         let warmup = asked.warmup.map(|_| WarmupReport {
             elapsed_s: (measured_from.min(dispatch_end) - asked.start).as_secs_f64(),
-            messages: Messages::new(None, &merged.warmup, totals),
+            messages: Messages::new(None, &merged.warmup),
         });
         let connections = totals.connections();
         let latency_s = Latency {

@@ -105,6 +105,28 @@ impl Postfix {
         self.tool("postqueue", &["-j"]).lines().count()
     }
 
+    /// Kills all of its processes.
+    pub fn kill(&self) {
+        let master = self.master().expect("it runs");
+        let entries = fs::read_dir("/proc").expect("Linux has one").flatten();
+        let processes = entries.filter_map(|entry| entry.file_name().to_string_lossy().parse::<u32>().ok());
+        let is_child = |process: &u32| {
+            let stat = read(Path::new(&format!("/proc/{process}/stat")));
+            // Behind the name in brackets: the state, and the parent.
+            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1).map(str::to_owned));
+            parent.is_some_and(|parent| parent == master.to_string())
+        };
+        let children: Vec<u32> = processes.filter(is_child).collect();
+        signal(master, "KILL");
+        children.into_iter().for_each(|child| signal(child, "KILL"));
+    }
+
+    /// Starts it after [`Postfix::kill`].
+    pub fn start_again(&self) {
+        self.control("start");
+        poll("Postfix on its port", || std::net::TcpStream::connect(("127.0.0.1", self.port())).ok());
+    }
+
     /// What one of its programs prints.
     fn tool(&self, name: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(format!("/usr/sbin/{name}"));
