@@ -17,6 +17,7 @@ use crate::control::signals;
 use crate::control::sink::SinkPlan;
 use crate::job::spec::http::JobType;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
+use crate::load::stages::Stage;
 use crate::measure::report::Report;
 use crate::measure::verdict::Severity;
 use crate::message::MESSAGE_BYTES_MAX;
@@ -79,7 +80,7 @@ fn complain_of_figures(report: &Report) {
         complain(format_args!("error: the run is invalid: {}", reason.text));
     }
     for missed in report.thresholds.iter().filter(|threshold| !threshold.met) {
-        complain(format_args!("error: the run failed: {}", missed.asked));
+        complain(format_args!("error: the run failed: {}, it was {}", missed.asked, report::actual(missed)));
     }
 }
 
@@ -219,7 +220,8 @@ pub(super) fn generator_cpus(target: &Target, listed: bool, may: &[usize]) -> Ve
 }
 
 pub(super) fn raw_spec(mut load: LoadArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
-    let default_connections = is_embedded.then_some(CONNECTIONS_OPEN_LOOP);
+    let ramps = load.stages.as_ref().is_some_and(|Stages(list)| list.iter().any(Stage::is_of_connections));
+    let default_connections = (is_embedded && !ramps).then_some(CONNECTIONS_OPEN_LOOP);
     let content = content::raw_spec(&mut load)?;
     Ok(RawSpec {
         messages: load.messages,

@@ -104,6 +104,8 @@ fn with_option(error: &SpecError) -> String {
         "options" => "--option".to_owned(),
         "resumption" => "--no-resumption".to_owned(),
         "target" => "TARGET".to_owned(),
+        // Its values are options of their own.
+        "search" => return search_option(&error.problem),
         field => format!("--{}", field.replace('_', "-")),
     };
     // The job's fields are spelt in backquotes where an error names another one.
@@ -116,6 +118,14 @@ fn with_option(error: &SpecError) -> String {
         }
     }
     format!("{option}: {words}")
+}
+
+/// A wrong value of a search, which begins with its name.
+fn search_option(problem: &str) -> String {
+    match problem.split_once(": ") {
+        Some((name, problem)) => format!("--{}: {problem}", name.replace('_', "-")),
+        None => problem.to_owned(),
+    }
 }
 
 /// The checks without which nothing would run, before anything is started.

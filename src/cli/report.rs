@@ -9,7 +9,7 @@ use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
 use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
 use crate::measure::threshold::{Threshold, ThresholdResult};
-use crate::measure::verdict::Verdict;
+use crate::measure::verdict::{Rule, Verdict};
 use crate::measure::words::{rate, time};
 use crate::phase::Phase;
 
@@ -36,6 +36,7 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     let rate_asked = match report.spec["rate"].as_f64() {
         Some(_) if report.spec["stages"].is_array() => " in stages".to_owned(),
         Some(asked) => format!(" at {} a second", rate(asked)),
+        None if report.spec["stages"].is_array() => " in stages".to_owned(),
         None => String::new(),
     };
     let address = report.spec["address"].as_str().filter(|address| !report.target.contains(address));
@@ -207,12 +208,9 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     if let Some(reason) = &report.aborted {
         writeln!(out, "  given up     {reason}")?;
     }
-    for ThresholdResult { asked, actual, met } in &report.thresholds {
-        let actual = match (actual, Threshold::parse(asked)) {
-            (Some(actual), Ok(threshold)) => threshold.metric.words(*actual),
-            _ => "no figure".to_owned(),
-        };
-        writeln!(out, "  fail if      {asked}: {actual}, {}", if *met { "passed" } else { "FAILED" })?;
+    for threshold in &report.thresholds {
+        let met = if threshold.met { "passed" } else { "FAILED" };
+        writeln!(out, "  fail if      {}: {}, {met}", threshold.asked, actual(threshold))?;
     }
     if let Some(verdict) = &report.verdict {
         self::verdict(verdict, out)?;
@@ -220,10 +218,18 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// The verdict with its reasons.
+/// The figure that a condition was held against, in words.
+pub(super) fn actual(ThresholdResult { asked, actual, .. }: &ThresholdResult) -> String {
+    match (actual, Threshold::parse(asked)) {
+        (Some(actual), Ok(threshold)) => threshold.metric.words(*actual),
+        _ => "no figure".to_owned(),
+    }
+}
+
+/// The verdict with its reasons; that the certificate was not checked stands among the notes already.
 pub(super) fn verdict(verdict: &Verdict, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n  verdict      {}", verdict.result.name())?;
-    for reason in &verdict.reasons {
+    for reason in verdict.reasons.iter().filter(|reason| reason.rule != Rule::SkipVerify) {
         let mut indent = format!("  {:<12}", format!("  {}", reason.severity.name()));
         let mut line = String::new();
         for word in reason.text.split(' ') {

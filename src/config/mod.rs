@@ -4,6 +4,7 @@
 //! them all. Unknown keys are errors. [`Config::load`] tells everything that is wrong with a file at once, with line,
 //! key and remedy. Secrets stand in files of their own, are read here, and are shown nowhere.
 
+mod defaults;
 mod limits;
 mod probe;
 mod read;
@@ -21,6 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::job::spec::http::RawHttp;
 pub use crate::wire::smtp::auth::Credentials;
+pub use defaults::Defaults;
 pub use limits::{JOBS_MAX, Limits};
 pub use probe::{CertificateFiles, PAGERDUTY_URL, PagerDuty, Probe, ROUTES_MAX, Route, Smtp};
 pub use read::{data_file, is_hostname};
@@ -104,6 +106,8 @@ pub struct Hammer {
     pub allow_targets: Vec<IpNet>,
     /// What one job may ask for.
     pub limits: Limits,
+    /// What a job is like that says nothing else.
+    pub defaults: Defaults,
     /// Shards that generate; `None` for as many as the machine suggests.
     pub shards: Option<usize>,
     /// CPUs that shards may run on; `None` for all that this process may use.
@@ -166,6 +170,7 @@ impl Default for Config {
                     IpNet::from(IpAddr::from(std::net::Ipv6Addr::LOCALHOST)),
                 ],
                 limits: Limits::default(),
+                defaults: Defaults::default(),
                 shards: None,
                 cpus: None,
             },
@@ -181,7 +186,7 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, the probes' routes, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
+    /// Everything else, the targets, the probes' routes, `allow_targets`, the caps and the defaults of `[hammer]`, may be replaced at any time; but shards
     /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());

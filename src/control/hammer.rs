@@ -113,7 +113,7 @@ enum Woken {
 /// Merges what comes until every shard's share has ended.
 fn follow(job: &mut RunningJob, pool: &Pool, stop: &Receiver<()>, progress: &mut impl FnMut(&Progress)) {
     match executor() {
-        Ok(executor) => _ = executor.run(attend(job, pool, stop, progress)),
+        Ok(executor) => executor.run(attend(job, pool, stop, progress)),
         Err(reason) => job.abort(pool, reason),
     }
 }
@@ -124,14 +124,13 @@ pub(super) fn executor() -> Result<glommio::LocalExecutor, String> {
     executor.map_err(|_| "control has no executor: the machine has no room for another io_uring".to_owned())
 }
 
-/// The same on an executor that is there; says whether a stop was requested.
+/// The same on an executor that is there.
 pub(super) async fn attend(
     job: &mut RunningJob,
     pool: &Pool,
     stop: &Receiver<()>,
     progress: &mut impl FnMut(&Progress),
-) -> bool {
-    let mut stopped = false;
+) {
     let mut next_look = pool.clock().now() + PROGRESS_EVERY;
     while !job.is_finished() {
         match wake(pool, stop, next_look).await {
@@ -145,7 +144,6 @@ pub(super) async fn attend(
                 break;
             }
             Woken::StopRequested => {
-                stopped = true;
                 job.interrupt(pool);
                 progress(&job.progress(pool.clock().now()));
             }
@@ -157,7 +155,6 @@ pub(super) async fn attend(
             }
         }
     }
-    stopped
 }
 
 async fn wake(pool: &Pool, stop: &Receiver<()>, next_look: Instant) -> Woken {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_channel::Sender;
 
 use crate::job::plan::Job;
-use crate::job::spec::{ConnectionType, JobSpec, Limit};
+use crate::job::spec::{ConnectionType, JobSpec, Limit, LoadModel};
 use crate::job::worker::Worker;
+use crate::load::connections::ConnectionRamp;
 use crate::load::warmup::Warmup;
 use crate::measure::abort::AbortWatch;
 use crate::measure::recorder::{AuthKind, ConnectionCounts, Delta, MessageCounts};
@@ -80,9 +81,13 @@ pub struct RunningJob {
     spares: Vec<Sender<Box<Delta>>>,
     /// Shards whose share has not ended.
     unfinished: usize,
+    /// The number of connections goes up and down.
+    ramp: Option<ConnectionRamp>,
     /// How many connections had been opened when that last changed, or one was last open; and when that was.
     last_sign: (u64, Instant),
     aborted: Option<String>,
+    /// It was given up because of what its target does, and for no other reason.
+    given_up: bool,
     stopping: bool,
     /// Jobs that ran at the same time.
     others: BTreeSet<u64>,
@@ -139,6 +144,7 @@ impl RunningJob {
                 Warmup::Messages(_) => AskedWarmup::ByNumber,
             }),
         };
+        let start = job.start;
         RunningJob {
             id,
             asked,
@@ -153,8 +159,13 @@ impl RunningJob {
             spares,
             unfinished: shards.len(),
             shards,
+            ramp: match &spec.load {
+                LoadModel::Ramped(stages) => Some(ConnectionRamp::new(Arc::clone(stages), start, (0, 1))),
+                LoadModel::Closed | LoadModel::Open { .. } | LoadModel::Staged { .. } => None,
+            },
             last_sign: (0, dialed),
             aborted: None,
+            given_up: false,
             stopping: false,
             others: BTreeSet::new(),
         }
@@ -203,11 +214,13 @@ impl RunningJob {
             && !self.totals.is_finished()
             && let Some(reason) = self.abort_on.look(self.totals.whole_seconds())
         {
-            return self.abort(pool, reason);
+            return self.give_up(pool, reason);
         }
         let now = pool.clock().now();
         let connections = self.totals.connections();
-        if connections.open > 0 || connections.opened > self.last_sign.0 {
+        // Where none is to be there, none is missing.
+        let none_is_due = self.ramp.as_ref().is_some_and(|ramp| ramp.next(0, now) != Some(now));
+        if connections.open > 0 || connections.opened > self.last_sign.0 || none_is_due {
             self.last_sign = (connections.opened, now);
         }
         if self.logs_in
@@ -216,7 +229,7 @@ impl RunningJob {
             && let Some(obstacle) = self.login_obstacle()
         {
             let reason = format!("no login succeeded within {} s: {obstacle}", FIRST_CONNECTION_WITHIN.as_secs());
-            return self.abort(pool, reason);
+            return self.give_up(pool, reason);
         }
         let (limit, what) = match connections.opened {
             0 => (FIRST_CONNECTION_WITHIN, "no connection could be opened within"),
@@ -224,7 +237,7 @@ impl RunningJob {
         };
         if !self.stopping && now >= self.last_sign.1 + limit {
             let reason = format!("{what} {} s: {}", limit.as_secs(), self.commonest_obstacle());
-            self.abort(pool, reason);
+            self.give_up(pool, reason);
         }
     }
 
@@ -247,6 +260,16 @@ impl RunningJob {
             Some(error) => format!("{} ({} times)", error.example, error.count),
             None => "the target has not answered".to_owned(),
         }
+    }
+
+    fn give_up(&mut self, pool: &Pool, reason: String) {
+        self.given_up = self.aborted.is_none();
+        self.abort(pool, reason);
+    }
+
+    /// Whether it ended before its time for a reason that is not its target's.
+    pub fn was_interrupted(&self) -> bool {
+        self.aborted.is_some() && !self.given_up
     }
 
     /// Gives the job up, for the first reason that is named.

@@ -180,6 +180,7 @@ async fn run(
         generators,
         host: plan.host,
         limits: plan.config.hammer.limits.clone(),
+        defaults: plan.config.hammer.defaults.clone(),
         kept: plan.config.store.jobs_kept,
         store: Rc::clone(&store),
         metrics: metrics.clone(),
@@ -273,6 +274,7 @@ fn recorded(job: StoredJob) -> Option<JobRecord> {
         state: job.state,
         start: WallTime::from_unix_ns(job.start_unix_ns),
         stop: job.stop_unix_ns.map(WallTime::from_unix_ns),
+        verdict: job.verdict,
     })
 }
 
@@ -296,8 +298,8 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }
-    api.jobs.borrow_mut().set_limits(config.hammer.limits);
-    tracing::info!("targets, routes and limits were reloaded from {}", file.display());
+    api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
+    tracing::info!("targets, routes, limits and defaults were reloaded from {}", file.display());
 }
 
 /// What control follows.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::content;
 use super::http::HttpJob;
 use super::spec::{ConnectionType, JobSpec, Limit, LoadModel, SpecError};
+use crate::load::connections::ConnectionRamp;
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, Recipients, ReversePath, Sizes, Template};
@@ -98,7 +99,7 @@ impl Job {
             }
         };
         let lead = match spec.load {
-            LoadModel::Closed => Duration::ZERO,
+            LoadModel::Closed | LoadModel::Ramped(_) => Duration::ZERO,
             LoadModel::Open { .. } | LoadModel::Staged { .. } => {
                 OPEN_LOOP_LEAD + OPEN_LOOP_LEAD_A_CONNECTION * spec.connections
             }
@@ -185,7 +186,7 @@ impl Job {
     /// Whether messages are due on a schedule.
     #[inline]
     pub fn is_open_loop(&self) -> bool {
-        !matches!(self.load, LoadModel::Closed)
+        !matches!(self.load, LoadModel::Closed | LoadModel::Ramped(_))
     }
 
     /// Splits the job over at most `shards` shards; no shard is left without a connection.
@@ -210,6 +211,10 @@ impl Job {
     fn pacer(&self, shard: u32, shards: u32, counter: &Arc<MessageCounter>) -> Pacer {
         match &self.load {
             LoadModel::Closed => Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end)),
+            LoadModel::Ramped(stages) => {
+                let ramp = ConnectionRamp::new(Arc::clone(stages), self.start, (shard, shards));
+                Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end).with_ramp(ramp))
+            }
             LoadModel::Staged { stages, arrival } => {
                 let open = OpenLoop::staged(Arc::clone(stages), *arrival, self.start, self.seed, (shard, shards));
                 Pacer::Open(open.expect("the shard is one of its shards"))

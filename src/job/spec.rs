@@ -18,7 +18,8 @@ use thiserror::Error;
 
 use self::http::{HttpSpec, JobType, RawHttp};
 use super::time_limits::TimeLimits;
-use crate::load::stages::{Stage, Stages};
+use crate::load::connections::ConnectionStages;
+use crate::load::stages::{Goal, Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
@@ -67,7 +68,8 @@ pub struct RawSpec {
     pub source_addresses: Vec<IpAddr>,
     /// Messages a second: makes the loop an open one.
     pub rate: Option<f64>,
-    /// Linear ramps of the rate, the first of which begins at `rate`, or at none. Excludes `messages` and `duration`.
+    /// Linear ramps of the rate, the first of which begins at `rate`, or at none; or of the number of connections, which
+    /// excludes `rate` and `connections`. Excludes `messages` and `duration`.
     pub stages: Option<Vec<Stage>>,
     /// How an open loop's messages are spaced.
     pub arrival: Option<Arrival>,
@@ -210,7 +212,9 @@ pub enum LoadModel {
         /// Their spacing.
         arrival: Arrival,
     },
-    /// The same, with a rate that goes up and down.
+    /// A closed loop whose number of connections goes up and down.
+    Ramped(Arc<ConnectionStages>),
+    /// An open loop with a rate that goes up and down.
     Staged {
         /// The rates of the whole job.
         stages: Arc<Stages>,
@@ -232,7 +236,7 @@ impl LoadModel {
     /// How messages are spaced, in an open loop.
     pub const fn arrival(&self) -> Option<Arrival> {
         match self {
-            LoadModel::Closed => None,
+            LoadModel::Closed | LoadModel::Ramped(_) => None,
             LoadModel::Open { arrival, .. } | LoadModel::Staged { arrival, .. } => Some(*arrival),
         }
     }
@@ -292,12 +296,14 @@ impl JobSpec {
     pub fn new(mut raw: RawSpec, target: Target, seed: u64) -> Result<JobSpec, SpecError> {
         let seed = raw.seed.unwrap_or(seed);
         let load = load_model(&raw)?;
-        let connections = raw.connections.unwrap_or(match load {
+        let connections = raw.connections.unwrap_or(match &load {
             LoadModel::Closed => CONNECTIONS_CLOSED_LOOP,
+            LoadModel::Ramped(stages) => stages.most(),
             LoadModel::Open { .. } | LoadModel::Staged { .. } => CONNECTIONS_OPEN_LOOP,
         });
         if !(1..=CONNECTIONS_MAX).contains(&connections) {
-            return Err(SpecError::new("connections", format!("1 to {CONNECTIONS_MAX}"), connections));
+            let field = if matches!(load, LoadModel::Ramped(_)) { "stages" } else { "connections" };
+            return Err(SpecError::new(field, format!("1 to {CONNECTIONS_MAX} connections"), connections));
         }
         let messages_per_connection = match raw.messages_per_connection {
             None => None,
@@ -360,10 +366,14 @@ impl JobSpec {
         };
         let (rate, stages) = match &self.load {
             LoadModel::Closed => (None, None),
+            LoadModel::Ramped(stages) => (None, Some(stages.list())),
             LoadModel::Open { rate, .. } => (Some(rate.as_per_second()), None),
             LoadModel::Staged { stages, .. } => (Some(stages.from_per_s()), Some(stages.list())),
         };
-        let stage = |stage: &Stage| json!({ "duration_s": stage.duration.as_secs_f64(), "rate": stage.rate_per_s });
+        let stage = |Stage { duration, goal }: &Stage| match goal {
+            Goal::Rate(per_s) => json!({ "duration_s": duration.as_secs_f64(), "rate": per_s }),
+            Goal::Connections(number) => json!({ "duration_s": duration.as_secs_f64(), "connections": number }),
+        };
         let arrival = self.load.arrival().map(|arrival| match arrival {
             Arrival::Constant => "constant",
             Arrival::Poisson => "poisson",
@@ -453,6 +463,21 @@ fn congestion(raw: &RawSpec) -> Result<Option<String>, SpecError> {
 }
 
 fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
+    if let Some(stages) = raw.stages.as_ref().filter(|list| list.iter().any(Stage::is_of_connections)) {
+        let beside = [("rate", raw.rate.is_some()), ("connections", raw.connections.is_some())];
+        if let Some((field, _)) = beside.into_iter().find(|(_, said)| *said) {
+            return Err(SpecError::new(
+                field,
+                "none beside `stages` of connections, which say how many there are",
+                "one",
+            ));
+        }
+        if raw.arrival.is_some() {
+            return Err(SpecError::new("arrival", "a `rate`, or `stages` of rates beside it", "stages of connections"));
+        }
+        let stages = ConnectionStages::new(stages.clone()).map_err(|error| SpecError::of("stages", error))?;
+        return Ok(LoadModel::Ramped(Arc::new(stages)));
+    }
     if let Some(stages) = &raw.stages {
         let stages = Stages::new(raw.rate.unwrap_or(0.0), stages.clone());
         let stages = Arc::new(stages.map_err(|error| SpecError::of("stages", error))?);
@@ -470,8 +495,13 @@ fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
 }
 
 fn limit(raw: &RawSpec, load: &LoadModel) -> Result<Limit, SpecError> {
-    if let LoadModel::Staged { stages, .. } = load {
-        return match (raw.messages, raw.duration, stages.duration()) {
+    let of_stages = match load {
+        LoadModel::Staged { stages, .. } => Some(stages.duration()),
+        LoadModel::Ramped(stages) => Some(stages.duration()),
+        LoadModel::Closed | LoadModel::Open { .. } => None,
+    };
+    if let Some(duration) = of_stages {
+        return match (raw.messages, raw.duration, duration) {
             (None, None, duration) if duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
             (None, None, duration) => Err(SpecError::new("stages", "at most 30 days in all", pretty(duration))),
             _ => Err(SpecError::new("stages", "neither `messages` nor `duration` beside it", "one of them")),
@@ -564,7 +594,16 @@ mod tests {
     }
 
     fn stage(s: u64, rate_per_s: f64) -> Stage {
-        Stage { duration: Duration::from_secs(s), rate_per_s }
+        Stage { duration: Duration::from_secs(s), goal: Goal::Rate(rate_per_s) }
+    }
+
+    #[test]
+    fn stages_of_connections_make_a_closed_loop_of_as_many_as_there_are_at_most() {
+        let stages = crate::load::stages::parse("1m@50c,1m@20c").unwrap();
+        let spec = spec(|raw| (raw.messages, raw.stages) = (None, Some(stages))).unwrap();
+        assert_eq!((spec.load.name(), spec.connections), ("closed", 50));
+        assert_eq!(spec.limit, Limit::Duration(Duration::from_secs(120)));
+        assert_eq!(spec.describe()["stages"][1], json!({ "duration_s": 60.0, "connections": 20 }));
     }
 
     #[test]
@@ -590,7 +629,7 @@ mod tests {
     #[test]
     fn every_wrong_value_names_its_field() {
         type Change = fn(&mut RawSpec);
-        let wrong: [(&str, Change); 32] = [
+        let wrong: [(&str, Change); 35] = [
             ("warmup", |raw| raw.warmup = Some(Warmup::Messages(10))),
             ("warmup", |raw| raw.warmup = Some(Warmup::Messages(0))),
             ("warmup", |raw| raw.warmup = Some(Warmup::Duration(Duration::ZERO))),
@@ -616,6 +655,16 @@ mod tests {
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![]))),
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(1, -5.0)]))),
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(u64::MAX, 5.0)]))),
+            ("stages", |raw| {
+                (raw.messages, raw.stages) = (None, Some(crate::load::stages::parse("1s@5c,1s@5").unwrap()))
+            }),
+            ("stages", |raw| {
+                (raw.messages, raw.stages) = (None, Some(crate::load::stages::parse("1s@60000c").unwrap()))
+            }),
+            ("connections", |raw| {
+                (raw.messages, raw.connections) = (None, Some(5));
+                raw.stages = Some(crate::load::stages::parse("1s@5c").unwrap());
+            }),
             ("msg_size", |raw| raw.msg_size = Some(u64::MAX)),
             ("msg_size", |raw| (raw.msg_size, raw.body) = (Some(1), Some(vec![]))),
             ("from", |raw| raw.from = Some("a@b>\r\nRCPT TO:<c@d".into())),

@@ -74,6 +74,8 @@ enum LinkState {
     Waiting,
     Dialing,
     Open,
+    /// Its time has not come, or comes again: the number of connections goes up and down.
+    Resting,
     /// This slot is done for good.
     Ended,
 }
@@ -262,6 +264,7 @@ impl Worker {
                 self.resume(slot, now);
                 self.dial(slot, now, links);
             }
+            LinkState::Resting => self.dial(slot, now, links),
             LinkState::Dialing => {
                 // The time limit counts from the dial itself, which may have had to wait in line.
                 let limit = this.sent.min(now) + self.job.connect_timeout;
@@ -487,7 +490,9 @@ impl Worker {
                 this.in_idle = true;
                 self.idle.push_back(slot);
             }
-        } else if let Some(ticket) = self.pacer.take(now) {
+        } else if self.pacer.next_connected(slot, now) == Some(now)
+            && let Some(ticket) = self.pacer.take(now)
+        {
             self.take(slot, ticket);
             self.begin(slot, now);
         } else {
@@ -599,6 +604,14 @@ impl Worker {
     /// Opens the slot's connection; in closed loop for a message, which is due from now on.
     fn dial(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
         if !self.job.is_open_loop() {
+            match self.pacer.next_connected(slot, now) {
+                None => return self.end(slot),
+                Some(at) if at > now => {
+                    self.slots[slot as usize].link = LinkState::Resting;
+                    return links.deadline(slot, at);
+                }
+                Some(_) => {}
+            }
             match self.pacer.take(now) {
                 Some(ticket) => self.take(slot, ticket),
                 None => return self.end(slot),

@@ -8,7 +8,7 @@ pub mod merge;
 pub mod recorder;
 pub mod report;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod threshold;
 pub mod totals;
 pub mod verdict;

@@ -15,6 +15,7 @@ mod http;
 mod network;
 mod omission;
 mod probe;
+mod ramp;
 mod scenario;
 mod seeds;
 mod server;

@@ -18,6 +18,8 @@ Examples:
       5,000 messages a second for a minute, whatever the server does (open loop, Poisson arrivals)
   timecop hammer smtp://127.0.0.1:2525 --stages 1m@1000,5m@1000,1m@0
       up to 1,000 messages a second in a minute, five minutes there, down again
+  timecop hammer smtp://127.0.0.1:2525 --stages 1m@50c,5m@50c
+      one connection after the other up to 50 in a minute, five minutes with all of them (closed loop)
   timecop hammer smtp://127.0.0.1:2525 -m 1000 --messages-per-connection 1 --json - --quiet
       a connection a message, the result as one JSON object on standard output
   timecop hammer smtp://127.0.0.1:2525 -m 5000 -s 2000:70,100000:30 --to 'user{1..100000}@example.com'

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Totals, seconds};
 use crate::job::record::JobState;
+use crate::job::search::SearchResult;
 use crate::measure::histogram::LatencyHistogram;
 use crate::measure::recorder::{Delta, Latencies};
 use crate::measure::verdict::Validity;
@@ -274,6 +275,18 @@ pub(super) const FAMILIES: &[Family] = &[
                 }
                 for ((phase, class), count) in classes {
                     sample(&[kind.kind.name(), phase.name(), class], count as f64);
+                }
+            }
+        }),
+    },
+    Family {
+        name: "timecop_hammer_searches_total",
+        help: "Searches that have ended, by what came of them: found, at_least, none or unfinished.",
+        labels: &["type", "result"],
+        samples: Samples::Counter(|totals, sample| {
+            for kind in &totals.kinds {
+                for (result, &searches) in SearchResult::ALL.iter().zip(&kind.searches) {
+                    sample(&[kind.kind.name(), result.name()], searches as f64);
                 }
             }
         }),

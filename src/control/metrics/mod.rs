@@ -30,6 +30,7 @@ use self::families::{FAMILIES, Family, Samples};
 pub use self::probe::{IGNORED, ProbeTotals, RouteTotals};
 use crate::job::record::JobState;
 use crate::job::request::JobType;
+use crate::job::search::SearchResult;
 use crate::measure::histogram::LatencyHistogram;
 use crate::measure::recorder::Delta;
 use crate::measure::report::Report;
@@ -100,6 +101,8 @@ struct KindTotals {
     ended: [u64; JobState::FINAL.len()],
     /// The same, for each of [`Validity::ALL`].
     verdicts: [u64; Validity::ALL.len()],
+    /// Searches that have ended, for each of [`SearchResult::ALL`].
+    searches: [u64; SearchResult::ALL.len()],
 }
 
 impl Metrics {
@@ -112,6 +115,7 @@ impl Metrics {
             cut: 0,
             ended: Default::default(),
             verdicts: Default::default(),
+            searches: Default::default(),
         };
         let totals = Totals { kinds: TYPES.map(kind), probes: ProbeTotals::default(), now: Gauges::default() };
         let totals = Arc::new(Mutex::new(totals));
@@ -127,7 +131,7 @@ impl Metrics {
     }
 
     /// Counts a job's end, in one of [`JobState::FINAL`], and what its last report says of its messages and of itself; `None`
-    /// for a job that never ran.
+    /// for a job that never ran, and for a search, whose trials have said so.
     pub fn job_ended(&mut self, kind: JobType, state: JobState, report: Option<&Report>) {
         let mut totals = lock(&self.totals);
         let totals = totals.of(kind);
@@ -138,6 +142,21 @@ impl Metrics {
         totals.cut += messages.cut;
         if let Some(verdict) = verdict {
             totals.verdicts[verdict.result as usize] += 1;
+        }
+    }
+
+    /// Counts what a trial of a search says at its end of its messages.
+    pub fn trial_ended(&mut self, kind: JobType, report: &Report) {
+        let mut totals = lock(&self.totals);
+        let totals = totals.of(kind);
+        totals.missed += report.messages.missed;
+        totals.cut += report.messages.cut;
+    }
+
+    /// Counts what came of a search.
+    pub fn search_ended(&mut self, kind: JobType, result: Option<SearchResult>) {
+        if let Some(result) = result {
+            lock(&self.totals).of(kind).searches[result as usize] += 1;
         }
     }
 

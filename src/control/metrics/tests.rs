@@ -213,6 +213,7 @@ fn small_sets_are_there_from_the_start_and_gauges_say_what_is_now() {
     assert_eq!(of("timecop_hammer_recipients_total{"), TYPES.len() * 3);
     assert_eq!(of("timecop_hammer_jobs_total{"), TYPES.len() * JobState::FINAL.len());
     assert_eq!(of("timecop_hammer_verdicts_total{"), TYPES.len() * Validity::ALL.len());
+    assert_eq!(of("timecop_hammer_searches_total{"), TYPES.len() * SearchResult::ALL.len());
     assert_eq!(of("timecop_hammer_message_seconds_count{"), TYPES.len() * 6);
     assert_eq!(of("timecop_hammer_phase_seconds"), 0);
     assert_eq!((found["timecop_hammer_jobs_running"], found["timecop_store_writable"]), (2.0, 1.0));

@@ -47,7 +47,11 @@ const TRIM: &str = "
     DELETE FROM jobs WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";
 
 const LIST: &str = "
-    SELECT id, state, job, start_unix_ns, stop_unix_ns, totals_unix_ns FROM jobs ORDER BY id DESC";
+    SELECT id, state, job, start_unix_ns, stop_unix_ns, totals_unix_ns,
+        CASE WHEN json_valid(result)
+            THEN coalesce(result ->> '$.verdict.result', result ->> '$.result')
+        END
+    FROM jobs ORDER BY id DESC";
 
 /// The file, open and taken.
 #[derive(Debug)]
@@ -244,6 +248,7 @@ fn stored_job(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
         stop_unix_ns: row.get::<_, Option<i64>>(4)?.map(unsigned),
         totals_unix_ns: unsigned(row.get(5)?),
         result: None,
+        verdict: row.get(6)?,
     })
 }
 

@@ -58,6 +58,8 @@ pub struct StoredJob {
     pub totals_unix_ns: u64,
     /// What came of it so far, as JSON; left out where jobs are listed.
     pub result: Option<String>,
+    /// What the result says of itself, where jobs are listed: it follows from `result` and is not written.
+    pub verdict: Option<String>,
 }
 
 /// Why the store cannot be used.

@@ -38,6 +38,7 @@ fn job(id: u64, state: JobState) -> StoredJob {
         stop_unix_ns: (state != JobState::Running).then_some(3_000),
         totals_unix_ns: 2_000,
         result: Some(format!(r#"{{"accepted":{id}}}"#)),
+        verdict: None,
     }
 }
 
