@@ -76,14 +76,19 @@ impl Limits {
                 return Err(search::wrong(name, format!("at most {} (rate_max {of})", self.rate_max), rate));
             }
         }
-        for (name, time, usual) in [("trial", search.trial, TRIAL), ("confirm", search.confirm, CONFIRM)] {
-            let time = time.unwrap_or(usual);
-            if time > self.duration_max {
+        for (name, time) in [("trial", search.trial), ("confirm", search.confirm)] {
+            if let Some(time) = time.filter(|&time| time > self.duration_max) {
                 let [most, got] = [self.duration_max, time].map(humantime::format_duration);
                 return Err(search::wrong(name, format!("at most {most} (duration_max {of})"), got));
             }
         }
-        Ok(RawSearch { max_rate: Some(search.max_rate.unwrap_or(self.rate_max)), ..search })
+        // Nobody asked for the usual values, so that they are no reason to refuse a search.
+        Ok(RawSearch {
+            max_rate: Some(search.max_rate.unwrap_or(self.rate_max)),
+            trial: Some(search.trial.unwrap_or(TRIAL.min(self.duration_max))),
+            confirm: Some(search.confirm.unwrap_or(CONFIRM.min(self.duration_max))),
+            ..search
+        })
     }
 
     /// Whether a job stays within the caps of one job.
@@ -147,9 +152,9 @@ mod tests {
 
     #[test]
     fn a_search_stays_within_the_caps() {
-        let limits = Limits { duration_max: Duration::from_secs(60), rate_max: 50.0, ..Limits::default() };
+        let limits = Limits { duration_max: Duration::from_secs(10), rate_max: 50.0, ..Limits::default() };
         let usual = limits.search(RawSearch::default()).unwrap();
-        assert_eq!(usual, RawSearch { max_rate: Some(50.0), ..RawSearch::default() });
+        assert_eq!((usual.max_rate, usual.trial, usual.confirm), (Some(50.0), Some(TRIAL), Some(limits.duration_max)));
         for (name, key, raw) in [
             ("start_rate", "rate_max", RawSearch { start_rate: Some(51.0), ..RawSearch::default() }),
             ("max_rate", "rate_max", RawSearch { max_rate: Some(51.0), ..RawSearch::default() }),

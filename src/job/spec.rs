@@ -5,6 +5,7 @@
 
 mod content;
 pub mod http;
+mod load;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -295,7 +296,7 @@ impl JobSpec {
     /// Looks at every value. `seed` serves where the input names none.
     pub fn new(mut raw: RawSpec, target: Target, seed: u64) -> Result<JobSpec, SpecError> {
         let seed = raw.seed.unwrap_or(seed);
-        let load = load_model(&raw)?;
+        let load = load::load_model(&raw)?;
         let connections = raw.connections.unwrap_or(match &load {
             LoadModel::Closed => CONNECTIONS_CLOSED_LOOP,
             LoadModel::Ramped(stages) => stages.most(),
@@ -319,7 +320,7 @@ impl JobSpec {
                 raw.abort_on.len(),
             ));
         }
-        let limit = limit(&raw, &load)?;
+        let limit = load::limit(&raw, &load)?;
         let http = HttpSpec::new(raw.job_type, raw.http.clone())?;
         if let Some(http) = &http {
             http.goes_with(&raw)?;
@@ -329,7 +330,7 @@ impl JobSpec {
         let variables = content::variables(&raw, &content, recipients.per_message())?;
         Ok(JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
-            warmup: warmup(&raw, limit)?,
+            warmup: load::warmup(&raw, limit)?,
             abort_on: raw.abort_on.clone(),
             http,
             target,
@@ -462,79 +463,6 @@ fn congestion(raw: &RawSpec) -> Result<Option<String>, SpecError> {
     }
 }
 
-fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
-    if let Some(stages) = raw.stages.as_ref().filter(|list| list.iter().any(Stage::is_of_connections)) {
-        let beside = [("rate", raw.rate.is_some()), ("connections", raw.connections.is_some())];
-        if let Some((field, _)) = beside.into_iter().find(|(_, said)| *said) {
-            return Err(SpecError::new(
-                field,
-                "none beside `stages` of connections, which say how many there are",
-                "one",
-            ));
-        }
-        if raw.arrival.is_some() {
-            return Err(SpecError::new("arrival", "a `rate`, or `stages` of rates beside it", "stages of connections"));
-        }
-        let stages = ConnectionStages::new(stages.clone()).map_err(|error| SpecError::of("stages", error))?;
-        return Ok(LoadModel::Ramped(Arc::new(stages)));
-    }
-    if let Some(stages) = &raw.stages {
-        let stages = Stages::new(raw.rate.unwrap_or(0.0), stages.clone());
-        let stages = Arc::new(stages.map_err(|error| SpecError::of("stages", error))?);
-        return Ok(LoadModel::Staged { stages, arrival: raw.arrival.unwrap_or(Arrival::Poisson) });
-    }
-    match (raw.rate, raw.arrival) {
-        (None, None) => Ok(LoadModel::Closed),
-        (None, Some(_)) => Err(SpecError::new("arrival", "a `rate` or `stages` beside it", "neither")),
-        (Some(rate), arrival) => {
-            let rate = Rate::per_second(rate)
-                .map_err(|_| SpecError::new("rate", "messages a second, above 0 and at most 100000000", rate))?;
-            Ok(LoadModel::Open { rate, arrival: arrival.unwrap_or(Arrival::Poisson) })
-        }
-    }
-}
-
-fn limit(raw: &RawSpec, load: &LoadModel) -> Result<Limit, SpecError> {
-    let of_stages = match load {
-        LoadModel::Staged { stages, .. } => Some(stages.duration()),
-        LoadModel::Ramped(stages) => Some(stages.duration()),
-        LoadModel::Closed | LoadModel::Open { .. } => None,
-    };
-    if let Some(duration) = of_stages {
-        return match (raw.messages, raw.duration, duration) {
-            (None, None, duration) if duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
-            (None, None, duration) => Err(SpecError::new("stages", "at most 30 days in all", pretty(duration))),
-            _ => Err(SpecError::new("stages", "neither `messages` nor `duration` beside it", "one of them")),
-        };
-    }
-    match (raw.messages, raw.duration) {
-        (Some(_), Some(_)) => Err(SpecError::new("messages", "either `messages` or `duration`", "both")),
-        (None, None) => Err(SpecError::new("messages", "either `messages` or `duration`", "neither")),
-        (Some(messages), None) if (1..=MESSAGES_MAX).contains(&messages) => Ok(Limit::Messages(messages)),
-        (Some(messages), None) => Err(SpecError::new("messages", format!("1 to {MESSAGES_MAX}"), messages)),
-        (None, Some(duration)) if !duration.is_zero() && duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
-        (None, Some(duration)) => Err(SpecError::new("duration", "more than 0 and at most 30 days", pretty(duration))),
-    }
-}
-
-/// A warm-up is part of the run, and something must be left of that.
-fn warmup(raw: &RawSpec, limit: Limit) -> Result<Option<Warmup>, SpecError> {
-    let Some(warmup) = raw.warmup else { return Ok(None) };
-    match (warmup, limit) {
-        (Warmup::Duration(warmup), Limit::Duration(run)) if warmup >= run => {
-            Err(SpecError::new("warmup", format!("less than the whole run, {}", pretty(run)), pretty(warmup)))
-        }
-        (Warmup::Messages(warmup), Limit::Messages(run)) if warmup >= run => {
-            Err(SpecError::new("warmup", format!("fewer than all messages, {run}"), warmup))
-        }
-        (Warmup::Duration(warmup), _) if warmup.is_zero() || warmup > DURATION_MAX => {
-            Err(SpecError::new("warmup", "more than 0 and at most 30 days", pretty(warmup)))
-        }
-        (Warmup::Messages(0), _) => Err(SpecError::new("warmup", "at least 1 message", 0)),
-        _ => Ok(Some(warmup)),
-    }
-}
-
 fn reverse_path(raw: &RawSpec) -> Result<ReversePath, SpecError> {
     let from = raw.from.as_deref().unwrap_or(SENDER);
     ReversePath::parse(from).map_err(|error| SpecError::of("from", error))
@@ -544,10 +472,6 @@ fn reverse_path(raw: &RawSpec) -> Result<ReversePath, SpecError> {
 fn phase_limits(limits: &TimeLimits) -> Option<serde_json::Map<String, serde_json::Value>> {
     let seconds = |(phase, limit): (&Phase, &Duration)| (phase.name().to_owned(), json!(limit.as_secs_f64()));
     (!limits.phases.is_empty()).then(|| limits.phases.iter().map(seconds).collect())
-}
-
-fn pretty(duration: Duration) -> String {
-    format!("{duration:?}")
 }
 
 #[cfg(test)]
