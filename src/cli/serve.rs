@@ -4,9 +4,10 @@ use std::io::Write as _;
 
 use super::args::ServeArguments;
 use super::output::complain;
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, read_pem, resources};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, resources};
 use crate::config::{Config, Log, LogFormat};
 use crate::control::layout;
+use crate::control::probe::certificate;
 use crate::control::probe::mail::{ProbeShardPlan, ServerLimits};
 use crate::control::serve::{self, Listening, ProbePlan, ServeError, ServePlan};
 use crate::control::signals;
@@ -73,13 +74,7 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let Some(address) = &config.probe.address else { return Ok(None) };
     let smtp = &config.smtp;
     let hostname = smtp.hostname.clone().unwrap_or_else(|| host.to_owned());
-    let tls = match &smtp.certificate {
-        None => ServerTls::self_signed(&hostname),
-        Some(files) => {
-            let certificate = read_pem("cert_file in [smtp]", &files.cert_file)?;
-            ServerTls::from_pem(&certificate, &read_pem("key_file in [smtp]", &files.key_file)?)
-        }
-    };
+    let tls = certificate::of_server(smtp, &hostname).map_err(StartError::new)?;
     let limits = ServerLimits {
         connections_max: smtp.connections_max,
         connections_per_client_max: smtp.client_connections_max,
@@ -89,7 +84,7 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let shard = ProbeShardPlan {
         listen: smtp.listen.clone(),
         hostname,
-        tls: Some(tls.map_err(|error| StartError::new(format!("[smtp]: {error}")))?),
+        tls: Some(tls),
         address: Mailbox::parse(address).map_err(StartError::new)?,
         limits,
         cpu,

@@ -181,10 +181,12 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, the probes' routes, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
+    /// Everything else, the targets, the probes' routes, the certificate of `[smtp]`, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
     /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());
+        // Its certificate is read again.
+        let without_files = |smtp: &Smtp| Smtp { certificate: None, ..smtp.clone() };
         let start_of = |probe: &Probe| (probe.address.clone(), probe.secret_file.clone());
         let changed = [
             ("[api]", self.api != new.api),
@@ -196,7 +198,7 @@ impl Config {
                 new.hammer.limits.connections_max > self.hammer.limits.connections_max,
             ),
             ("[log]", self.log != new.log),
-            ("[smtp]", self.smtp != new.smtp),
+            ("[smtp]", without_files(&self.smtp) != without_files(&new.smtp)),
             ("address and secret_file of [probe]", start_of(&self.probe) != start_of(&new.probe)),
             ("[alert.pagerduty]", self.pagerduty != new.pagerduty),
         ];

@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::alert::Alerts;
+use super::alert::{Alerts, Names};
 use super::api::guard::{Guard, GuardError};
 use super::api::http::{self, HttpLimits, Request};
 use super::api::routes::Api;
@@ -256,8 +256,8 @@ fn start_prober(
     kept: &Kept,
 ) -> Result<Rc<RefCell<Prober>>, ServeError> {
     let address = plan.shard.address.clone();
-    let source = plan.shard.hostname.clone();
-    let alerts = Alerts::new(config.pagerduty.as_ref(), source, Rc::clone(store), &kept.events, &kept.notes)
+    let names = Names { source: plan.shard.hostname.clone(), address: address.as_str().to_owned() };
+    let alerts = Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
         .map_err(ServeError::Alert)?;
     let shard = ProbeShard::start(plan.shard, clock).map_err(ServeError::Probe)?;
     let (store, metrics) = (Rc::clone(store), metrics.clone());
@@ -292,7 +292,7 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     let targets = || Targets::new(&config, listening.sink.first().copied(), listening.http.first().copied());
     api.targets.replace(targets());
     if let Some(prober) = &api.prober {
-        prober.borrow_mut().configure(&config, targets());
+        prober.borrow_mut().reload(&config, targets());
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }

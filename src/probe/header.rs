@@ -161,6 +161,16 @@ pub fn find(headers: &[u8], key: &Key) -> Result<Token, HeaderFault> {
     Token::parse(value.trim(), key)
 }
 
+/// Characters of a subject that are shown.
+const SUBJECT_CHARS_MAX: usize = 200;
+
+/// The subject of a message, short and without what would control a terminal; empty where there is none.
+pub fn subject(headers: &[u8]) -> String {
+    let message = headers_only(headers, |parser| parser.header_text("Subject"));
+    let subject = message.as_ref().and_then(|message| message.subject()).unwrap_or_default();
+    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect()
+}
+
 /// Reads these headers of a block and ignores all others; bodies and nested parts are never parsed.
 pub(super) fn headers_only<'h>(
     headers: &'h [u8],
@@ -293,6 +303,13 @@ mod tests {
         assert_eq!(find(nested.as_bytes(), &key()), Err(HeaderFault::Absent));
         let forwarded = format!("Content-Type: message/rfc822\r\n\r\n{NAME}: {value}\r\n\r\n");
         assert_eq!(find(forwarded.as_bytes(), &key()), Err(HeaderFault::Absent));
+    }
+
+    #[test]
+    fn a_subject_is_shown_short_and_without_what_controls_a_terminal() {
+        assert_eq!(subject(b"To: a@b\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe=1B[2J?=\r\n\r\nx"), "gr\u{fc}\u{df}e[2J");
+        assert_eq!(subject(format!("Subject: {}\r\n\r\n", "x".repeat(900)).as_bytes()).len(), SUBJECT_CHARS_MAX);
+        assert_eq!(subject(b"To: a@b\r\n\r\nSubject: x\r\n"), "");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::tls::ClientTls;
+use super::tls::{ClientTls, ServerTls};
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::probe::policy::{Arrival, Verdict};
@@ -44,6 +44,8 @@ pub enum Command {
         /// What it says.
         verdict: Verdict,
     },
+    /// Secure the connections of our own port 25 that begin from now on by this.
+    Secure(ServerTls),
     /// Close everything and end.
     Shutdown,
 }

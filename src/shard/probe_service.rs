@@ -1,6 +1,6 @@
 //! Our own port 25 on a shard: incoming connections, and the sessions on them whose last reply waits for control.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::mailbox::Event;
 use super::ring::Completion;
 use super::sink_service::{ACCEPT_PAUSE, ListenerSpec, UNREAD_BYTES_MAX};
 use super::tls::ServerTls;
-use crate::probe::policy::{DEFERRED, ProbePolicy, ServerCounts, Verdict, Visitor, VisitorPolicy};
+use crate::probe::policy::{DEFERRED, MADE_ROOM, ProbePolicy, ServerCounts, Verdict, Visitor, VisitorPolicy};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
@@ -114,7 +114,11 @@ impl ProbeService {
         if index >= self.visits.len() {
             self.visits.resize_with(index + 1, || None);
         }
-        let visitor = self.spec.policy.enter(now, client.map(|client| client.ip()));
+        let client = client.map(|client| client.ip());
+        let visitor = self.spec.policy.enter(now, client);
+        if let Some(crowd) = self.spec.policy.crowd(&visitor) {
+            self.make_room(crowd, now, connections);
+        }
         self.visits[index] = Some(Box::new(Visit { session: Session::new(), visitor }));
         self.with(file, now, connections, |session, config, policy, out| match implicit_tls {
             true => {
@@ -126,6 +130,22 @@ impl ProbeService {
         if implicit_tls {
             self.start_tls(file, connections);
         }
+    }
+
+    /// Ends the oldest session of a client, but for one whose message waits for its reply.
+    fn make_room(&mut self, client: IpAddr, now: Instant, connections: &mut Connections) {
+        let visits = self.visits.iter().enumerate().filter_map(|(index, visit)| Some((index, visit.as_ref()?)));
+        let of_client = visits.filter(|(_, visit)| visit.visitor.is_of(client) && visit.session.pending().is_none());
+        let Some((index, _)) = of_client.min_by_key(|(_, visit)| visit.visitor.until()) else { return };
+        let file = index as u32 + self.first_file;
+        connections.outgoing(file).bytes.extend_from_slice(MADE_ROOM);
+        self.spec.policy.counts.sessions_ended += 1;
+        self.follow(file, now, Flow::Close, connections);
+    }
+
+    /// Connections that begin from now on are secured by this, where STARTTLS is offered.
+    pub fn secure(&mut self, tls: ServerTls) {
+        self.spec.tls = Some(tls);
     }
 
     fn start_tls(&self, file: u32, connections: &mut Connections) {

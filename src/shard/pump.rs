@@ -452,6 +452,11 @@ impl Pump {
                         sink.answer(ticket, verdict, now, &mut self.connections);
                     }
                 }
+                Command::Secure(tls) => {
+                    if let Some(sink) = &mut self.sink {
+                        sink.secure(tls);
+                    }
+                }
                 Command::Shutdown => self.shutting_down = true,
             }
         }

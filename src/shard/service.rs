@@ -7,6 +7,7 @@ use super::mailbox::Event;
 use super::probe_service::{ProbeService, ProbeSpec};
 use super::ring::Completion;
 use super::sink_service::{SinkService, SinkSpec};
+use super::tls::ServerTls;
 use crate::probe::policy::Verdict;
 use crate::sink::SinkCounts;
 use crate::time::Instant;
@@ -115,6 +116,14 @@ impl Service {
         match self {
             Service::Sink(sink) => sink.closed(file, connections),
             Service::Probe(probe) => probe.closed(file, now, connections),
+        }
+    }
+
+    /// Connections that begin from now on are secured by this.
+    pub fn secure(&mut self, tls: ServerTls) {
+        match self {
+            Service::Sink(_) => {}
+            Service::Probe(probe) => probe.secure(tls),
         }
     }
 

@@ -154,7 +154,8 @@ impl Api {
     }
 
     fn ready(&self) -> Response {
-        match self.jobs.borrow().readiness() {
+        let alerts = self.prober.as_ref().map_or(Ok(()), |prober| prober.borrow().health());
+        match self.jobs.borrow().readiness().and(alerts) {
             Ok(()) => json(&all_is_well()),
             Err(why) => reason(StatusCode::SERVICE_UNAVAILABLE, &why),
         }

@@ -255,7 +255,8 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
         was_lost,
         round_trip: seconds.map(Duration::from_secs),
         skewed: seconds.is_none() && outcome == Outcome::Ok,
-        was_down: false,
+        was_overdue: was_lost,
+        is_excused: false,
     };
     let wall = WallTime::from_unix_ns(1_500_000_000);
     metrics.probes(|totals| {

@@ -163,6 +163,8 @@ pub struct ProbeShard {
     pool: Pool,
     addresses: Vec<SocketAddr>,
     host: String,
+    /// When the certificate expires that the listener shows.
+    certificate_expiry_unix_s: Option<i64>,
     counts: Arc<Mutex<ServerCounts>>,
     posting: Vec<Posting>,
 }
@@ -192,6 +194,7 @@ impl ProbeShard {
             addresses.push(address);
         }
         let counts = Arc::default();
+        let certificate_expiry_unix_s = plan.tls.as_ref().and_then(ServerTls::expiry_unix_s);
         let config = plan.limits.config(&plan.hostname);
         let spec = ShardSpec {
             cpu: plan.cpu,
@@ -207,7 +210,7 @@ impl ProbeShard {
             }),
         };
         let pool = Pool::start(vec![spec], clock)?;
-        Ok(ProbeShard { pool, addresses, host: plan.hostname, counts, posting: Vec::new() })
+        Ok(ProbeShard { pool, addresses, host: plan.hostname, certificate_expiry_unix_s, counts, posting: Vec::new() })
     }
 
     /// Where it listens, with the ports that were given where 0 was asked for.
@@ -283,6 +286,22 @@ impl ProbeShard {
     /// Lets the reply to an arrival go. One whose client is gone, or whose time was over, is passed over.
     pub fn answer(&self, ticket: u64, verdict: Verdict) {
         self.pool.send(SHARD, Command::Answer { ticket, verdict });
+    }
+
+    /// The listener's connections show this certificate from now on.
+    pub fn secure(&mut self, tls: ServerTls) {
+        self.certificate_expiry_unix_s = tls.expiry_unix_s();
+        self.pool.send(SHARD, Command::Secure(tls));
+    }
+
+    /// When the certificate expires that the listener shows, in seconds since 1970.
+    pub fn certificate_expiry_unix_s(&self) -> Option<i64> {
+        self.certificate_expiry_unix_s
+    }
+
+    /// What it calls itself.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// What the listener has seen so far.

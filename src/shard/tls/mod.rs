@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, Connection, HandshakeKind, ProtocolVersion};
 
 pub use client::{ClientIdentity, ClientTls, ClientTlsFiles};
-pub use server::ServerTls;
+pub use server::{ServerTls, expiry_unix_s};
 
 use crate::job::link::{TlsFailure, TlsSession};
 use crate::job::spec::SpecError;
