@@ -19,10 +19,17 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it; it listens in the clear, and with TLS by this certificate.
     pub fn start(certificate: &Certificate) -> Nginx {
+        Nginx::before("", certificate)
+    }
+
+    /// The same, and what is asked of it below `/api/` it asks of the server at this URL.
+    pub fn before(url: &str, certificate: &Certificate) -> Nginx {
+        let proxy = if url.is_empty() { String::new() } else { format!("location /api/ {{ proxy_pass {url}; }}") };
         let dir = tempfile::Builder::new().prefix("timecop-nginx-").tempdir().expect("a temporary folder");
         let (clear, secured) = (Port::claim(), Port::claim());
         let conf = dir.path().join("nginx.conf");
-        fs::write(&conf, configuration(&dir, certificate, clear.number(), secured.number())).expect("a file in ours");
+        fs::write(&conf, configuration(&dir, certificate, clear.number(), secured.number(), &proxy))
+            .expect("a file in ours");
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-e").arg(dir.path().join("error.log")).arg("-p").arg(dir.path()).arg("-c").arg(&conf);
         let process = Process::start(&mut command);
@@ -54,7 +61,7 @@ impl Nginx {
     }
 }
 
-fn configuration(dir: &TempDir, certificate: &Certificate, clear: u16, secured: u16) -> String {
+fn configuration(dir: &TempDir, certificate: &Certificate, clear: u16, secured: u16, proxy: &str) -> String {
     let dir = dir.path().display();
     let (file, key) = (certificate.file(), certificate.key_file());
     let (file, key) = (file.display(), key.display());
@@ -93,6 +100,7 @@ http {{
         location /moved/ {{ return 302 http://127.0.0.1:1/; }}
         location /once/ {{ keepalive_timeout 0; return 200 'ok'; }}
         location /silent/ {{ return 444; }}
+        {proxy}
     }}
 }}
 "#
