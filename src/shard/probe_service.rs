@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_channel::Sender;
 
 use super::connections::Connections;
+use super::listeners::{Accept, Listeners};
 use super::mailbox::Event;
 use super::ring::Completion;
-use super::sink_service::{ACCEPT_PAUSE, ListenerSpec, UNREAD_BYTES_MAX};
+use super::sink_service::{ListenerSpec, UNREAD_BYTES_MAX};
 use super::tls::ServerTls;
 use crate::probe::policy::{DEFERRED, MADE_ROOM, ProbePolicy, ServerCounts, Verdict, Visitor, VisitorPolicy};
 use crate::time::Instant;
@@ -41,8 +42,7 @@ struct Visit {
 /// The sessions of our own port 25.
 pub struct ProbeService {
     spec: ProbeSpec,
-    /// By listener: rests until then.
-    paused: Vec<Option<Instant>>,
+    listeners: Listeners,
     /// By file slot, from `first_file` on.
     visits: Vec<Option<Box<Visit>>>,
     first_file: u32,
@@ -54,31 +54,25 @@ pub struct ProbeService {
 
 impl ProbeService {
     /// A service whose connections get file slots from `first_file` on, and which tells control of arrivals.
-    pub fn new(spec: ProbeSpec, first_file: u32, shard: usize, events: Sender<(usize, Event)>) -> ProbeService {
-        let paused = vec![None; spec.listeners.len()];
+    pub fn new(mut spec: ProbeSpec, first_file: u32, shard: usize, events: Sender<(usize, Event)>) -> ProbeService {
+        let listeners = Listeners::new(std::mem::take(&mut spec.listeners), Accept::One);
         let published = ServerCounts::default();
-        ProbeService { spec, paused, visits: Vec::new(), first_file, shard, events, published }
+        ProbeService { spec, listeners, visits: Vec::new(), first_file, shard, events, published }
     }
 
     /// Begins to accept.
     pub fn open(&mut self, connections: &mut Connections) {
-        for (index, listener) in self.spec.listeners.iter().enumerate() {
-            connections.ring().accept_one(index as u32, &listener.socket);
-        }
+        self.listeners.open(connections);
     }
 
     /// When [`ProbeService::turn`] must be called at the latest.
     pub fn wake_at(&self) -> Instant {
-        self.paused.iter().flatten().copied().min().unwrap_or(Instant::NEVER)
+        self.listeners.wake_at()
     }
 
     /// What the passing of time brings.
     pub fn turn(&mut self, now: Instant, connections: &mut Connections) {
-        for (index, paused) in self.paused.iter_mut().enumerate() {
-            if paused.take_if(|until| *until <= now).is_some() {
-                connections.ring().accept_one(index as u32, &self.spec.listeners[index].socket);
-            }
-        }
+        self.listeners.turn(now, connections);
         if self.published != self.spec.policy.counts {
             self.published = self.spec.policy.counts;
             *self.spec.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.published;
@@ -87,17 +81,10 @@ impl ProbeService {
 
     /// A listener has a new connection, or could not have one.
     pub fn accept_completed(&mut self, completion: &Completion, connections: &mut Connections) {
-        let (index, now) = (completion.index, completion.arrived);
-        let client = connections.ring().take_peer(index);
-        match u32::try_from(completion.result) {
-            Ok(file) => {
-                let listener = &self.spec.listeners[index as usize];
-                connections.ring().accept_one(index, &listener.socket);
-                let implicit_tls = listener.implicit_tls;
-                self.accepted(file, now, client, implicit_tls, connections);
-            }
-            // Out of file slots, descriptors or memory, or the client is gone: to try again at once might spin.
-            Err(_) => self.paused[index as usize] = Some(now + ACCEPT_PAUSE),
+        let client = connections.ring().take_peer(completion.index);
+        if let Some((file, listener)) = self.listeners.accepted(completion, connections) {
+            let implicit_tls = listener.implicit_tls;
+            self.accepted(file, completion.arrived, client, implicit_tls, connections);
         }
     }
 

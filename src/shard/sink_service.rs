@@ -4,20 +4,17 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use socket2::Socket;
 
 use super::connections::Connections;
 use super::http_service::{HttpService, HttpSession, HttpSpec};
+use super::listeners::{Accept, Listeners};
 use super::ring::Completion;
 use super::tls::ServerTls;
 use crate::sink::{SinkCounts, SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
-
-/// How long a listener rests after the kernel had no file slot, descriptor or memory for a new connection.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Octets of replies that may wait for a client to read them.
 pub(super) const UNREAD_BYTES_MAX: usize = 256 << 10;
@@ -91,14 +88,6 @@ impl SaveFolder {
     }
 }
 
-struct Listener {
-    socket: Socket,
-    implicit_tls: bool,
-    protocol: Protocol,
-    /// Rests until then.
-    paused: Option<Instant>,
-}
-
 /// The session on one connection.
 enum Conversation {
     Smtp(Session),
@@ -107,7 +96,7 @@ enum Conversation {
 
 /// The sessions of one shard.
 pub struct SinkService {
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     config: Arc<ServerConfig>,
     tls: Option<ServerTls>,
     policy: SinkPolicy,
@@ -123,16 +112,7 @@ impl SinkService {
     /// A service whose connections get file slots from `first_file` on.
     pub fn new(spec: SinkSpec, first_file: u32) -> SinkService {
         SinkService {
-            listeners: spec
-                .listeners
-                .into_iter()
-                .map(|ListenerSpec { socket, implicit_tls, protocol }| Listener {
-                    socket,
-                    implicit_tls,
-                    protocol,
-                    paused: None,
-                })
-                .collect(),
+            listeners: Listeners::new(spec.listeners, Accept::Many),
             config: spec.config,
             tls: spec.tls,
             policy: SinkPolicy::new(spec.settings, spec.start, spec.seed),
@@ -151,24 +131,17 @@ impl SinkService {
 
     /// Begins to accept.
     pub fn open(&mut self, connections: &mut Connections) {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            connections.ring().accept(index as u32, &listener.socket);
-        }
+        self.listeners.open(connections);
     }
 
     /// When [`SinkService::turn`] must be called at the latest.
     pub fn wake_at(&self) -> Instant {
-        self.listeners.iter().filter_map(|listener| listener.paused).min().unwrap_or(Instant::NEVER)
+        self.listeners.wake_at()
     }
 
     /// What the passing of time brings, and the messages that the turn has brought.
     pub fn turn(&mut self, now: Instant, connections: &mut Connections) {
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            if listener.paused.is_some_and(|until| until <= now) {
-                listener.paused = None;
-                connections.ring().accept(index as u32, &listener.socket);
-            }
-        }
+        self.listeners.turn(now, connections);
         if let Some(folder) = &self.save {
             for message in self.policy.take_kept() {
                 if let (Err(error), false) = (folder.save(&message), self.save_failed) {
@@ -183,20 +156,9 @@ impl SinkService {
 
     /// A listener has a new connection, or could not have one.
     pub fn accept_completed(&mut self, completion: &Completion, connections: &mut Connections) {
-        let now = completion.arrived;
-        let listener = &mut self.listeners[completion.index as usize];
-        match u32::try_from(completion.result) {
-            Ok(file) => {
-                if !completion.more {
-                    connections.ring().accept(completion.index, &listener.socket);
-                }
-                let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
-                self.accepted(file, now, implicit_tls, protocol, connections);
-            }
-            // Out of file slots, descriptors or memory: to try again at once would spin.
-            Err(_) if !completion.more => listener.paused = Some(now + ACCEPT_PAUSE),
-            // The kernel has closed a connection for which it had no file slot; the client sees that.
-            Err(_) => {}
+        if let Some((file, listener)) = self.listeners.accepted(completion, connections) {
+            let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
+            self.accepted(file, completion.arrived, implicit_tls, protocol, connections);
         }
     }
 
