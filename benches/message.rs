@@ -42,6 +42,7 @@ fn expanded(file: &[u8]) -> Template {
         verbatim: false,
         variables: Some(&variables.expect("the variables are valid")),
         expand: true,
+        beside: false,
         recipients: &recipients(1, 1),
         run_id: 2,
         host: "localhost",

@@ -14,14 +14,17 @@ use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
 use crate::control::signals;
-use crate::control::sink::SinkPlan;
+use crate::control::sink::{Listen, SinkPlan};
 use crate::job::spec::http::JobType;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
 use crate::measure::report::Report;
 use crate::measure::verdict::Severity;
 use crate::message::MESSAGE_BYTES_MAX;
+use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
+use crate::shard::sink_service::Protocol;
 use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
+use crate::sink::StubSettings;
 use crate::wire::smtp::server::ServerConfig;
 
 /// The user of Mailgun's API, whose password is a key.
@@ -126,6 +129,7 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
     // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
     let fresh_seed = seed >> 33;
     let order = arguments.load.seed.unwrap_or(fresh_seed);
+    let kind = http::job_type(arguments.target.as_deref(), &arguments.http)?;
     let target = arguments.target.as_deref().map(|target| target::resolve(target, order)).transpose()?;
     let sides = layout::halves(&may);
     let (usual, embedded) = match &target {
@@ -133,7 +137,7 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
             let most = (machine::shards_max() as usize).max(1);
             let servers = sides.server.len().min((most / 2).max(1));
             let generators = sides.generator.len().min(most.div_ceil(2));
-            (sides.generator[..generators].to_vec(), Some(embedded_sink(&sides.server[..servers])))
+            (sides.generator[..generators].to_vec(), Some(embedded_sink(kind, &sides.server[..servers])))
         }
         Some(target) => (generator_cpus(target, arguments.generator.cpus.is_some(), &may), None),
     };
@@ -146,7 +150,6 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         connection: ConnectionType::Plain,
     });
     let tls_files = tls_files(&arguments.tls)?;
-    let kind = http::job_type(arguments.target.as_deref(), &arguments.http)?;
     let auth = credentials(kind, arguments.user, arguments.password_file.as_deref())?;
     arguments.source_address.iter().try_for_each(|&source| check_source(source))?;
     if let Some(name) = &arguments.congestion {
@@ -249,13 +252,20 @@ pub(super) fn tls_files(arguments: &TlsArguments) -> Result<ClientTlsFiles, Star
     Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
 }
 
-fn embedded_sink(cpus: &[usize]) -> SinkPlan {
+/// A sink for messages that are sent by this.
+fn embedded_sink(kind: JobType, cpus: &[usize]) -> SinkPlan {
+    let listen = Listen::from(loopback(0));
+    let listen = if kind.is_http() { Listen { protocol: Protocol::Http, ..listen } } else { listen };
     SinkPlan {
-        listen: vec![loopback(0).into()],
+        listen: vec![listen],
         tls: None,
         server: ServerConfig::new("sink.timecop.invalid", MESSAGE_BYTES_MAX, true),
         settings: Default::default(),
-        http: None,
+        http: kind.is_http().then(|| StubSettings {
+            wall_start: wall_now(),
+            id_nonce: rand::random(),
+            ..StubSettings::default()
+        }),
         save: None,
         cpus: cpus.to_vec(),
         descriptors: resources::descriptors(),

@@ -119,6 +119,11 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
             return Err(StartError::new(got));
         }
     }
+    if arguments.save.is_some() && arguments.listen.is_empty() && !arguments.http.is_empty() {
+        let got =
+            "--save: expected --listen beside it, since the stub of --http keeps nothing of what it is sent, got none";
+        return Err(StartError::new(got));
+    }
     let save = match arguments.save {
         None => None,
         Some(path) => {

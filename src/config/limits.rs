@@ -111,6 +111,25 @@ impl Limits {
             false => Ok(()),
         }
     }
+
+    /// Whether a job's messages stay within their cap once variables are replaced in them, up to which size `expanded` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check`].
+    pub fn check_expanded(&self, expanded: Option<u64>) -> Result<(), SpecError> {
+        match expanded {
+            Some(bytes) if bytes > self.msg_size_max => Err(SpecError::new(
+                "recipient_variables",
+                format!(
+                    "messages of at most {} octets once variables are replaced (msg_size_max in [hammer] of the configuration)",
+                    self.msg_size_max
+                ),
+                format!("up to {bytes}"),
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ impl Draft {
         limits.check(&spec)?;
         let at = Circumstances { now: clock.now(), wall: wall_now(), run_id: rand::random(), host };
         let job = Job::new(&spec, &at)?;
+        limits.check_expanded(job.0.expanded_bytes_max())?;
         Ok(Built { echo, spec, job, target, shards, fail_if, start: at.wall })
     }
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::layout;
 use super::running::{Progress, RunningJob};
 use super::sink::{self, SinkError, SinkPlan};
+use super::targets::EMBEDDED_PATH;
 use crate::job::plan::{Circumstances, Job};
 use crate::job::spec::{JobSpec, SpecError};
 use crate::measure::report::Report;
@@ -16,7 +17,6 @@ use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
 use crate::shard::tls::ClientTls;
-use crate::sink::Counts;
 use crate::time::Instant;
 
 /// How often the progress is shown.
@@ -66,7 +66,13 @@ pub fn run(
     if let Some(sink) = &embedded {
         let address = sink.addresses[0].address;
         plan.spec.target.address = address;
-        plan.spec.target.name = format!("smtp://{address} (embedded sink)");
+        plan.spec.target.name = match &mut plan.spec.http {
+            None => format!("smtp://{address} (embedded sink)"),
+            Some(http) => {
+                http.host = address.to_string();
+                format!("http://{address}{EMBEDDED_PATH} (embedded stub)")
+            }
+        };
     }
     // Whatever can be wrong with the job shows before a thread is started.
     let built = Job::new(&plan.spec, &circumstances(&plan, clock))?;
@@ -84,7 +90,8 @@ pub fn run(
     let sunk = sink::drain(&pool);
     pool.join();
     if let (true, Ok(sunk)) = (has_sink, sunk) {
-        report.notes.push(verdict_of_sink(&sunk.smtp, &report));
+        let messages = sunk.http.map_or(sunk.smtp.messages, |http| http.messages);
+        report.notes.push(verdict_of_sink(messages, &report));
     }
     report.judge();
     Ok(report)
@@ -94,12 +101,12 @@ fn circumstances(plan: &HammerPlan, clock: Clock) -> Circumstances {
     Circumstances { now: clock.now(), wall: wall_now(), run_id: plan.run_id, host: plan.host.clone() }
 }
 
-fn verdict_of_sink(sunk: &Counts, report: &Report) -> String {
-    let verdict = match sunk.messages == report.messages.accepted {
+fn verdict_of_sink(messages: u64, report: &Report) -> String {
+    let verdict = match messages == report.messages.accepted {
         true => "as many as",
         false => "which are not as many as",
     };
-    format!("the embedded sink counted {} messages, {verdict} were accepted", thousands(sunk.messages))
+    format!("the embedded sink counted {} messages, {verdict} were accepted", thousands(messages))
 }
 
 /// What control waits for.

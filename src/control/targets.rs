@@ -27,7 +27,7 @@ pub const RESOLUTIONS_MAX: usize = 8;
 /// How long a look-up may take before it is given up.
 pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// The path of the embedded sink of HTTP: that of a domain which it takes as any other.
-const EMBEDDED_PATH: &str = "/v3/example.com";
+pub const EMBEDDED_PATH: &str = "/v3/example.com";
 /// What the embedded sink of HTTP wants to see, which is any key of the user `api`.
 const EMBEDDED_AUTHORIZATION: &str = "Basic YXBpOmtleQ==";
 /// How many names or networks an error lists.
@@ -162,8 +162,8 @@ impl Targets {
         let path = Some(EMBEDDED_PATH.to_owned());
         let (host, port) = (loopback_of(address), address.port());
         let url = TargetUrl { host, port, connection: ConnectionType::Plain, path };
-        let headers = vec![Field::new("Authorization", EMBEDDED_AUTHORIZATION).expect("it is one line")];
-        Ok(Unresolved { request: RawHttp { headers, ..url.request() }, ..Unresolved::unrestricted(url) })
+        let request = RawHttp { headers: vec![embedded_authorization()], ..url.request() };
+        Ok(Unresolved { request, ..Unresolved::unrestricted(url) })
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job
@@ -290,6 +290,11 @@ impl Unresolved {
         let request = url.request();
         Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, request, allowed: None }
     }
+}
+
+/// The header field that the embedded sink of HTTP wants to see.
+pub fn embedded_authorization() -> Field {
+    Field::new("Authorization", EMBEDDED_AUTHORIZATION).expect("it is one line")
 }
 
 fn auth_needs_credentials(got: &str) -> SpecError {

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::content;
 use super::http::HttpJob;
-use super::spec::{ConnectionType, JobSpec, Limit, LoadModel, SpecError};
+use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, Recipients, ReversePath, Sizes, Template};
 use crate::time::{Instant, WallTime};
-use crate::wire::smtp::client::{ClientConfig, TlsStart};
+use crate::wire::smtp::client::{ClientConfig, Needs, TlsStart};
 use crate::wire::smtp::data;
 
 /// How long the kernel may take to open a connection where the job sets no time limit.
@@ -105,7 +105,6 @@ impl Job {
         };
         let mut job = Job {
             needs_smtp_utf8: needs_smtp_utf8(spec, &payload),
-            payload,
             recipients: spec.recipients.clone(),
             from: spec.from.clone(),
             ehlo_name: at.host.clone().into_bytes(),
@@ -116,6 +115,7 @@ impl Job {
                     ConnectionType::StartTls => TlsStart::StartTls,
                 },
                 auth: spec.auth.clone(),
+                needs: needs(spec, &payload),
                 pipelining: spec.pipelining,
                 timeouts: spec.timeout.smtp(),
             },
@@ -132,6 +132,7 @@ impl Job {
             load: spec.load.clone(),
             limit: spec.limit,
             seed: spec.seed,
+            payload,
         };
         job.begin(at.now, at.wall);
         Ok((job, conversion))
@@ -162,6 +163,14 @@ impl Job {
         match &self.payload {
             Payload::Smtp(template) => template.sizes(),
             Payload::Http(http) => http.sizes(),
+        }
+    }
+
+    /// Octets that no message has more of once its variables are replaced here, its head aside; `None` where none are.
+    pub fn expanded_bytes_max(&self) -> Option<u64> {
+        match &self.payload {
+            Payload::Smtp(template) => template.expanded_bytes_max(),
+            Payload::Http(http) => http.expanded_bytes_max(),
         }
     }
 
@@ -235,6 +244,15 @@ pub struct Share {
     pub connections: u32,
     /// Its part of the messages.
     pub pacer: Pacer,
+}
+
+/// What a server must offer for messages that are made here. A given message goes as it is.
+fn needs(spec: &JobSpec, payload: &Payload) -> Needs {
+    let Payload::Smtp(template) = payload else { return Needs::default() };
+    match spec.content {
+        Content::Given { .. } if !spec.expand => Needs::default(),
+        _ => Needs { eight_bit_mime: template.is_8bit(), smtp_utf8: needs_smtp_utf8(spec, payload) },
+    }
 }
 
 fn needs_smtp_utf8(spec: &JobSpec, payload: &Payload) -> bool {

@@ -321,6 +321,7 @@ impl JobSpec {
         let content = content::content(&mut raw, seed)?;
         let recipients = content::recipients(&raw, seed)?;
         let variables = content::variables(&raw, &content, recipients.per_message())?;
+        let unreplaced = content::unreplaced(&raw, &content, &variables, &recipients);
         Ok(JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
             warmup: warmup(&raw, limit)?,
@@ -334,7 +335,7 @@ impl JobSpec {
             recipients,
             variables: variables.variables,
             expand: variables.expand,
-            notes: variables.note.into_iter().collect(),
+            notes: variables.note.into_iter().chain(unreplaced).collect(),
             messages_per_connection,
             pipelining: raw.pipelining.unwrap_or(true),
             timeout: raw.timeout.clone().unwrap_or_default().checked()?,

@@ -386,8 +386,14 @@ impl Delta {
 
     /// As [`Delta::reply`], for replies whose text is worked out only for the first of its kind.
     #[inline]
-    pub fn reply_by<'a>(&mut self, phase: Phase, code: u16, text: impl FnOnce() -> Cow<'a, [u8]>) {
-        self.reply_kind(phase, code, None, || example(&text())).count += 1;
+    pub fn reply_by<'a>(
+        &mut self,
+        phase: Phase,
+        code: u16,
+        enhanced: Option<(u8, u16, u16)>,
+        text: impl FnOnce() -> Cow<'a, [u8]>,
+    ) {
+        self.reply_kind(phase, code, enhanced, || example(&text())).count += 1;
     }
 
     #[inline]

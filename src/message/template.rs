@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::compose::{self, Parts};
+use super::compose::{self, Parts, Replaced};
 use super::date::{DATE_BYTES, DATE_FIRST};
 use super::escape::Escape;
 use super::expansion::{EXPANSION_BYTES_MAX, Expansion, Values, Vocabulary};
@@ -43,6 +43,8 @@ pub struct Template {
     body: Body,
     is_8bit: bool,
     is_8bit_header: bool,
+    /// Most octets of a content once its variables are replaced; 0 without variables.
+    expanded_bytes_max: u64,
 }
 
 /// From the Message-ID to the date.
@@ -61,6 +63,8 @@ enum Head {
     WithTo,
     /// Those, and what the server is to make of it for each recipient, by the recipient.
     WithVariables(ByRecipient<Box<[u8]>>),
+    /// Message-ID, Date, and a placeholder for the recipient: the server is told beside the message what stands for it.
+    WithPlaceholder,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,8 @@ pub struct GivenSpec<'a> {
     /// Variables are replaced here. Else they go along in a header field (`X-Mailgun-Recipient-Variables`), with
     /// `To: %recipient%` in place of the To field, for the server to replace.
     pub expand: bool,
+    /// Variables that are not replaced here go beside the message, in a form, and not in a header field of it.
+    pub beside: bool,
     /// Who gets which message.
     pub recipients: &'a Recipients,
     /// A fresh number for each run.
@@ -103,6 +109,8 @@ pub struct ComposedSpec<'a> {
     pub variables: Option<&'a RecipientVariables>,
     /// As in [`GivenSpec`].
     pub expand: bool,
+    /// As in [`GivenSpec`].
+    pub beside: bool,
     /// Who gets which message.
     pub recipients: &'a Recipients,
     /// A fresh number for each run.
@@ -139,6 +147,7 @@ impl Template {
             body: Body::Given([].into()),
             is_8bit,
             is_8bit_header: is_8bit,
+            expanded_bytes_max: 0,
         };
         // The body ends in CRLF at least, so that what is cut off is never the empty line.
         let (shortest, longest) = template.head_bytes();
@@ -169,6 +178,7 @@ impl Template {
             verbatim: false,
             variables: None,
             expand: false,
+            beside: false,
             recipients: &nobody,
             run_id,
             host,
@@ -185,7 +195,7 @@ impl Template {
     pub fn of_messages(spec: &GivenSpec<'_>) -> Result<(Template, Conversion), MessageError> {
         let head = match spec.variables {
             _ if spec.verbatim => Head::Nothing,
-            Some(variables) if !spec.expand => Head::WithVariables(variables.folded_members()?),
+            Some(variables) if !spec.expand => Head::of_variables(variables, spec.beside)?,
             _ => Head::Fresh,
         };
         let mut conversion = Conversion::default();
@@ -193,7 +203,9 @@ impl Template {
         for message in spec.messages {
             let given = match &head {
                 Head::Nothing => given::verbatim(message.clone())?,
-                Head::WithVariables(_) => given::convert(message, &[b"Date", b"Message-ID", b"To"])?,
+                Head::WithVariables(_) | Head::WithPlaceholder => {
+                    given::convert(message, &[b"Date", b"Message-ID", b"To"])?
+                }
                 _ => given::convert(message, &[b"Date", b"Message-ID"])?,
             };
             conversion.add(given.conversion);
@@ -214,11 +226,17 @@ impl Template {
     pub fn composed(spec: &ComposedSpec<'_>) -> Result<Template, MessageError> {
         let id = MessageId::new(spec.run_id, spec.host)?;
         let head = match spec.variables {
-            Some(variables) if !spec.expand => Head::WithVariables(variables.folded_members()?),
+            Some(variables) if !spec.expand => Head::of_variables(variables, spec.beside)?,
             _ => Head::WithTo,
         };
-        let has_variables = spec.expand || spec.variables.is_some();
-        let (content, header_bytes) = compose::message(spec.parts, &author(spec.from, spec.host), has_variables)?;
+        let values = match (spec.variables, spec.expand) {
+            (None, false) => Replaced::Nothing,
+            (variables, _) if variables.is_none_or(RecipientVariables::is_ascii) && spec.recipients.is_ascii() => {
+                Replaced::ByAscii
+            }
+            _ => Replaced::ByAnything,
+        };
+        let (content, header_bytes) = compose::message(spec.parts, &author(spec.from, spec.host), values)?;
         let replaced = spec.expand.then_some(spec.variables);
         let mut template =
             Template::of_contents(id, head, &[(content.into(), header_bytes)], replaced, spec.recipients)?;
@@ -237,7 +255,7 @@ impl Template {
         recipients: &Recipients,
     ) -> Result<Template, MessageError> {
         let vocabulary = if replaced.is_some() { Vocabulary::Recipient } else { Vocabulary::Nothing };
-        let (mut is_8bit, mut is_8bit_header) = (false, false);
+        let (mut is_8bit, mut is_8bit_header, mut expanded_bytes_max) = (false, false, 0);
         let mut expansions = Vec::with_capacity(contents.len());
         for (content, header_bytes) in contents {
             let (header, body) = content.split_at(*header_bytes);
@@ -262,6 +280,7 @@ impl Template {
                 if bytes > MESSAGE_BYTES_MAX {
                     return Err(MessageError::TooLarge { bytes });
                 }
+                expanded_bytes_max = bytes.max(expanded_bytes_max);
             }
             expansions.push(expansion);
         }
@@ -274,6 +293,7 @@ impl Template {
             body: Body::Given(expansions.into()),
             is_8bit,
             is_8bit_header,
+            expanded_bytes_max,
         };
         let longest = contents.iter().map(|(content, _)| content.len() as u64).max().unwrap_or_default();
         let bytes = template.head_bytes().1 + longest;
@@ -320,6 +340,11 @@ impl Template {
             Body::Generated { sizes, .. } => Some(sizes),
             Body::Given(_) => None,
         }
+    }
+
+    /// Octets that no message's content has more of once its variables are replaced; `None` without variables.
+    pub fn expanded_bytes_max(&self) -> Option<u64> {
+        Some(self.expanded_bytes_max).filter(|bytes| *bytes > 0)
     }
 
     /// Whether it has octets above 127 anywhere: it needs 8BITMIME (RFC 6152).
@@ -386,6 +411,7 @@ impl Template {
         push(b"\r\n");
         match &self.head {
             Head::Nothing | Head::Fresh => {}
+            Head::WithPlaceholder => push(TO_RECIPIENT),
             Head::WithTo => each_to_part(&self.recipients, sequence, push),
             Head::WithVariables(members) => {
                 push(TO_RECIPIENT);
@@ -410,6 +436,7 @@ impl Template {
         let (shortest, longest) = match &self.head {
             Head::Nothing => (0, 0),
             Head::Fresh => (fresh, fresh),
+            Head::WithPlaceholder => (fresh + TO_RECIPIENT.len(), fresh + TO_RECIPIENT.len()),
             Head::WithTo => (fresh + to(shortest), fresh + to(longest).max(filled)),
             Head::WithVariables(members) => {
                 let member = members.values().map(|member| member.len() + 1).max().unwrap_or_default();
@@ -418,6 +445,16 @@ impl Template {
             }
         };
         (shortest as u64, longest as u64)
+    }
+}
+
+impl Head {
+    /// That of a message with variables that the server replaces.
+    fn of_variables(variables: &RecipientVariables, beside: bool) -> Result<Head, MessageError> {
+        match beside {
+            true => Ok(Head::WithPlaceholder),
+            false => Ok(Head::WithVariables(variables.folded_members()?)),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
 /// How long a client may take to read its last reply.
-const PARTING_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const PARTING_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What a shard needs to serve our own port 25.
 #[derive(Debug)]

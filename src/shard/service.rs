@@ -97,7 +97,7 @@ impl Service {
     /// A client's TLS handshake failed, or its TLS broke.
     pub fn tls_failed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         match self {
-            Service::Sink(sink) => sink.tls_failed(file, connections),
+            Service::Sink(sink) => sink.tls_failed(file, now, connections),
             Service::Probe(probe) => probe.tls_failed(file, now, connections),
         }
     }
@@ -113,7 +113,7 @@ impl Service {
     /// A client has closed its side, or its connection broke.
     pub fn closed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         match self {
-            Service::Sink(sink) => sink.closed(file, connections),
+            Service::Sink(sink) => sink.closed(file, now, connections),
             Service::Probe(probe) => probe.closed(file, now, connections),
         }
     }

@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::connections::Connections;
 use super::http_service::{HttpService, HttpSession, HttpSpec};
+use super::probe_service::PARTING_TIME_MAX;
 use super::ring::Completion;
 use super::tls::ServerTls;
 use crate::sink::{SinkCounts, SinkPolicy, SinkSettings};
@@ -225,7 +226,7 @@ impl SinkService {
                 (Conversation::Http(_), None) => {}
             }
             self.start_tls(file, connections);
-            return self.follow(file, Flow::Continue, connections);
+            return self.follow(file, now, Flow::Continue, connections);
         }
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
@@ -233,25 +234,23 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.connected(now, &http.config, &mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// Bytes came from a client.
     #[inline]
-    pub fn received(&mut self, file: u32, arrived: Instant, bytes: &[u8], connections: &mut Connections) {
+    pub fn received(&mut self, file: u32, now: Instant, bytes: &[u8], connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
-            (Conversation::Smtp(session), _) => session.handle(arrived, bytes, &self.config, &mut self.policy, out),
-            (Conversation::Http(session), Some(http)) => {
-                session.handle(arrived, bytes, &http.config, &mut http.stub, out)
-            }
+            (Conversation::Smtp(session), _) => session.handle(now, bytes, &self.config, &mut self.policy, out),
+            (Conversation::Http(session), Some(http)) => session.handle(now, bytes, &http.config, &mut http.stub, out),
             (Conversation::Http(_), None) => Flow::Drop,
         };
         // A client that goes on sending and reads nothing of what it is answered.
         let flow = if out.len() > UNREAD_BYTES_MAX { Flow::Drop } else { flow };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     fn start_tls(&mut self, file: u32, connections: &mut Connections) {
@@ -275,11 +274,11 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.tls_ready(now, resumed, &http.config, &mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A client's TLS handshake failed, or its TLS broke.
-    pub fn tls_failed(&mut self, file: u32, connections: &mut Connections) {
+    pub fn tls_failed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let flow = match (&mut **session, &mut self.http) {
@@ -287,24 +286,27 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.tls_failed(&mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A session's deadline has come.
     pub fn expired(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else {
+            // It has not read its last reply.
+            return connections.close(file);
+        };
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.handle_timeout(now, &http.config, &mut http.stub, out),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A client has closed its side, or its connection broke.
-    pub fn closed(&mut self, file: u32, connections: &mut Connections) {
+    pub fn closed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let flow = match (&mut **session, &mut self.http) {
@@ -312,16 +314,16 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.end_of_stream(&mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     #[inline]
-    fn follow(&mut self, file: u32, flow: Flow, connections: &mut Connections) {
+    fn follow(&mut self, file: u32, now: Instant, flow: Flow, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         match flow {
             Flow::StartTls => {
                 self.start_tls(file, connections);
-                self.follow(file, Flow::Continue, connections);
+                self.follow(file, now, Flow::Continue, connections);
             }
             Flow::Continue => {
                 let deadline = match self.sessions[index].as_deref() {
@@ -334,6 +336,7 @@ impl SinkService {
             Flow::Close => {
                 self.sessions[index] = None;
                 connections.close_after_write(file);
+                connections.timers.set(file, now + PARTING_TIME_MAX);
             }
             Flow::Drop => {
                 self.sessions[index] = None;

@@ -259,7 +259,7 @@ impl Scenario {
     fn check_contents(&self, outcome: &Outcome) {
         let mut seen = HashSet::new();
         // As the messages are before they are dot-stuffed.
-        let template = content::messages(&self.spec, &circumstances(), true).expect("scenarios have valid jobs").0;
+        let template = content::messages(&self.spec, &circumstances(), false).expect("scenarios have valid jobs").0;
         let (mut dates, mut expected) = (DateCache::new(), Outgoing::new());
         for message in &outcome.kept {
             let text = String::from_utf8_lossy(message);

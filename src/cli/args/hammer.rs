@@ -46,7 +46,8 @@ it, or its verdict is INVALID; 2 it could not start; 130 a second interrupt ende
 #[command(after_help = HAMMER_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct HammerArguments {
     /// The server, as smtp://HOST[:PORT], smtps:// (TLS), smtp+starttls://, http:// or https:// with a path, or mx://DOMAIN
-    /// for the domain's most preferred mail exchanger; without it a sink on loopback is started and loaded
+    /// (mx+starttls://) for the domain's most preferred mail exchanger; without it a sink on loopback is started and loaded, for
+    /// --type http and http.mime a stub of Mailgun's API
     #[arg(value_name = "TARGET")]
     pub(in crate::cli) target: Option<String>,
     #[command(flatten)]

@@ -69,7 +69,8 @@ pub(in crate::cli) struct SinkArguments {
     /// Take mail for this domain, and none for domains not named; repeat it for more [default: all domains]
     #[arg(long, value_name = "DOMAIN")]
     pub(in crate::cli) accept_domain: Vec<String>,
-    /// Write each message as it was received, without dot-stuffing, to a file in this folder; for looking, not for speed
+    /// Write each message that comes by SMTP as it was received, without dot-stuffing, to a file in this folder; for looking,
+    /// not for speed
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) save: Option<PathBuf>,
     /// Shards: threads that serve, each on a CPU of its own [default: half of the CPUs]

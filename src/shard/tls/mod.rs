@@ -183,6 +183,11 @@ fn failure(error: &rustls::Error, was_ready: bool) -> TlsFailure {
         rustls::Error::AlertReceived(alert) => {
             (if was_ready { "tls" } else { "handshake" }, format!("the peer ended TLS by the alert {alert:?}"))
         }
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) if !was_ready => (
+            "handshake",
+            "the peer does not speak TLS at this port: one in the clear is a target of smtp://, smtp+starttls:// or http://"
+                .to_owned(),
+        ),
         error => (if was_ready { "tls" } else { "handshake" }, error.to_string()),
     };
     TlsFailure { kind, reason }

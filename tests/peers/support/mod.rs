@@ -3,6 +3,7 @@
 
 mod aiosmtpd;
 mod certificate;
+mod exim;
 mod hammer;
 mod nginx;
 mod port;
@@ -15,6 +16,7 @@ mod smtp_sink;
 
 pub use aiosmtpd::Aiosmtpd;
 pub use certificate::{Certificate, text};
+pub use exim::Exim;
 pub use hammer::{Hammer, Run};
 pub use nginx::Nginx;
 pub use port::Port;
