@@ -47,7 +47,13 @@ fn client(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("client machine, per message");
     let now = Instant::from_ns(1);
     for (name, pipelining) in [("dialogue", false), ("pipelined", true)] {
-        let config = ClientConfig { tls: TlsStart::Never, auth: None, pipelining, timeouts: Timeouts::RFC_5321 };
+        let config = ClientConfig {
+            tls: TlsStart::Never,
+            auth: None,
+            needs: Default::default(),
+            pipelining,
+            timeouts: Timeouts::RFC_5321,
+        };
         let mut client = Client::new();
         client.connected(now, &config);
         feed(&mut client, HELLO, &config);

@@ -633,13 +633,13 @@ impl Worker {
     /// Opens the slot's connection; in closed loop for a message, which is due from now on, unless one is in hand that has
     /// not left by the last one.
     fn dial(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        if self.slots[slot as usize].ticket.is_some() {
-        } else if !self.job.is_open_loop() {
+        let has_message = self.slots[slot as usize].ticket.is_some();
+        if !has_message && !self.job.is_open_loop() {
             match self.pacer.take(now) {
                 Some(ticket) => self.take(slot, ticket),
                 None => return self.end(slot),
             }
-        } else if self.pacer.is_exhausted(now) {
+        } else if !has_message && self.pacer.is_exhausted(now) {
             return self.end(slot);
         }
         let this = &mut self.slots[slot as usize];

@@ -361,7 +361,7 @@ fn exim_takes_mail_over_tls_from_whom_it_knows() {
         let wrong = run(scheme, port, &certificate, &secrets.path("wrong"), &["-m", "1"]);
         assert_eq!((wrong.count("messages.rejected"), wrong.replies("auth", 535)), (1, 1), "{}", wrong.shown());
     }
-    let several = ["-m", "12", "-c", "2", "--messages-per-connection", "2"];
+    let several = ["-m", "12", "-c", "1", "--messages-per-connection", "2"];
     let resumed = run("smtps", exim.tls_port(), &certificate, &secrets.path("password"), &several);
     resumed.assert_all_accepted(12);
     assert_eq!(resumed.count("tls.full") + resumed.count("tls.resumed"), 6, "{}", resumed.shown());

@@ -207,7 +207,7 @@ fn what_does_not_speak_the_targets_protocol_is_told_in_plain_words() {
     let (mail, api) = (Sink::start(&[]), Nginx::start(&Certificate::of(&["127.0.0.1"])));
     for (url, says) in [
         (format!("smtps://127.0.0.1:{}", mail.port()), "the peer does not speak TLS at this port"),
-        (format!("http://127.0.0.1:{}/v3/a", mail.port()), "a server that speaks first is none of HTTP"),
+        (format!("http://127.0.0.1:{}/v3/a", mail.port()), "be one of mail (smtp://)"),
         (api.url("").replace("http://", "smtp://"), "a port with TLS from the first byte (smtps://), or one of HTTP"),
         (api.url("/v3/a").replace("http://", "https://"), "the peer does not speak TLS at this port"),
     ] {
