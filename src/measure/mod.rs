@@ -1,6 +1,7 @@
 //! What happened: latencies, outcomes, replies and errors, counted on each shard and merged exactly.
 
 pub mod abort;
+pub mod audit;
 pub mod compare;
 pub mod confidence;
 pub mod histogram;

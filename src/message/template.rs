@@ -9,11 +9,13 @@ use super::expansion::{EXPANSION_BYTES_MAX, Expansion, Values, Vocabulary};
 use super::generate::{self, author};
 use super::given;
 use super::message_id::MessageId;
+use super::stamping::Stamping;
 use super::variables::{ByRecipient, FIELD_BEGIN};
 use super::{
     AddressBuffer, Conversion, DateCache, GeneratedSpec, MAILBOX_BYTES_MAX, MessageError, RecipientVariables,
     Recipients, ReversePath, Sizes,
 };
+use crate::audit::stamp::{FIELD_BYTES, NAME, Signer};
 use crate::outgoing::Outgoing;
 use crate::time::WallTime;
 
@@ -41,6 +43,7 @@ pub struct Template {
     from: Box<[u8]>,
     recipients: Recipients,
     body: Body,
+    stamp: Option<Stamping>,
     is_8bit: bool,
     is_8bit_header: bool,
 }
@@ -64,7 +67,7 @@ enum Head {
 }
 
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     /// Header fields that are the same in all messages, the empty line, and text that is longer than needed: it is cut so
     /// that each message has exactly its size.
     Generated { sizes: Sizes, header_bytes: usize, content: Bytes },
@@ -137,6 +140,7 @@ impl Template {
             from: spec.from.as_bytes().into(),
             recipients,
             body: Body::Given([].into()),
+            stamp: None,
             is_8bit,
             is_8bit_header: is_8bit,
         };
@@ -193,8 +197,8 @@ impl Template {
         for message in spec.messages {
             let given = match &head {
                 Head::Nothing => given::verbatim(message.clone())?,
-                Head::WithVariables(_) => given::convert(message, &[b"Date", b"Message-ID", b"To"])?,
-                _ => given::convert(message, &[b"Date", b"Message-ID"])?,
+                Head::WithVariables(_) => given::convert(message, &[b"Date", b"Message-ID", NAME.as_bytes(), b"To"])?,
+                _ => given::convert(message, &[b"Date", b"Message-ID", NAME.as_bytes()])?,
             };
             conversion.add(given.conversion);
             contents.push((given.content, given.header_bytes));
@@ -272,12 +276,41 @@ impl Template {
             from: [].into(),
             recipients: recipients.clone(),
             body: Body::Given(expansions.into()),
+            stamp: None,
             is_8bit,
             is_8bit_header,
         };
         let longest = contents.iter().map(|(content, _)| content.len() as u64).max().unwrap_or_default();
         let bytes = template.head_bytes().1 + longest;
         if bytes > MESSAGE_BYTES_MAX { Err(MessageError::TooLarge { bytes }) } else { Ok(template) }
+    }
+
+    /// Lets each message begin with a stamp (`X-Timecop-Audit`) that names `run` and is signed by `signer`. To be called
+    /// before dot-stuffing.
+    ///
+    /// # Errors
+    ///
+    /// When the least size of generated messages has no room for it, or it makes a message larger than
+    /// [`MESSAGE_BYTES_MAX`].
+    pub fn stamped(mut self, run: u64, signer: Signer) -> Result<Template, MessageError> {
+        let (shortest, longest) = self.head_bytes();
+        let (shortest, longest) = (shortest + FIELD_BYTES as u64, longest + FIELD_BYTES as u64);
+        match &self.body {
+            Body::Generated { sizes, header_bytes, .. } => {
+                let least = longest + *header_bytes as u64 + generate::TAIL.len() as u64;
+                if sizes.least() < least {
+                    return Err(MessageError::TooSmall { bytes: sizes.least(), least });
+                }
+            }
+            Body::Given(contents) => {
+                let bytes = longest + contents.iter().map(Expansion::text_bytes).max().unwrap_or_default();
+                if bytes > MESSAGE_BYTES_MAX {
+                    return Err(MessageError::TooLarge { bytes });
+                }
+            }
+        }
+        self.stamp = Some(Stamping::new(run, signer, &self.body, (shortest, longest)));
+        Ok(self)
     }
 
     /// Replaces the content by what `stuff` makes of it, once and for all messages: for SMTP, dot-stuffing. The content
@@ -303,7 +336,7 @@ impl Template {
             Body::Generated { sizes, .. } => sizes.of(sequence),
             Body::Given(contents) => {
                 let content = &contents[(sequence % contents.len() as u64) as usize];
-                let mut head = 0;
+                let mut head = self.stamp_bytes();
                 self.each_head_part(sequence, DATE_FIRST, |part| head += part.len() as u64);
                 if !content.has_variables() {
                     return head + content.text_bytes();
@@ -346,13 +379,15 @@ impl Template {
     #[inline]
     pub fn write(&self, sequence: u64, wall: WallTime, dates: &mut DateCache, out: &mut Outgoing) {
         let before = out.len();
+        let stamp_at = self.stamp.as_ref().map(|_| Stamping::leave_room(out));
         let date = dates.text(wall);
         self.each_head_part(sequence, date, |part| out.push(part));
-        match &self.body {
+        let room = match &self.body {
             Body::Given(contents) => {
                 let content = &contents[(sequence % contents.len() as u64) as usize];
                 let mut buffer = AddressBuffer::new();
                 content.write(&self.values(sequence, date, &mut buffer), out);
+                0
             }
             Body::Generated { sizes, header_bytes, content } => {
                 let room = sizes.of(sequence) as usize - (out.len() - before);
@@ -364,8 +399,17 @@ impl Template {
                     out.push(&content[..end]);
                 }
                 out.push(tail);
+                room - header_bytes
             }
+        };
+        if let (Some(stamp), Some(at)) = (&self.stamp, stamp_at) {
+            stamp.write(&self.body, sequence, room, wall, out, at);
         }
+    }
+
+    #[inline]
+    fn stamp_bytes(&self) -> u64 {
+        self.stamp.as_ref().map_or(0, |_| FIELD_BYTES as u64)
     }
 
     #[inline]
@@ -417,7 +461,7 @@ impl Template {
                 (begin, begin + member * self.recipients.per_message() as usize)
             }
         };
-        (shortest as u64, longest as u64)
+        (shortest as u64 + self.stamp_bytes(), longest as u64 + self.stamp_bytes())
     }
 }
 
