@@ -132,7 +132,7 @@ fn turn(criterion: &mut Criterion) {
         };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let mut now = Instant::from_ns(1);
-        let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };
+        let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
         let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
         let share = job.split(1, 1).pop().expect("there is one shard");
         let mut worker = Worker::new(job, share.pacer, 1);

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
-    NOT_ALL_ACCEPTED, OK, StartError, check_machine, content, http, progress, read_pem, report, resources, target,
-    with_option,
+    NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, content, http, progress, read_pem, report, resources,
+    target, with_option,
 };
+use crate::audit::file::AuditFile;
 use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
@@ -17,6 +18,7 @@ use crate::control::signals;
 use crate::control::sink::SinkPlan;
 use crate::job::spec::http::JobType;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
+use crate::measure::audit::AuditReport;
 use crate::measure::report::Report;
 use crate::measure::verdict::Severity;
 use crate::message::MESSAGE_BYTES_MAX;
@@ -36,6 +38,7 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
     let quiet = arguments.quiet;
     let json = arguments.json.as_deref().map(JsonOutput::open).transpose()?;
     let thresholds = arguments.fail_if.conditions.clone();
+    let audit_report = arguments.audit.report()?;
     let plan = plan(arguments)?;
     check_machine(&needs(&plan))?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
@@ -45,13 +48,17 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
         error => StartError::new(error),
     });
     bar.finish();
-    let mut report = report?;
+    let (mut report, sent) = report?;
     report.check(&thresholds);
     let mut all_is_well = report.messages.accepted == report.messages.asked
         && report.aborted.is_none()
         && !report.is_invalid()
+        && !report.audit.as_ref().is_some_and(AuditReport::is_faulty)
         && report.thresholds.iter().all(|threshold| threshold.met);
     let standard_output_is_json = json.as_ref().is_some_and(JsonOutput::is_standard_output);
+    if let (Some(file), Some(sent)) = (audit_report, sent) {
+        all_is_well &= written(file.write(&AuditFile::of_job(&sent)));
+    }
     // The result for machines goes first: nothing that happens to the other one may cost it.
     if let Some(json) = json {
         all_is_well &= written(json.write(&report));
@@ -73,6 +80,9 @@ fn complain_of_figures(report: &Report) {
     if let Some(reason) = commonest_reason(report) {
         let not_accepted = report.messages.asked - report.messages.accepted;
         complain(format_args!("error: {not_accepted} messages were not accepted; most of all for this: {reason}"));
+    }
+    if let Some(audit) = report.audit.as_ref().filter(|audit| audit.is_faulty()) {
+        complain(format_args!("error: {}", audit::fault(audit)));
     }
     let verdict = report.verdict.iter().filter(|_| report.is_invalid());
     for reason in verdict.flat_map(|verdict| &verdict.reasons).filter(|reason| reason.severity == Severity::Invalid) {
@@ -137,6 +147,11 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         }
         Some(target) => (generator_cpus(target, arguments.generator.cpus.is_some(), &may), None),
     };
+    let audit = audit::of_hammer(&arguments.audit, target.is_none())?;
+    let embedded = embedded.map(|mut sink: SinkPlan| {
+        sink.settings.audit = audit.as_ref().and_then(|audit| audit.ledger.clone());
+        sink
+    });
     let cpus = resources::shards("--shards", arguments.generator.shards, usual, &may)?;
     let is_embedded = target.is_none();
     let target = target.unwrap_or_else(|| Target {
@@ -158,12 +173,13 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         skip_verify: arguments.tls.skip_verify.then_some(true),
         resumption: arguments.tls.no_resumption.then_some(false),
         auth,
+        audit: audit.is_some().then_some(true),
         ..raw_spec(arguments.load, is_embedded)?
     };
     let raw = http::complete(raw, arguments.target.as_deref(), arguments.http)?;
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
     let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
-    Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
+    Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random(), audit })
 }
 
 /// Whom to log in as. A password is no argument: everybody on the machine may read those.

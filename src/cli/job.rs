@@ -105,6 +105,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         connection_type,
         auth,
         skip_verify,
+        audit,
         shards,
         wait: _,
         fail_if,
@@ -162,6 +163,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         "rate": load.rate,
         "stages": load.stages.map(|Stages(stages)| stages.iter().map(stage).collect::<Vec<_>>()),
         "arrival": load.arrival.map(|arrival| match arrival.into() { Arrival::Constant => "constant", Arrival::Poisson => "poisson" }),
+        "audit": audit.then_some(true),
         "warmup": load.warmup.map(|warmup| match warmup {
             Warmup::Duration(time) => json!(duration::format(time)),
             Warmup::Messages(messages) => json!({ "messages": messages }),

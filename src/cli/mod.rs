@@ -6,6 +6,7 @@
 
 mod alert;
 mod args;
+mod audit;
 mod check;
 mod client;
 mod content;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         args::Command::Probe(arguments) => probe::run(&arguments),
         args::Command::Alert(arguments) => alert::run(&arguments),
         args::Command::Compare(arguments) => reports::compare(&arguments),
+        args::Command::Audit(arguments) => audit::run(&arguments),
         args::Command::Merge(arguments) => reports::merge(&arguments),
         args::Command::Hammer(arguments) => hammer::run(*arguments),
         args::Command::Search(arguments) => search::run(*arguments),

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use indicatif::HumanCount;
 
+use super::audit;
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
 use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
@@ -124,18 +125,10 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
     for (side, times) in [("accepted", accepted), ("not accepted", other)] {
         let rows: Vec<(String, &Summary)> = rows(times).collect();
         if !rows.is_empty() {
-            writeln!(
-                out,
-                "\n  {side:<12} {:>11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-                "count", "mean", "p50", "p90", "p99", "p99.9", "max"
-            )?;
+            table_head(side, out)?;
         }
         for (name, s) in rows {
-            write!(out, "  {name:<12} {:>11}", HumanCount(s.count).to_string())?;
-            for value in [s.mean, s.p50, s.p90, s.p99, s.p99_9, s.max] {
-                write!(out, " {:>8}", time(value))?;
-            }
-            writeln!(out)?;
+            table_row(&name, s, out)?;
             if name == "response" && side == "accepted" {
                 interval(response_95, out)?;
             }
@@ -145,6 +138,24 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  (pipelined: mail, rcpt and data count from the write of their group)")?;
     }
     Ok(())
+}
+
+/// The head of a table of times.
+pub(super) fn table_head(name: &str, out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n  {name:<12} {:>11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "count", "mean", "p50", "p90", "p99", "p99.9", "max"
+    )
+}
+
+/// A row of such a table.
+pub(super) fn table_row(name: &str, s: &Summary, out: &mut String) -> std::fmt::Result {
+    write!(out, "  {name:<12} {:>11}", HumanCount(s.count).to_string())?;
+    for value in [s.mean, s.p50, s.p90, s.p99, s.p99_9, s.max] {
+        write!(out, " {:>8}", time(value))?;
+    }
+    writeln!(out)
 }
 
 /// Two rows: within what the percentiles above them lie with a probability of 95 %.
@@ -187,6 +198,9 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     for error in &report.errors {
         let count = HumanCount(error.count).to_string();
         writeln!(out, "  {count:>10} x {:<9} {:<11} {}", error.phase.name(), error.kind, error.example)?;
+    }
+    if let Some(audit) = &report.audit {
+        audit::of_report(audit, out)?;
     }
     let generator = &report.generator;
     writeln!(

@@ -1,10 +1,14 @@
 //! `timecop serve`.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use super::args::ServeArguments;
 use super::output::complain;
 use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, read_pem, resources};
+use crate::audit::ledger::{LATE_AFTER, Ledger};
+use crate::audit::sent::AuditPlan;
+use crate::audit::stamp::{self, Signer};
 use crate::config::{Config, Log, LogFormat};
 use crate::control::layout;
 use crate::control::probe::mail::{ProbeShardPlan, ServerLimits};
@@ -15,7 +19,7 @@ use crate::message::Mailbox;
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::ServerTls;
-use crate::sink::StubSettings;
+use crate::sink::{SinkSettings, StubSettings};
 use crate::wire::smtp::server::ServerConfig;
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<u8, StartError> {
@@ -50,11 +54,18 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let tls = ServerTls::self_signed(name).map_err(StartError::new)?;
     let smtp = config.sink.listen.iter().copied().map(Listen::from);
     let listen: Vec<Listen> = smtp.chain(config.sink.http_listen.iter().copied().map(Listen::http)).collect();
+    // Known to this process alone: nobody else has to read its stamps.
+    let audit = (!config.sink.listen.is_empty()).then(|| {
+        let signer = Signer::new(&stamp::Key::new(rand::random()));
+        let ledger = Ledger::new(signer.clone(), LATE_AFTER, false);
+        AuditPlan { signer, ledger: Some(Arc::new(ledger)) }
+    });
+    let ledger = audit.as_ref().and_then(|audit| audit.ledger.clone());
     let sink = (!listen.is_empty()).then(|| SinkPlan {
         listen,
         tls: Some(tls),
         server: ServerConfig::new(name, config.sink.max_size, true).offering_starttls(),
-        settings: Default::default(),
+        settings: SinkSettings { audit: ledger, ..SinkSettings::default() },
         http: Some(StubSettings { wall_start: wall_now(), id_nonce: rand::random(), ..StubSettings::default() }),
         save: None,
         cpus: cpus.server.clone(),
@@ -64,7 +75,7 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let taken = [&cpus.generator[..], if sink.is_some() { &cpus.server[..] } else { &[] }].concat();
     let left = may.iter().copied().find(|cpu| !taken.contains(cpu) && cpus.control != Some(*cpu));
     let probe = probe(&config, &host, left)?;
-    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, probe, host })
+    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, probe, host, audit })
 }
 
 /// The prober, where the configuration has an address for it; its key is made at the first start. It has a CPU of its own

@@ -8,6 +8,7 @@ use hyper::body::Bytes;
 use serde_json::value::RawValue;
 
 use super::targets::ResolvedTarget;
+use crate::audit::sent::AuditPlan;
 use crate::config::Limits;
 use crate::job::plan::{Circumstances, Job};
 use crate::job::request::{JobRequest, RequestError};
@@ -55,6 +56,8 @@ pub struct Draft {
     pub clock: Clock,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs; without it there can be none.
+    pub audit: Option<AuditPlan>,
 }
 
 /// A job that has only to be started.
@@ -78,7 +81,7 @@ pub struct Built {
 
 impl Draft {
     fn build(self) -> Result<Built, SpecError> {
-        let Draft { read: Read { mut request, echo, .. }, target, limits, clock, host } = self;
+        let Draft { read: Read { mut request, echo, .. }, target, limits, clock, host, audit } = self;
         let shards = request.shards;
         let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
         // Whoever chose the target has seen to it that it has credentials where they are asked for.
@@ -92,7 +95,11 @@ impl Draft {
         // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
         let spec = JobSpec::new(raw, target.as_target(), rand::random::<u64>() >> 33)?;
         limits.check(&spec)?;
-        let at = Circumstances { now: clock.now(), wall: wall_now(), run_id: rand::random(), host };
+        if spec.audit && audit.is_none() {
+            let expected = "false in a service whose sink takes no mail by SMTP (`listen` in [sink])";
+            return Err(SpecError::new("audit", expected, "true"));
+        }
+        let at = Circumstances { now: clock.now(), wall: wall_now(), run_id: rand::random(), host, audit };
         let job = Job::new(&spec, &at)?;
         Ok(Built { echo, spec, job, target, shards, fail_if, start: at.wall })
     }

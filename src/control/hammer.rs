@@ -1,5 +1,6 @@
 //! One hammer job, from its start to its report.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::Receiver;
@@ -8,6 +9,7 @@ use thiserror::Error;
 use super::layout;
 use super::running::{Progress, RunningJob};
 use super::sink::{self, SinkError, SinkPlan};
+use crate::audit::sent::{AuditPlan, Sent};
 use crate::job::plan::{Circumstances, Job};
 use crate::job::spec::{JobSpec, SpecError};
 use crate::measure::report::Report;
@@ -39,6 +41,8 @@ pub struct HammerPlan {
     pub host: String,
     /// A fresh number, so that no two runs share a Message-ID.
     pub run_id: u64,
+    /// What an audit needs, if there is to be one.
+    pub audit: Option<AuditPlan>,
 }
 
 /// Why there is no report.
@@ -55,12 +59,12 @@ pub enum HammerError {
     Sink(#[from] SinkError),
 }
 
-/// Runs the job and returns its report. `stop` asks for a gentle end; `progress` is called a few times a second.
+/// Runs the job and returns its report, and what was accepted if that is audited. `stop` asks for a gentle end; `progress` is called a few times a second.
 pub fn run(
     mut plan: HammerPlan,
     stop: &Receiver<()>,
     mut progress: impl FnMut(&Progress),
-) -> Result<Report, HammerError> {
+) -> Result<(Report, Option<Arc<Sent>>), HammerError> {
     let clock = Clock::start();
     let embedded = plan.embedded.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
     if let Some(sink) = &embedded {
@@ -87,11 +91,12 @@ pub fn run(
         report.notes.push(verdict_of_sink(&sunk.smtp, &report));
     }
     report.judge();
-    Ok(report)
+    Ok((report, job.audit().cloned()))
 }
 
 fn circumstances(plan: &HammerPlan, clock: Clock) -> Circumstances {
-    Circumstances { now: clock.now(), wall: wall_now(), run_id: plan.run_id, host: plan.host.clone() }
+    let (run_id, host, audit) = (plan.run_id, plan.host.clone(), plan.audit.clone());
+    Circumstances { now: clock.now(), wall: wall_now(), run_id, host, audit }
 }
 
 fn verdict_of_sink(sunk: &Counts, report: &Report) -> String {
@@ -133,7 +138,7 @@ pub(super) async fn attend(
 ) -> bool {
     let mut stopped = false;
     let mut next_look = pool.clock().now() + PROGRESS_EVERY;
-    while !job.is_finished() {
+    while !job.is_over(pool.clock().now()) {
         match wake(pool, stop, next_look).await {
             Woken::Event(shard, Event::Measured { second, elapsed, delta, finished, .. }) => {
                 job.take(shard, second, elapsed, delta, finished);

@@ -11,6 +11,7 @@ use super::metrics::Metrics;
 use super::running::RunningJob;
 use super::store::{Store, StoreError, StoredJob};
 use super::targets::ResolvedTarget;
+use crate::audit::sent::AuditPlan;
 use crate::config::Limits;
 use crate::job::plan::Job;
 use crate::job::record::{JobRecord, JobState};
@@ -34,6 +35,7 @@ pub struct Jobs {
     /// The pool's first shards generate, so many of them.
     generators: usize,
     host: String,
+    audit: Option<AuditPlan>,
     limits: Limits,
     /// Connections that a shard has room for, whatever the limits say: that of the limits at the start.
     connections_max: u32,
@@ -78,6 +80,8 @@ pub struct JobsParts {
     pub generators: usize,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs; without it there can be none.
+    pub audit: Option<AuditPlan>,
     /// What a job may ask for.
     pub limits: Limits,
     /// Jobs that are kept.
@@ -97,6 +101,7 @@ impl Jobs {
             pool: parts.pool,
             generators: parts.generators,
             host: parts.host,
+            audit: parts.audit,
             connections_max: parts.limits.connections_max,
             limits: parts.limits,
             running: Vec::new(),
@@ -172,7 +177,7 @@ impl Jobs {
     /// What is needed to build a job, which takes long for a large one.
     pub fn draft(&self, read: Read, target: ResolvedTarget) -> Draft {
         let (limits, clock) = (self.limits.clone(), self.pool.clock());
-        Draft { read, target, limits, clock, host: self.host.clone() }
+        Draft { read, target, limits, clock, host: self.host.clone(), audit: self.audit.clone() }
     }
 
     /// Starts a job on the shards that have the fewest connections.
@@ -306,14 +311,17 @@ impl Jobs {
                 self.keep(self.running[at].job.id());
             }
         }
+        // Those that have waited for arrivals.
+        (0..self.running.len()).rev().for_each(|at| self.end_if_finished(at));
     }
 
     fn end_if_finished(&mut self, at: usize) {
-        if !self.running[at].job.is_finished() {
+        let now = self.pool.clock().now();
+        if !self.running[at].job.is_over(now) {
             return;
         }
         let Running { job, kind, fail_if, .. } = self.running.swap_remove(at);
-        let mut report = job.report(self.pool.clock().now());
+        let mut report = job.report(now);
         report.judge();
         report.check(&fail_if);
         let Some(record) = self.records.get_mut(&job.id()) else { return };

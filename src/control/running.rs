@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use async_channel::Sender;
 
+use crate::audit::join;
+use crate::audit::sent::Sent;
 use crate::job::plan::Job;
 use crate::job::spec::{ConnectionType, JobSpec, Limit};
 use crate::job::worker::Worker;
 use crate::load::warmup::Warmup;
 use crate::measure::abort::AbortWatch;
+use crate::measure::audit::HISTOGRAM;
 use crate::measure::recorder::{AuthKind, ConnectionCounts, Delta, MessageCounts};
 use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::{SeriesRow, Totals};
@@ -29,6 +32,10 @@ use crate::wire::smtp::auth::Mechanism;
 pub const FIRST_CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 /// A run that had sessions, lost all of them and opened no connection for so long is given up, too.
 pub const LOST_FOR: Duration = Duration::from_secs(60);
+
+/// How long messages that were accepted may take to arrive at the sink of this process, behind the last one's outcome,
+/// before the run is over without them.
+pub const ARRIVALS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a run stands, for whoever watches it.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +93,10 @@ pub struct RunningJob {
     stopping: bool,
     /// Jobs that ran at the same time.
     others: BTreeSet<u64>,
+    /// What was accepted, if that is audited.
+    audit: Option<Arc<Sent>>,
+    /// When it was first seen that every share had ended.
+    ended: Option<Instant>,
 }
 
 impl RunningJob {
@@ -157,6 +168,8 @@ impl RunningJob {
             aborted: None,
             stopping: false,
             others: BTreeSet::new(),
+            audit: job.audit.clone(),
+            ended: None,
         }
     }
 
@@ -283,6 +296,21 @@ impl RunningJob {
         self.unfinished == 0
     }
 
+    /// Whether every share has ended, and nothing that is audited may still arrive at the sink of this process, or it has had
+    /// its time to.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        if !self.is_finished() {
+            return false;
+        }
+        let until = *self.ended.get_or_insert(now) + ARRIVALS_WITHIN;
+        now >= until || !self.audit.as_ref().is_some_and(|sent| sent.awaits_arrivals())
+    }
+
+    /// What was accepted, if that is audited.
+    pub fn audit(&self) -> Option<&Arc<Sent>> {
+        self.audit.as_ref()
+    }
+
     /// What was measured so far.
     pub fn measured(&self) -> &Delta {
         &self.totals.merged
@@ -305,6 +333,11 @@ impl RunningJob {
     pub fn report(&self, now: Instant) -> Report {
         let mut report = Report::new(&self.asked, &self.totals, now);
         report.aborted.clone_from(&self.aborted);
+        if let Some(sent) = &self.audit {
+            report.audit = Some(join::report(sent));
+            let end_to_end = sent.here().and_then(|(_, arrivals)| arrivals.tally().end_to_end.encode());
+            report.histograms.extend(end_to_end.map(|text| (HISTOGRAM.to_owned(), text)));
+        }
         report.other_jobs = self.others.iter().map(u64::to_string).collect();
         if self.skip_verify {
             report.notes.push(SKIP_VERIFY_NOTE.to_owned());

@@ -179,7 +179,7 @@ pub fn run(
 
 fn circumstances(plan: &SearchPlan, clock: Clock, trial: u32) -> Circumstances {
     let run_id = plan.run_id.wrapping_add(u64::from(trial));
-    Circumstances { now: clock.now(), wall: wall_now(), run_id, host: plan.host.clone() }
+    Circumstances { now: clock.now(), wall: wall_now(), run_id, host: plan.host.clone(), audit: None }
 }
 
 /// One trial after the other, until the search has its result.

@@ -27,6 +27,7 @@ use super::signals::Signal;
 use super::sink::{self, SinkError, SinkPlan};
 use super::store::{Kept, Store, StoreError, StoredJob};
 use super::targets::{Resolver, Targets};
+use crate::audit::sent::AuditPlan;
 use crate::config::Config;
 use crate::job::record::JobRecord;
 use crate::job::worker::DRAIN;
@@ -61,6 +62,8 @@ pub struct ServePlan {
     pub probe: Option<ProbePlan>,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs, where the sink takes mail by SMTP.
+    pub audit: Option<AuditPlan>,
 }
 
 /// What the prober is made of.
@@ -179,6 +182,7 @@ async fn run(
         pool,
         generators,
         host: plan.host,
+        audit: plan.audit,
         limits: plan.config.hammer.limits.clone(),
         kept: plan.config.store.jobs_kept,
         store: Rc::clone(&store),

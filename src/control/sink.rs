@@ -8,7 +8,7 @@ use async_channel::Receiver;
 use thiserror::Error;
 
 use super::layout;
-use crate::shard::clock::Clock;
+use crate::shard::clock::{Clock, wall_now};
 use crate::shard::http_service::HttpSpec;
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
@@ -130,6 +130,9 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
         Some(HttpSpec { settings: StubSettings { id_nonce, ..http.settings }, ..http })
     };
     let start = clock.now();
+    if let Some(ledger) = &plan.settings.audit {
+        ledger.begin((start, wall_now()));
+    }
     let specs = plan.cpus.iter().zip(of_shards).enumerate().map(|(shard, (&cpu, listeners))| ShardSpec {
         cpu: Some(cpu),
         ring: layout::server_ring(plan.descriptors),

@@ -56,7 +56,10 @@ pub fn template(
     at: &Circumstances,
     stuff: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<(Template, Conversion), SpecError> {
-    let (template, conversion) = messages(spec, at, true)?;
+    let (mut template, conversion) = messages(spec, at, true)?;
+    if let (Some(audit), true) = (&at.audit, spec.audit) {
+        template = template.stamped(at.run_id, audit.signer.clone()).map_err(wrong(spec.content.largest().0))?;
+    }
     Ok((template.map_content(stuff), conversion))
 }
 

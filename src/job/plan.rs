@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::content;
 use super::http::HttpJob;
 use super::spec::{ConnectionType, JobSpec, Limit, LoadModel, SpecError};
+use crate::audit::sent::{AuditPlan, Sent};
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, Recipients, ReversePath, Sizes, Template};
@@ -33,6 +34,8 @@ pub struct Circumstances {
     pub run_id: u64,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What a job that is audited needs; without it none is.
+    pub audit: Option<AuditPlan>,
 }
 
 /// What builds each message, by what they are sent.
@@ -74,6 +77,9 @@ pub struct Job {
     pub wall_start: WallTime,
     /// When a run by time ends.
     pub end: Option<Instant>,
+    /// What was accepted, if that is audited.
+    pub audit: Option<Arc<Sent>>,
+    audit_plan: Option<(u64, AuditPlan)>,
     /// Which messages are shown apart.
     pub warmup: WarmupEnd,
     warmup_asked: Option<Warmup>,
@@ -126,6 +132,8 @@ impl Job {
             start: at.now,
             wall_start: at.wall,
             end: None,
+            audit: None,
+            audit_plan: at.audit.clone().filter(|_| spec.audit).map(|plan| (at.run_id, plan)),
             warmup: WarmupEnd::new(None, at.now),
             warmup_asked: spec.warmup,
             lead,
@@ -141,6 +149,9 @@ impl Job {
     pub fn begin(&mut self, now: Instant, wall: WallTime) {
         (self.start, self.wall_start) = (now + self.lead, wall + self.lead);
         self.warmup = WarmupEnd::new(self.warmup_asked, self.start);
+        let origin = (self.start, self.wall_start);
+        let sent = |(run, plan): &(u64, AuditPlan)| Arc::new(Sent::new(*run, plan.ledger.clone(), origin));
+        self.audit = self.audit_plan.as_ref().map(sent);
         self.end = match self.limit {
             Limit::Messages(_) => None,
             Limit::Duration(duration) => Some(self.start + duration),

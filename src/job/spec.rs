@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use self::http::{HttpSpec, JobType, RawHttp};
 use super::time_limits::TimeLimits;
+use crate::audit::sequences::SEQUENCES_MAX;
 use crate::load::stages::{Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
@@ -119,6 +120,8 @@ pub struct RawSpec {
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
     pub abort_on: Vec<AbortRule>,
+    /// Messages are stamped, and those that were accepted are put down, so that it shows which have arrived.
+    pub audit: Option<bool>,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: Option<u64>,
 }
@@ -283,6 +286,8 @@ pub struct JobSpec {
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
     pub abort_on: Vec<AbortRule>,
+    /// Messages are stamped, and those that were accepted are put down.
+    pub audit: bool,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: u64,
 }
@@ -325,6 +330,7 @@ impl JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
             warmup: warmup(&raw, limit)?,
             abort_on: raw.abort_on.clone(),
+            audit: audit(&raw, limit)?,
             http,
             target,
             limit,
@@ -398,6 +404,7 @@ impl JobSpec {
                 Warmup::Messages(messages) => json!({ "messages": messages }),
             }),
             "abort_on": self.abort_on.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "audit": self.audit,
             "timeout_s": self.timeout.default.map(|limit| limit.as_secs_f64()),
             "timeouts_s": phase_limits(&self.timeout),
         });
@@ -440,6 +447,22 @@ fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecEr
     match said.into_iter().find(|(_, said)| *said) {
         Some((field, _)) if connection == ConnectionType::Plain => Err(SpecError::without_tls(field)),
         _ => Ok(()),
+    }
+}
+
+/// A stamp needs a message that may be given one, whose number is told apart from all others.
+fn audit(raw: &RawSpec, limit: Limit) -> Result<bool, SpecError> {
+    const FIELD: &str = "audit";
+    match (raw.audit.unwrap_or(false), limit) {
+        (false, _) => Ok(false),
+        _ if raw.job_type != JobType::Smtp => Err(SpecError::new(FIELD, "false for jobs by HTTP", "true")),
+        _ if raw.verbatim == Some(true) => {
+            Err(SpecError::new(FIELD, "false with `verbatim`, which leaves no room for a stamp", "true"))
+        }
+        (true, Limit::Messages(messages)) if messages > SEQUENCES_MAX => {
+            Err(SpecError::new(FIELD, format!("at most {SEQUENCES_MAX} `messages` beside it"), messages))
+        }
+        _ => Ok(true),
     }
 }
 

@@ -540,6 +540,9 @@ impl Worker {
             Some(Class::Positive) => {
                 counts.accepted += 1;
                 counts.accepted_in_drain += in_drain;
+                if let Some(audit) = &self.job.audit {
+                    audit.accept(ticket.sequence);
+                }
             }
             Some(Class::Transient) => counts.deferred += 1,
             Some(Class::Permanent) => counts.rejected += 1,

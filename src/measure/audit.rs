@@ -6,6 +6,9 @@ use utoipa::ToSchema;
 use super::confidence::Intervals;
 use super::histogram::Summary;
 
+/// The name under which a report has the histogram of [`AuditArrivals::end_to_end_s`].
+pub const HISTOGRAM: &str = "audit.end_to_end";
+
 /// What was accepted, and what of it has arrived.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AuditReport {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::AuditReport;
 use super::confidence::Intervals;
 use super::histogram::{LatencyHistogram, Summary};
 use super::recorder::{
@@ -114,6 +115,9 @@ pub struct Report {
     pub replies: Vec<Reply>,
     /// Errors by blame, kind and phase.
     pub errors: Vec<ErrorKind>,
+    /// What has arrived of what was accepted; absent without an audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditReport>,
     /// One row a second.
     pub series: Vec<SeriesRow>,
     /// The generator's own effort.
@@ -397,6 +401,7 @@ impl Report {
             latency_s,
             replies: merged.replies.iter().flatten().map(Reply::new).collect(),
             errors: merged.errors.clone(),
+            audit: None,
             series: totals.rows().to_vec(),
             generator: Generator::new(asked, totals, dispatch_end),
             aborted: None,

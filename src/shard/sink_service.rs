@@ -243,7 +243,10 @@ impl SinkService {
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
-            (Conversation::Smtp(session), _) => session.handle(arrived, bytes, &self.config, &mut self.policy, out),
+            (Conversation::Smtp(session), _) => {
+                self.policy.attend(index, arrived);
+                session.handle(arrived, bytes, &self.config, &mut self.policy, out)
+            }
             (Conversation::Http(session), Some(http)) => {
                 session.handle(arrived, bytes, &http.config, &mut http.stub, out)
             }

@@ -76,7 +76,7 @@ impl Play {
         };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let (now, wall) = (Instant::from_ns(1_000_000_000_000), WallTime::from_unix_ns(1_700_000_000_000_000_000));
-        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into() };
+        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into(), audit: None };
         let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
         let share = job.split(spec.connections, 1).pop().expect("there is one shard");
         let mut links = Recorded::default();

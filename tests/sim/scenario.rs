@@ -280,7 +280,7 @@ impl Scenario {
 
 fn circumstances() -> Circumstances {
     let (now, wall) = (Instant::from_ns(BEGIN_NS), WallTime::from_unix_ns(1_700_000_000_000_000_000));
-    Circumstances { now, wall, run_id: RUN_ID, host: HOST.into() }
+    Circumstances { now, wall, run_id: RUN_ID, host: HOST.into(), audit: None }
 }
 
 fn without_date(message: &[u8]) -> (&[u8], &[u8]) {

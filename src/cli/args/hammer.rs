@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::audit::HammerAuditArguments;
 use super::http::HttpArguments;
 use super::load::{FailIfArguments, GeneratorArguments, LoadArguments, TlsArguments};
 
@@ -38,6 +39,8 @@ Examples:
       any other API: one request a message, its body with %recipient%, %from%, %message_id%, … replaced
   timecop hammer smtp://127.0.0.1:2525 --rate 500 -d 1m --fail-if 'p99>300ms' --fail-if 'failures>0.1%'
       a test that fails when the server is too slow
+  timecop hammer smtp://relay.example.com -m 100000 -c 50 --audit --audit-key audit.key --audit-report accepted.json
+      stamp each message, and put down which were accepted, to be held against what arrives at a sink with the same key
 
 Exit code: 0 all messages were accepted; 1 some were not, the run was given up, a condition of --fail-if is true of
 it, or its verdict is INVALID; 2 it could not start; 130 a second interrupt ended it at once.";
@@ -70,6 +73,8 @@ pub(in crate::cli) struct HammerArguments {
     /// How the kernel controls congestion on the connections, such as cubic or bbr [default: as the system does]
     #[arg(long, value_name = "NAME", help_heading = "Run")]
     pub(in crate::cli) congestion: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) audit: HammerAuditArguments,
     #[command(flatten)]
     pub(in crate::cli) generator: GeneratorArguments,
     /// Write the result as one JSON object to a file, or to standard output for -

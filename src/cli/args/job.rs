@@ -101,6 +101,9 @@ pub(in crate::cli) struct JobRunArguments {
     /// Believe any certificate, whoever shows it; the result says so. A configured target decides for itself
     #[arg(long, help_heading = "Load")]
     pub(in crate::cli) skip_verify: bool,
+    /// Stamp each message, and hold what was accepted against what arrives at the service's own sink
+    #[arg(long, help_heading = "Audit")]
+    pub(in crate::cli) audit: bool,
     /// Shards of the service that are used [default: all]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
     pub(in crate::cli) shards: Option<usize>,

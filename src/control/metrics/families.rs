@@ -91,6 +91,33 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: Samples::Gauge(|totals, sample| sample(&[], seconds(totals.now.start_unix_ns.into()))),
     },
     Family {
+        name: "timecop_audit_end_to_end_seconds",
+        help: "From when a message's content was written to when the sink had it all, of audited jobs that have ended.",
+        labels: &[],
+        samples: Samples::Histogram(&LATENCY_BOUNDS_NS, |totals, sample| sample(&[], &totals.audits.end_to_end)),
+    },
+    Family {
+        name: "timecop_audit_messages_total",
+        help: "Messages of audited jobs that have ended: accepted by their target; of these missing at the sink; and what the \
+               sink has seen of them.",
+        labels: &["what"],
+        samples: Samples::Counter(|totals, sample| {
+            let audits = &totals.audits;
+            let counts = [
+                ("accepted", audits.accepted),
+                ("arrived", audits.arrived),
+                ("missing", audits.missing),
+                ("unacknowledged", audits.unacknowledged),
+                ("duplicate", audits.duplicate),
+                ("altered", audits.altered),
+                ("late", audits.late),
+                ("forged", audits.forged),
+                ("malformed", audits.malformed),
+            ];
+            counts.iter().for_each(|&(what, count)| sample(&[what], count as f64));
+        }),
+    },
+    Family {
         name: "timecop_build_info",
         help: "1, with the version as a label.",
         labels: &["version"],

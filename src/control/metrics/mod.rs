@@ -30,7 +30,8 @@ use self::families::{FAMILIES, Family, Samples};
 pub use self::probe::{IGNORED, ProbeTotals, RouteTotals};
 use crate::job::record::JobState;
 use crate::job::request::JobType;
-use crate::measure::histogram::LatencyHistogram;
+use crate::measure::audit;
+use crate::measure::histogram::{Digits, LatencyHistogram};
 use crate::measure::recorder::Delta;
 use crate::measure::report::Report;
 use crate::measure::verdict::Validity;
@@ -83,7 +84,61 @@ struct Totals {
     /// One for each of [`TYPES`].
     kinds: [KindTotals; TYPES.len()],
     probes: ProbeTotals,
+    audits: AuditTotals,
     now: Gauges,
+}
+
+/// All audits of jobs that have ended.
+#[derive(Debug)]
+struct AuditTotals {
+    accepted: u64,
+    arrived: u64,
+    missing: u64,
+    unacknowledged: u64,
+    duplicate: u64,
+    altered: u64,
+    late: u64,
+    forged: u64,
+    malformed: u64,
+    end_to_end: LatencyHistogram,
+}
+
+impl AuditTotals {
+    fn new() -> AuditTotals {
+        let end_to_end = LatencyHistogram::new(Digits::Three);
+        let [accepted, arrived, missing, unacknowledged, duplicate, altered, late, forged, malformed] = [0; 9];
+        AuditTotals {
+            accepted,
+            arrived,
+            missing,
+            unacknowledged,
+            duplicate,
+            altered,
+            late,
+            forged,
+            malformed,
+            end_to_end,
+        }
+    }
+
+    fn add(&mut self, report: &Report) {
+        let Some(audit) = &report.audit else { return };
+        self.accepted += audit.accepted;
+        let Some(arrivals) = &audit.arrivals else { return };
+        self.arrived += arrivals.arrived;
+        self.missing += arrivals.missing;
+        self.unacknowledged += arrivals.unacknowledged;
+        self.duplicate += arrivals.duplicate;
+        self.altered += arrivals.altered;
+        self.late += arrivals.late;
+        self.forged += arrivals.forged;
+        self.malformed += arrivals.malformed;
+        if let Some(Ok(end_to_end)) =
+            report.histograms.get(audit::HISTOGRAM).map(|text| LatencyHistogram::decode(text, Digits::Three))
+        {
+            self.end_to_end.merge(&end_to_end);
+        }
+    }
 }
 
 /// All jobs of one type.
@@ -113,7 +168,12 @@ impl Metrics {
             ended: Default::default(),
             verdicts: Default::default(),
         };
-        let totals = Totals { kinds: TYPES.map(kind), probes: ProbeTotals::default(), now: Gauges::default() };
+        let totals = Totals {
+            kinds: TYPES.map(kind),
+            probes: ProbeTotals::default(),
+            audits: AuditTotals::new(),
+            now: Gauges::default(),
+        };
         let totals = Arc::new(Mutex::new(totals));
         let registry = Registry::new();
         let collector = TotalsCollector { descriptions: families().map(describe).collect(), totals: totals.clone() };
@@ -130,6 +190,9 @@ impl Metrics {
     /// for a job that never ran.
     pub fn job_ended(&mut self, kind: JobType, state: JobState, report: Option<&Report>) {
         let mut totals = lock(&self.totals);
+        if let Some(report) = report {
+            totals.audits.add(report);
+        }
         let totals = totals.of(kind);
         let place = JobState::FINAL.iter().position(|&known| known == state);
         totals.ended[place.expect("a job that has ended does not run")] += 1;

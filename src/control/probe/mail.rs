@@ -262,7 +262,8 @@ impl ProbeShard {
             return Err(PostError::Busy);
         }
         let now = self.pool.clock().now();
-        let circumstances = Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone() };
+        let circumstances =
+            Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone(), audit: None };
         let (spec, built) = built(post, &circumstances)?;
         let job = RunningJob::start(post.id, &spec, built, post.target.tls.as_ref(), &self.pool, &[SHARD]);
         let is_http = post.job_type.is_http();

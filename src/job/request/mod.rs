@@ -173,6 +173,9 @@ fields! {
     /// Conditions under which the result is a failure, such as "p99>300ms" or "failures>0.1%". What came of them is in the
     /// result's `thresholds` when the job has ended, whose state does not depend on it.
     fail_if: List<Threshold>;
+    /// Whether each message is stamped, and held against what arrives at the service's own sink, so that the result's `audit`
+    /// says which of the accepted ones are missing, altered, late, or have come twice (false). Of type smtp only.
+    audit: bool;
     /// Recipients of one message (1).
     recipients_per_message: u32 { minimum: 1, maximum: RECIPIENTS_PER_MESSAGE_MAX };
     /// Messages after which a connection is closed and opened anew (unlimited).
@@ -346,6 +349,7 @@ impl JobRequest {
             stages: self.stages.map(|list| list.0),
             warmup: self.warmup,
             abort_on: self.abort_on.map_or_else(Vec::new, |list| list.0),
+            audit: self.audit,
             // A request names no files.
             bodies: Vec::new(),
             attachments: Vec::new(),

@@ -468,12 +468,17 @@ impl Session {
     #[inline]
     fn take_data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, input: &[u8]) -> (usize, bool) {
         let wanted = turn.policy.content_bytes_wanted();
-        let decoded = if wanted == 0 {
+        let reads = turn.policy.reads_content();
+        let decoded = if wanted == 0 && !reads {
             self.decoder.decode(input, &mut |_| {})
         } else {
+            let policy = &mut *turn.policy;
             let room = wanted.min(usize::try_from(turn.config.message_bytes_max).unwrap_or(usize::MAX));
             let content = &mut self.content;
             self.decoder.decode(input, &mut |slice| {
+                if reads {
+                    policy.content(slice);
+                }
                 let length = slice.len().min(room.saturating_sub(content.len()));
                 content.extend_from_slice(&slice[..length]);
             })
