@@ -55,6 +55,11 @@ fn probe_header() {
 }
 
 #[test]
+fn audit_stamp() {
+    replay("audit_stamp", fuzz_properties::audit_stamp::check);
+}
+
+#[test]
 fn expansion() {
     replay("expansion", fuzz_properties::expansion::check);
 }

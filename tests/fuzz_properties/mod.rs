@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each fuzz target uses a part")]
 
+pub mod audit_stamp;
 pub mod auth_exchange;
 pub mod client_session;
 pub mod expansion;

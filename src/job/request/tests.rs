@@ -136,6 +136,7 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
             r#"["p99"]"#,
             "condition 1: expected a condition such as p99>300ms",
         ),
+        ("audit", "true", "true", "1", "expected true or false, got 1"),
         ("recipients_per_message", "3", "3", "1e2", "expected a whole number from 0 to 4294967295, got 1e2"),
         (
             "messages_per_connection",
