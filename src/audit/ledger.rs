@@ -215,7 +215,7 @@ impl Ledger {
 
 impl Arrivals {
     fn new(sent_origin: Option<Origin>, strays_before: StrayCounts) -> Arrivals {
-        let tallies = [const { () }; TALLIES].map(|()| Mutex::default());
+        let tallies = std::array::from_fn(|_| Mutex::default());
         Arrivals { sent_origin, strays_before, arrived: Sequences::new(), tallies }
     }
 

@@ -43,7 +43,7 @@ pub struct Template {
     from: Box<[u8]>,
     recipients: Recipients,
     body: Body,
-    stamp: Option<Stamping>,
+    stamp: Option<Box<Stamping>>,
     is_8bit: bool,
     is_8bit_header: bool,
 }
@@ -309,7 +309,7 @@ impl Template {
                 }
             }
         }
-        self.stamp = Some(Stamping::new(run, signer, &self.body, (shortest, longest)));
+        self.stamp = Some(Box::new(Stamping::new(run, signer, &self.body, (shortest, longest))));
         Ok(self)
     }
 
