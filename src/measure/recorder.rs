@@ -498,7 +498,10 @@ impl Delta {
     pub fn message(&mut self, accepted: bool, times: MessageTimes) {
         let latencies = if accepted { &mut self.accepted } else { &mut self.other };
         latencies.response.record(times.ended.ns_since(times.due));
+        debug_assert!(times.due <= times.ended, "no message ends before it is due: {times:?}");
         if let Some(started) = times.started {
+            // Neither lateness nor service time is ever negative; a difference of instants would hide it.
+            debug_assert!(times.due <= started && started <= times.ended, "{times:?}");
             latencies.service.record(times.ended.ns_since(started));
             latencies.lateness.record(started.ns_since(times.due));
         }
