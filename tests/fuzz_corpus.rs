@@ -58,3 +58,39 @@ fn probe_header() {
 fn expansion() {
     replay("expansion", fuzz_properties::expansion::check);
 }
+
+#[test]
+fn line_scanner() {
+    replay("line_scanner", fuzz_properties::line_scanner::check);
+}
+
+#[test]
+fn command() {
+    replay("command", fuzz_properties::command::check);
+}
+
+#[test]
+fn reply() {
+    replay("reply", fuzz_properties::reply::check);
+}
+
+#[test]
+fn data_decoder() {
+    replay("data_decoder", fuzz_properties::data_decoder::check);
+}
+
+#[test]
+fn form() {
+    replay("form", fuzz_properties::form::check);
+}
+
+#[test]
+fn words() {
+    replay("words", fuzz_properties::words::check);
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn config() {
+    replay("config", fuzz_properties::config::check);
+}

@@ -8,12 +8,20 @@
 
 pub mod auth_exchange;
 pub mod client_session;
+pub mod command;
+#[cfg(feature = "engine")]
+pub mod config;
+pub mod data_decoder;
 pub mod expansion;
+pub mod form;
 pub mod http_response;
 pub mod http_server;
 pub mod job_request;
+pub mod line_scanner;
 pub mod probe_header;
+pub mod reply;
 pub mod server_session;
+pub mod words;
 
 /// What the first line of an input chooses.
 pub struct Settings<'a>(&'a [u8]);
