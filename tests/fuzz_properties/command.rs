@@ -57,11 +57,17 @@ fn check_other(input: &[u8], parsed: Command<'_>) {
 }
 
 /// Whether both parsers are to agree over a path. The differences are known: smtp-proto drops quotes, takes no address
-/// literals, no `postmaster` without a domain and no source routes, holds sizes in fewer bits, and has limits of its own for
-/// long paths.
+/// literals, no `postmaster` without a domain, no source routes and no local part with a dot at its ends or two in a row, holds
+/// sizes in fewer bits, and has limits of its own for long paths.
 fn is_common(line: &[u8], path: &[u8]) -> bool {
     let is_odd = |octet: &u8| matches!(octet, b'"' | b'[' | b'\\' | b':');
     let behind = line.iter().position(|octet| *octet == b':').map_or(line, |at| &line[at + 1..]);
     let size_digits = line.iter().filter(|octet| octet.is_ascii_digit()).count();
-    !behind.iter().any(is_odd) && (path.is_empty() || path.contains(&b'@')) && size_digits < 18 && path.len() < 200
+    let local = path.split(|octet| *octet == b'@').next().unwrap_or_default();
+    let has_stray_dot = local.split(|octet| *octet == b'.').any(<[u8]>::is_empty) && !local.is_empty();
+    !behind.iter().any(is_odd)
+        && !has_stray_dot
+        && (path.is_empty() || path.contains(&b'@'))
+        && size_digits < 18
+        && path.len() < 200
 }
