@@ -336,6 +336,7 @@ impl Pump {
             Some(Ok(())) => self.notify(file, Notice::Closed(None), arrived),
             Some(Err(failure)) => self.tls_failed(file, arrived, &failure),
         }
+        self.connections.seal(file);
     }
 
     fn tls_ready(&mut self, file: u32, now: Instant, session: TlsSession) {

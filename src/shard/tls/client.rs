@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::tickets::Tickets;
+use super::verify_once::VerifyOnce;
 use super::{Tls, certificates, private_key, provider};
 use crate::job::spec::{ConnectionType, JobSpec, SpecError};
 
@@ -164,7 +165,7 @@ fn verifier(ca_pem: Option<&[u8]>, provider: Arc<CryptoProvider>) -> Result<Arc<
         }
     }
     match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
-        Ok(verifier) => Ok(verifier),
+        Ok(verifier) => Ok(Arc::new(VerifyOnce::new(verifier))),
         Err(error) => Err(SpecError::new("ca_file", "certificates of issuers in PEM", error)),
     }
 }

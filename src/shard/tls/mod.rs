@@ -2,11 +2,12 @@
 //!
 //! [`Tls`] stands between a connection's bytes and its machine, which sees nothing but plaintext. What was received goes
 //! through [`Tls::receive`]; what is to be sent is gathered in the clear as everywhere, and [`Tls::seal`] makes records of
-//! it at the end of the turn, as large as they may be.
+//! it, as large as they may be, which leave at the end of the turn.
 
 mod client;
 mod server;
 mod tickets;
+mod verify_once;
 
 use std::io::{BufRead as _, IoSlice, Write as _};
 use std::sync::Arc;
