@@ -3,6 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use timecop::audit::scan::{Found, Scan};
+use timecop::audit::sequences::Sequences;
+use timecop::audit::stamp::{Key, Signer};
 use timecop::message::{
     DateCache, Entry, GeneratedSpec, GivenSpec, Mailbox, RecipientOrder, RecipientVariables, Recipients, ReversePath,
     Sizes, Template,
@@ -42,6 +45,7 @@ fn expanded(file: &[u8]) -> Template {
         verbatim: false,
         variables: Some(&variables.expect("the variables are valid")),
         expand: true,
+        beside: false,
         recipients: &recipients(1, 1),
         run_id: 2,
         host: "localhost",
@@ -49,11 +53,40 @@ fn expanded(file: &[u8]) -> Template {
     Template::of_messages(&spec).expect("the message is valid").0
 }
 
+fn signer() -> Signer {
+    Signer::new(&Key::new([7; 32]))
+}
+
+fn stamped(template: Template) -> Template {
+    template.stamped(2, signer()).expect("there is room for a stamp")
+}
+
+/// What an audit costs a sink: the stamp found and verified, the body hashed, the number put down.
+fn audit(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("audited arrival");
+    let (signer, arrived) = (signer(), Sequences::new());
+    for (name, bytes) in [("1 kB", 1_024), ("100 kB", 100_000)] {
+        let (mut dates, mut out) = (DateCache::new(), Outgoing::new());
+        stamped(generated(bytes, recipients(1, 1))).write(1, WallTime::default(), &mut dates, &mut out);
+        let (message, mut scan) = (out.to_vec(), Scan::new());
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                scan.clear();
+                message.chunks(2_048).for_each(|piece| scan.update(black_box(piece)));
+                let Found::Stamped { stamp, altered: false } = scan.finish(&signer) else { panic!("it is whole") };
+                arrived.insert(stamp.sequence)
+            });
+        });
+    }
+    group.finish();
+}
+
 fn write(criterion: &mut Criterion) {
     let file = [&b"From: <a@example.com>\r\nSubject: x\r\n\r\n"[..], &b"given words\r\n".repeat(70)].concat();
     let templates = [
         ("generated 1 kB", generated(1_024, recipients(1, 1))),
         ("generated 1 kB, 3 of 1,000 recipients", generated(1_024, recipients(1_000, 3))),
+        ("generated 1 kB, stamped", stamped(generated(1_024, recipients(1, 1)))),
         ("generated 8 kB, copied", generated(8_192, recipients(1, 1))),
         ("generated 1 MB, shared", generated(1_000_000, recipients(1, 1))),
         ("generated 1 kB, 3 of 10^12 recipients", generated(1_024, pattern())),
@@ -77,5 +110,5 @@ fn write(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, write);
+criterion_group!(benches, write, audit);
 criterion_main!(benches);

@@ -47,7 +47,13 @@ fn client(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("client machine, per message");
     let now = Instant::from_ns(1);
     for (name, pipelining) in [("dialogue", false), ("pipelined", true)] {
-        let config = ClientConfig { tls: TlsStart::Never, auth: None, pipelining, timeouts: Timeouts::RFC_5321 };
+        let config = ClientConfig {
+            tls: TlsStart::Never,
+            auth: None,
+            needs: Default::default(),
+            pipelining,
+            timeouts: Timeouts::RFC_5321,
+        };
         let mut client = Client::new();
         client.connected(now, &config);
         feed(&mut client, HELLO, &config);
@@ -132,7 +138,7 @@ fn turn(criterion: &mut Criterion) {
         };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let mut now = Instant::from_ns(1);
-        let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };
+        let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
         let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
         let share = job.split(1, 1).pop().expect("there is one shard");
         let mut worker = Worker::new(job, share.pacer, 1);

@@ -7,6 +7,7 @@
 //!
 //! - [`time`], [`phase`], [`outgoing`]: what everybody needs: an instant, a phase's name, bytes to be written;
 //! - [`wire`]: bytes and their meaning: codecs and the protocol machines;
+//! - [`audit`]: whether what was accepted has arrived: stamps, what arrived, and the account of both;
 //! - [`message`]: what is sent: envelope addresses, and the template that writes one message after another;
 //! - [`load`]: when it is sent: closed loop and open loop, handing out one ticket a message;
 //! - [`measure`]: what happened: histograms, outcomes, replies and errors, merged exactly; the report;
@@ -25,6 +26,7 @@
 //! Imports go downwards only; `tests/architecture.rs` holds the sources to it.
 
 pub mod alert;
+pub mod audit;
 pub mod job;
 pub mod load;
 pub mod measure;

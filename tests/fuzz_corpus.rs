@@ -55,6 +55,47 @@ fn probe_header() {
 }
 
 #[test]
+fn audit_stamp() {
+    replay("audit_stamp", fuzz_properties::audit_stamp::check);
+}
+
+#[test]
 fn expansion() {
     replay("expansion", fuzz_properties::expansion::check);
+}
+
+#[test]
+fn line_scanner() {
+    replay("line_scanner", fuzz_properties::line_scanner::check);
+}
+
+#[test]
+fn command() {
+    replay("command", fuzz_properties::command::check);
+}
+
+#[test]
+fn reply() {
+    replay("reply", fuzz_properties::reply::check);
+}
+
+#[test]
+fn data_decoder() {
+    replay("data_decoder", fuzz_properties::data_decoder::check);
+}
+
+#[test]
+fn form() {
+    replay("form", fuzz_properties::form::check);
+}
+
+#[test]
+fn words() {
+    replay("words", fuzz_properties::words::check);
+}
+
+#[cfg(feature = "engine")]
+#[test]
+fn config() {
+    replay("config", fuzz_properties::config::check);
 }

@@ -93,9 +93,21 @@ fn the_service_of_the_readme_works() {
 }
 
 #[test]
+fn the_audit_of_the_readme_works() {
+    let blocks = shell_blocks("## Has all of it arrived?");
+    let [here, sink, hammer, join] = blocks[..] else { panic!("expected four blocks, got {blocks:?}") };
+    let (output, _folder) = run(&format!("{here}\n{}", one_terminal(&[sink, hammer]) + join));
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}\n{error}");
+    let account = "20,000 accepted: 20,000 arrived, 0 missing, 0 duplicate, 0 altered, 0 late";
+    assert_eq!(out.matches(account).count(), 2, "{out}\n{error}");
+}
+
+#[test]
 fn the_table_of_the_report_names_every_field() {
     let binary = env!("CARGO_BIN_EXE_timecop");
-    let output = Command::new(binary).args(["hammer", "-m", "10", "--json", "-", "--quiet"]).output().unwrap();
+    let arguments = ["hammer", "-m", "10", "--audit", "--json", "-", "--quiet"];
+    let output = Command::new(binary).args(arguments).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut fields = BTreeSet::new();
     collect(&report, &mut fields);
@@ -144,7 +156,9 @@ fn every_option_of_the_readme_exists() {
         let output = Command::new(binary).args(command).arg("--help").output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let known = [&["hammer"][..], &["sink"], &["check"], &["serve"], &["search"], &["job", "run"]].map(help).concat();
+    let known = [&["hammer"][..], &["sink"], &["check"], &["serve"], &["search"], &["job", "run"], &["audit"]]
+        .map(help)
+        .concat();
     for word in README.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).filter(|word| word.starts_with("--")) {
         if !["--release", "--path", "--", "--help", "---"].contains(&word) && !word.trim_matches('-').is_empty() {
             assert!(known.contains(word), "the README speaks of {word}, which no command knows");

@@ -2,6 +2,9 @@
 //!
 //! `after` probes in a row that are not well raise the alert of the last one's kind; `for` probes in a row that are well
 //! resolve all alerts of the route. The alert of lost probes is resolved as well once all that were lost have arrived.
+//! A probe may be bad twice, late at first and lost later on; in a row it counts once.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +23,11 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     pub const ALL: [Kind; 3] = [Kind::Late, Kind::Lost, Kind::SendFailed];
+
+    /// By its name in events.
+    pub fn parse(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
 
     /// The name in events and their keys.
     pub const fn name(self) -> &'static str {
@@ -49,17 +57,26 @@ pub enum Action {
     Resolve(Kind),
 }
 
+/// Lost probes of a route whose arrival is waited for. Where more are missing, only probes that are well resolve the
+/// alert.
+pub const MISSING_MAX: usize = 100;
+
 /// How a route stands. It is kept, so that an alert is resolved whatever restarts lie between.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RouteAlerts {
-    /// Probes in a row that were not well.
-    bad: u32,
+    /// The probes in a row that were not well; no more of them than the rule asks for.
+    row: BTreeSet<u64>,
     /// Probes in a row that were well.
     well: u32,
     /// Probes that were lost, since the last time that all was well, and have not arrived.
-    missing: u32,
+    lost: BTreeSet<u64>,
+    /// Whether more than [`MISSING_MAX`] were.
+    lost_more: bool,
     /// Alerts that were raised and not resolved, in that order.
     open: Vec<Kind>,
+    /// Those of them of which nobody was told, because their event was refused or dropped.
+    untold: Vec<Kind>,
 }
 
 impl RouteAlerts {
@@ -70,41 +87,65 @@ impl RouteAlerts {
 
     /// A probe was well.
     pub fn well(&mut self, rule: Rule) -> Vec<Action> {
-        self.bad = 0;
+        self.row.clear();
         self.well = self.well.saturating_add(1);
         if self.well < rule.well_for {
             return Vec::new();
         }
-        self.missing = 0;
+        self.lost.clear();
+        self.lost_more = false;
         self.resolve_all()
     }
 
-    /// A probe was not.
-    pub fn bad(&mut self, kind: Kind, rule: Rule) -> Vec<Action> {
+    /// A probe was not. Of an alert that is open nothing is told again, unless nobody was told of it.
+    pub fn bad(&mut self, probe: u64, kind: Kind, rule: Rule) -> Vec<Action> {
         self.well = 0;
-        self.bad = self.bad.saturating_add(1);
-        if kind == Kind::Lost {
-            self.missing = self.missing.saturating_add(1);
+        if self.row.len() < rule.after as usize {
+            self.row.insert(probe);
         }
-        if self.bad < rule.after || self.open.contains(&kind) {
+        if kind == Kind::Lost {
+            let has_room = self.lost.len() < MISSING_MAX;
+            self.lost_more |= !has_room;
+            if has_room {
+                self.lost.insert(probe);
+            }
+        }
+        let is_open = self.open.contains(&kind);
+        if self.row.len() < rule.after as usize || (is_open && !self.untold.contains(&kind)) {
             return Vec::new();
         }
-        self.open.push(kind);
+        if !is_open {
+            self.open.push(kind);
+        }
+        self.untold.retain(|other| *other != kind);
         vec![Action::Trigger(kind)]
     }
 
     /// A probe that had been lost has arrived. That it was late is no news by itself: if the route is slow, those behind
-    /// it will be late too.
-    pub fn found(&mut self) -> Vec<Action> {
-        self.missing = self.missing.saturating_sub(1);
+    /// it will be late too. One that raised no alert, because it was lost before a restart or before all was well, ends
+    /// none.
+    pub fn found(&mut self, probe: u64) -> Vec<Action> {
+        if !self.lost.remove(&probe) || !self.lost.is_empty() || self.lost_more {
+            return Vec::new();
+        }
+        self.untold.retain(|kind| *kind != Kind::Lost);
         match self.open.iter().position(|kind| *kind == Kind::Lost) {
-            Some(at) if self.missing == 0 => vec![Action::Resolve(self.open.remove(at))],
-            _ => Vec::new(),
+            Some(at) => vec![Action::Resolve(self.open.remove(at))],
+            None => Vec::new(),
+        }
+    }
+
+    /// The event that told of an alert has reached nobody and never will: the next probe that is not well tells of it
+    /// again.
+    pub fn told_nobody(&mut self, kind: Kind) {
+        if self.open.contains(&kind) && !self.untold.contains(&kind) {
+            self.untold.push(kind);
         }
     }
 
     /// Ends whatever is open, as for a route that there no longer is.
     pub fn resolve_all(&mut self) -> Vec<Action> {
+        self.untold.clear();
         self.open.drain(..).map(Action::Resolve).collect()
     }
 }
@@ -116,9 +157,28 @@ mod tests {
 
     const ONCE: Rule = Rule { after: 1, well_for: 3 };
 
+    /// A route and the number of its next probe.
+    #[derive(Default)]
+    struct Route {
+        alerts: RouteAlerts,
+        probes: u64,
+    }
+
+    impl Route {
+        /// Another probe was bad.
+        fn bad(&mut self, kind: Kind, rule: Rule) -> Vec<Action> {
+            self.probes += 1;
+            self.alerts.bad(self.probes, kind, rule)
+        }
+
+        fn well(&mut self, rule: Rule) -> Vec<Action> {
+            self.alerts.well(rule)
+        }
+    }
+
     #[test]
     fn one_alert_is_raised_however_many_probes_say_the_same_and_resolved_when_all_was_well_for_long_enough() {
-        let mut route = RouteAlerts::default();
+        let mut route = Route::default();
         assert_eq!(route.bad(Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
         assert_eq!(route.bad(Kind::Lost, ONCE), []);
         assert_eq!(route.bad(Kind::Late, ONCE), [Trigger(Kind::Late)]);
@@ -133,7 +193,7 @@ mod tests {
     #[test]
     fn probes_in_a_row_are_counted_whatever_is_wrong_with_them() {
         let rule = Rule { after: 3, well_for: 1 };
-        let mut route = RouteAlerts::default();
+        let mut route = Route::default();
         assert_eq!((route.bad(Kind::Late, rule), route.bad(Kind::Lost, rule)), (vec![], vec![]));
         assert_eq!(route.well(rule), []);
         assert_eq!((route.bad(Kind::Late, rule), route.bad(Kind::Lost, rule)), (vec![], vec![]));
@@ -144,19 +204,72 @@ mod tests {
     #[test]
     fn the_alert_of_lost_mail_ends_when_all_of_it_was_found() {
         let mut route = RouteAlerts::default();
-        route.bad(Kind::Lost, ONCE);
-        route.bad(Kind::Lost, ONCE);
-        route.bad(Kind::Late, ONCE);
-        assert_eq!(route.found(), []);
-        assert_eq!(route.found(), [Resolve(Kind::Lost)]);
-        assert_eq!(route.found(), [], "one from before may come later yet");
+        route.bad(1, Kind::Lost, ONCE);
+        route.bad(2, Kind::Lost, ONCE);
+        route.bad(3, Kind::Late, ONCE);
+        assert_eq!(route.found(1), []);
+        assert_eq!(route.found(2), [Resolve(Kind::Lost)]);
+        assert_eq!(route.found(2), [], "one from before may come later yet");
         assert_eq!(route.open(), [Kind::Late]);
+    }
+
+    /// Its loss was no reason to call anybody, so its arrival is none to say that all is well.
+    #[test]
+    fn a_probe_that_raised_no_alert_ends_none_when_it_is_found() {
+        let mut route = RouteAlerts::default();
+        route.bad(1, Kind::Lost, ONCE);
+        assert_eq!(route.found(9), [], "it was lost while nobody was there");
+        assert_eq!(route.open(), [Kind::Lost]);
+        (0..3).for_each(|_| drop(route.well(ONCE)));
+        route.bad(2, Kind::Lost, ONCE);
+        assert_eq!(route.found(1), [], "it was lost before all was well");
+        assert_eq!(route.found(2), [Resolve(Kind::Lost)]);
+    }
+
+    #[test]
+    fn of_too_many_lost_probes_the_last_one_that_is_found_ends_nothing() {
+        let mut route = RouteAlerts::default();
+        let lost = 0..MISSING_MAX as u64 + 1;
+        lost.clone().for_each(|probe| drop(route.bad(probe, Kind::Lost, ONCE)));
+        assert!(lost.map(|probe| route.found(probe)).all(|actions| actions.is_empty()));
+        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(ONCE)).collect();
+        assert_eq!(actions, [Resolve(Kind::Lost)]);
+        route.bad(1_000, Kind::Lost, ONCE);
+        assert_eq!(route.found(1_000), [Resolve(Kind::Lost)], "all was well in between");
+    }
+
+    #[test]
+    fn a_probe_that_is_late_and_then_lost_counts_once_in_a_row() {
+        let rule = Rule { after: 2, well_for: 1 };
+        let mut route = RouteAlerts::default();
+        assert_eq!((route.bad(1, Kind::Late, rule), route.bad(1, Kind::Lost, rule)), (vec![], vec![]));
+        assert_eq!(route.bad(2, Kind::Late, rule), [Trigger(Kind::Late)]);
+        assert_eq!(route.bad(2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        route.well(rule);
+        assert_eq!(route.bad(2, Kind::Lost, rule), [], "a row that was broken begins anew");
+        assert_eq!(route.bad(3, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+    }
+
+    #[test]
+    fn an_alert_of_which_nobody_was_told_is_told_again_by_the_next_probe_that_is_bad() {
+        let mut route = RouteAlerts::default();
+        route.bad(1, Kind::Lost, ONCE);
+        route.told_nobody(Kind::Late);
+        assert_eq!(route.bad(2, Kind::Lost, ONCE), []);
+        route.told_nobody(Kind::Lost);
+        assert_eq!(route.open(), [Kind::Lost], "it is so, whoever knows");
+        assert_eq!(route.bad(3, Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
+        assert_eq!(route.bad(4, Kind::Lost, ONCE), []);
+        route.told_nobody(Kind::Lost);
+        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(ONCE)).collect();
+        assert_eq!(actions, [Resolve(Kind::Lost)]);
+        assert_eq!(route, RouteAlerts { well: 3, ..RouteAlerts::default() });
     }
 
     #[test]
     fn what_is_kept_comes_back_as_it_was() {
         let mut route = RouteAlerts::default();
-        route.bad(Kind::Lost, ONCE);
+        route.bad(1, Kind::Lost, ONCE);
         let kept = serde_json::to_string(&route).unwrap();
         let mut again: RouteAlerts = serde_json::from_str(&kept).unwrap();
         assert_eq!(again, route);
@@ -171,12 +284,12 @@ mod tests {
             let mut random = rand_pcg::Pcg64::seed_from_u64(seed);
             let rule = Rule { after: random.random_range(1..4), well_for: random.random_range(1..4) };
             let (mut route, mut open) = (RouteAlerts::default(), Vec::new());
-            for _ in 0..200 {
+            for probe in 0..200 {
                 let actions = match random.random_range(0..5) {
                     0 | 1 => route.well(rule),
-                    2 => route.found(),
-                    3 => route.bad(Kind::Lost, rule),
-                    _ => route.bad(Kind::ALL[random.random_range(0..3)], rule),
+                    2 => route.found(random.random_range(0..=probe)),
+                    3 => route.bad(probe, Kind::Lost, rule),
+                    _ => route.bad(probe, Kind::ALL[random.random_range(0..3)], rule),
                 };
                 for action in actions {
                     match action {

@@ -1,5 +1,8 @@
 //! Events that were not delivered yet. Those of one `dedup_key` go out in their order, one at a time; those of others
 //! do not wait for them.
+//!
+//! A trigger that was never tried and its resolve cancel each other: nobody is called for what is over. One that was
+//! tried may have been taken without our hearing of it, so that both go out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +12,7 @@ use rand::{Rng, RngExt as _};
 use super::event::Event;
 use crate::time::Instant;
 
-/// Events that wait at most; a new one beyond them costs the oldest.
+/// Events that wait at most; a new one beyond them costs the oldest trigger, and where there is none the oldest resolve.
 pub const EVENTS_MAX: usize = 1_000;
 /// After the first failure; doubled with each further one.
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -47,26 +50,49 @@ struct Waiting {
     failures: u32,
     not_before: Instant,
     is_out: bool,
+    /// PagerDuty may have it.
+    was_tried: bool,
+}
+
+/// What came of a new event.
+#[derive(Debug, PartialEq)]
+pub struct Pushed {
+    /// Its number; `None` where it does not wait, because it and what it took back cancel each other.
+    pub id: Option<u64>,
+    /// The event that no longer waits: the one that was taken back, or one for which there was no room.
+    pub gone: Option<(u64, Event)>,
 }
 
 impl Queue {
     /// What an earlier service left, in the order of the ids.
     pub fn restored(events: Vec<(u64, Event)>) -> Queue {
         let mut queue = Queue { next_id: events.iter().map(|(id, _)| id + 1).max().unwrap_or(0), ..Queue::default() };
-        let wait = |(id, event)| Waiting { id, event, failures: 0, not_before: Instant::ZERO, is_out: false };
-        queue.waiting = events.into_iter().map(wait).collect();
+        // Whether they were tried is not kept: they may have been.
+        queue.waiting = events.into_iter().map(|(id, event)| Waiting::new(id, event, true)).collect();
         queue
     }
 
-    /// Adds an event; gives its number, and that of one that had to go for it.
-    pub fn push(&mut self, event: Event) -> (u64, Option<u64>) {
+    /// Adds an event.
+    pub fn push(&mut self, event: Event) -> Pushed {
+        let last = self.waiting.iter().rposition(|waiting| waiting.event.dedup_key == event.dedup_key);
+        let takes_back = |at: &usize| self.waiting[*at].event.trigger.is_some() && !self.waiting[*at].was_tried;
+        if event.trigger.is_none()
+            && let Some(gone) = last.filter(takes_back).and_then(|at| self.waiting.remove(at))
+        {
+            return Pushed { id: None, gone: Some((gone.id, gone.event)) };
+        }
         let id = self.next_id;
         self.next_id += 1;
-        let oldest = self.waiting.iter().position(|waiting| !waiting.is_out);
-        let gone = oldest.filter(|_| self.waiting.len() >= EVENTS_MAX).and_then(|at| self.waiting.remove(at));
+        // A trigger that is lost is told again by the next probe; a resolve by nobody.
+        let oldest = |is_wanted: fn(&Waiting) -> bool| {
+            self.waiting.iter().position(|waiting| !waiting.is_out && is_wanted(waiting))
+        };
+        let is_full = self.waiting.len() >= EVENTS_MAX;
+        let least = oldest(|waiting| waiting.event.trigger.is_some()).or_else(|| oldest(|_| true));
+        let gone = least.filter(|_| is_full).and_then(|at| self.waiting.remove(at));
         self.dropped += u64::from(gone.is_some());
-        self.waiting.push_back(Waiting { id, event, failures: 0, not_before: Instant::ZERO, is_out: false });
-        (id, gone.map(|gone| gone.id))
+        self.waiting.push_back(Waiting::new(id, event, false));
+        Pushed { id: Some(id), gone: gone.map(|gone| (gone.id, gone.event)) }
     }
 
     /// The next event that may go out now. Whoever takes it tells [`Queue::answered`] what came of it.
@@ -80,6 +106,7 @@ impl Queue {
             is_first && !this.is_out && this.not_before <= now
         })?;
         self.waiting[at].is_out = true;
+        self.waiting[at].was_tried = true;
         Some((self.waiting[at].id, self.waiting[at].event.clone()))
     }
 
@@ -122,15 +149,37 @@ impl Queue {
     }
 }
 
+impl Waiting {
+    fn new(id: u64, event: Event, was_tried: bool) -> Waiting {
+        Waiting { id, event, failures: 0, not_before: Instant::ZERO, is_out: false, was_tried }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
     use rand_pcg::Pcg64;
 
     use super::*;
+    use crate::alert::event::{Severity, Trigger};
 
+    /// A resolve.
     fn event(key: &str) -> Event {
         Event { dedup_key: key.to_owned(), trigger: None }
+    }
+
+    fn trigger(key: &str) -> Event {
+        let trigger = Trigger {
+            summary: String::new(),
+            source: String::new(),
+            severity: Severity::Error,
+            timestamp: String::new(),
+            component: String::new(),
+            class: String::new(),
+            custom_details: Default::default(),
+            client_url: None,
+        };
+        Event { dedup_key: key.to_owned(), trigger: Some(trigger) }
     }
 
     fn at(seconds: u64) -> Instant {
@@ -196,7 +245,7 @@ mod tests {
     #[test]
     fn what_was_left_goes_out_first_and_numbers_do_not_come_twice() {
         let mut queue = Queue::restored(vec![(7, event("a")), (9, event("a"))]);
-        assert_eq!(queue.push(event("a")), (10, None));
+        assert_eq!(queue.push(event("a")), Pushed { id: Some(10), gone: None });
         for id in [7, 9, 10] {
             assert_eq!(taken(&mut queue, at(0)), [id]);
             queue.answered(id, &Answer::Taken, at(0), &mut random());
@@ -205,14 +254,45 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_grow_without_bound() {
+    fn a_trigger_that_nobody_has_heard_of_and_its_resolve_cancel_each_other() {
         let mut queue = Queue::default();
-        queue.push(event("a"));
+        queue.push(trigger("b"));
+        queue.push(trigger("a"));
+        let pushed = queue.push(event("a"));
+        assert_eq!(pushed, Pushed { id: None, gone: Some((1, trigger("a"))) });
+        assert_eq!((queue.len(), queue.dropped()), (1, 0), "that of b stays");
+        assert_eq!(queue.push(event("a")).id, Some(2), "what PagerDuty may know of is resolved");
+    }
+
+    #[test]
+    fn a_trigger_that_was_tried_and_its_resolve_go_out_in_order() {
+        let mut queue = Queue::default();
+        queue.push(trigger("a"));
         queue.take(at(0)).unwrap();
-        for _ in 1..EVENTS_MAX {
-            assert_eq!(queue.push(event("a")).1, None);
+        assert_eq!(queue.push(event("a")), Pushed { id: Some(1), gone: None }, "it is under way");
+        queue.answered(0, &Answer::Failed(None), at(0), &mut random());
+        queue.push(trigger("a"));
+        assert_eq!(queue.push(event("a")), Pushed { id: None, gone: Some((2, trigger("a"))) });
+        assert_eq!(taken(&mut queue, at(2)), [0]);
+        queue.answered(0, &Answer::Taken, at(2), &mut random());
+        assert_eq!(taken(&mut queue, at(2)), [1]);
+        let mut restored = Queue::restored(vec![(0, trigger("a"))]);
+        assert_eq!(restored.push(event("a")).id, Some(1), "an earlier service may have tried it");
+    }
+
+    #[test]
+    fn it_does_not_grow_without_bound_and_a_resolve_goes_last() {
+        let mut queue = Queue::default();
+        queue.push(trigger("0"));
+        queue.take(at(0)).unwrap();
+        queue.push(event("1"));
+        for key in 2..EVENTS_MAX {
+            assert_eq!(queue.push(trigger(&key.to_string())).gone, None);
         }
-        assert_eq!(queue.push(event("a")).1, Some(1), "the one under way stays");
+        let gone = queue.push(event("more")).gone;
+        assert_eq!(gone, Some((2, trigger("2"))), "the one under way stays, and the resolve before it");
         assert_eq!((queue.len(), queue.dropped()), (EVENTS_MAX, 1));
+        let mut resolves = Queue::restored((0..EVENTS_MAX as u64).map(|id| (id, event(&id.to_string()))).collect());
+        assert_eq!(resolves.push(trigger("more")).gone, Some((0, event("0"))));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::CheckArguments;
-use super::{CANNOT_START, OK};
+use super::{CANNOT_START, OK, read_pem, serve};
 use crate::config::{Config, ConfigErrors, Fault};
 
 /// The version of the JSON object: raised when a field changes its meaning or goes away.
@@ -25,12 +26,25 @@ struct Report<'a> {
 
 /// Reads the file and prints what was found to standard output: exit code 0 when the service can start with it.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
-    let checked = Config::load(&arguments.config);
+    let checked = Config::load(&arguments.config).and_then(|config| with_its_key(config, &arguments.config));
     let file = arguments.config.display();
     let text = if arguments.json { to_json(&file, &checked) } else { to_text(&file, &checked) };
     // Whoever closed the output early has seen enough; the exit code says the rest.
     let _ = io::stdout().write_all(text.as_bytes());
     if checked.is_ok() { OK } else { CANNOT_START }
+}
+
+/// The configuration, if the certificate of its SMTP server and the key belong together. That they can be read was seen.
+fn with_its_key(config: Config, file: &Path) -> Result<Config, ConfigErrors> {
+    let Some(files) = &config.smtp.certificate else { return Ok(config) };
+    let read = |path: &Path| read_pem("smtp", path).unwrap_or_default();
+    match serve::certified(&read(&files.cert_file), &read(&files.key_file)) {
+        Ok(_) => Ok(config),
+        Err((key, problem)) => {
+            let fault = Fault { line: None, key: format!("smtp.{key}"), problem };
+            Err(ConfigErrors { file: file.to_owned(), faults: vec![fault] })
+        }
+    }
 }
 
 fn to_json(file: &impl Display, checked: &Result<Config, ConfigErrors>) -> String {
@@ -169,5 +183,24 @@ t.toml: no faults
         let value: serde_json::Value = serde_json::from_str(&to_json(&"t.toml", &checked)).unwrap();
         assert_eq!((&value["ok"], &value["faults"][1]["line"]), (&false.into(), &5.into()));
         assert_eq!(value["faults"][1]["key"], "sink.max_size");
+    }
+
+    #[test]
+    fn a_certificate_and_a_foreign_key_are_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["mx.example".to_owned()]).unwrap());
+        std::fs::write(folder.path().join("cert.pem"), one.cert.pem()).unwrap();
+        let file = folder.path().join("timecop.toml");
+        for (key, is_its) in [(one.signing_key.serialize_pem(), true), (other.signing_key.serialize_pem(), false)] {
+            std::fs::write(folder.path().join("key.pem"), key).unwrap();
+            let text = "[smtp]\nlisten = ['127.0.0.1:0']\ncert_file = 'cert.pem'\nkey_file = 'key.pem'\n\
+                        [probe]\naddress = 'probe@example.com'\n";
+            let checked = Config::parse(text, &file).and_then(|config| with_its_key(config, &file));
+            let words = checked.as_ref().map_or_else(ToString::to_string, |_| String::new());
+            assert_eq!(checked.is_ok(), is_its, "{words}");
+            let said =
+                "smtp.key_file: expected the private key of the first certificate in `cert_file`, got that of another";
+            assert!(is_its || words.contains(said), "{words}");
+        }
     }
 }

@@ -47,7 +47,17 @@ pub(super) fn ask(service: &ServiceAddress, path: &str, body: Option<String>) ->
     }
     let reason = serde_json::from_str::<Value>(&text).ok();
     let reason = reason.as_ref().and_then(|reason| reason["Reason"].as_str());
-    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), str::to_owned)))
+    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), in_words)))
+}
+
+/// What the API says in paths, in the words of the command line.
+fn in_words(reason: &str) -> String {
+    reason
+        .replace("id: expected a job of /v1/hammer/job.list", "expected the id of a job that `timecop job list` shows")
+        .replace(
+            "name: expected a route of /v1/probe/route.list",
+            "expected a [[probe.route]] of the service by its name",
+        )
 }
 
 fn token(path: &Path) -> Result<String, StartError> {

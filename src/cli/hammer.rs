@@ -7,21 +7,27 @@ use std::path::{Path, PathBuf};
 use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
-    NOT_ALL_ACCEPTED, OK, StartError, check_machine, content, http, progress, read_pem, report, resources, target,
-    with_option,
+    NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, content, http, progress, read_pem, report, resources,
+    target, with_option,
 };
+use crate::audit::file::AuditFile;
 use crate::config::{self, Credentials};
 use crate::control::hammer::{self, HammerError, HammerPlan};
 use crate::control::layout;
 use crate::control::signals;
-use crate::control::sink::SinkPlan;
+use crate::control::sink::{Listen, SinkPlan};
 use crate::job::spec::http::JobType;
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, ConnectionType, JobSpec, RawSpec, Target};
+use crate::load::stages::Stage;
+use crate::measure::audit::AuditReport;
 use crate::measure::report::Report;
 use crate::measure::verdict::Severity;
 use crate::message::MESSAGE_BYTES_MAX;
+use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
+use crate::shard::sink_service::Protocol;
 use crate::shard::tls::{ClientIdentity, ClientTls, ClientTlsFiles};
+use crate::sink::StubSettings;
 use crate::wire::smtp::server::ServerConfig;
 
 /// The user of Mailgun's API, whose password is a key.
@@ -36,6 +42,7 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
     let quiet = arguments.quiet;
     let json = arguments.json.as_deref().map(JsonOutput::open).transpose()?;
     let thresholds = arguments.fail_if.conditions.clone();
+    let audit_report = arguments.audit.report()?;
     let plan = plan(arguments)?;
     check_machine(&needs(&plan))?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
@@ -45,13 +52,17 @@ pub(super) fn run(arguments: HammerArguments) -> Result<u8, StartError> {
         error => StartError::new(error),
     });
     bar.finish();
-    let mut report = report?;
+    let (mut report, sent) = report?;
     report.check(&thresholds);
     let mut all_is_well = report.messages.accepted == report.messages.asked
         && report.aborted.is_none()
         && !report.is_invalid()
+        && !report.audit.as_ref().is_some_and(AuditReport::is_faulty)
         && report.thresholds.iter().all(|threshold| threshold.met);
     let standard_output_is_json = json.as_ref().is_some_and(JsonOutput::is_standard_output);
+    if let (Some(file), Some(sent)) = (audit_report, sent) {
+        all_is_well &= written(file.write(&AuditFile::of_job(&sent)));
+    }
     // The result for machines goes first: nothing that happens to the other one may cost it.
     if let Some(json) = json {
         all_is_well &= written(json.write(&report));
@@ -74,12 +85,15 @@ fn complain_of_figures(report: &Report) {
         let not_accepted = report.messages.asked - report.messages.accepted;
         complain(format_args!("error: {not_accepted} messages were not accepted; most of all for this: {reason}"));
     }
+    if let Some(audit) = report.audit.as_ref().filter(|audit| audit.is_faulty()) {
+        complain(format_args!("error: {}", audit::fault(audit)));
+    }
     let verdict = report.verdict.iter().filter(|_| report.is_invalid());
     for reason in verdict.flat_map(|verdict| &verdict.reasons).filter(|reason| reason.severity == Severity::Invalid) {
         complain(format_args!("error: the run is invalid: {}", reason.text));
     }
     for missed in report.thresholds.iter().filter(|threshold| !threshold.met) {
-        complain(format_args!("error: the run failed: {}", missed.asked));
+        complain(format_args!("error: the run failed: {}, it was {}", missed.asked, report::actual(missed)));
     }
 }
 
@@ -126,6 +140,7 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
     // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
     let fresh_seed = seed >> 33;
     let order = arguments.load.seed.unwrap_or(fresh_seed);
+    let kind = http::job_type(arguments.target.as_deref(), &arguments.http)?;
     let target = arguments.target.as_deref().map(|target| target::resolve(target, order)).transpose()?;
     let sides = layout::halves(&may);
     let (usual, embedded) = match &target {
@@ -133,10 +148,15 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
             let most = (machine::shards_max() as usize).max(1);
             let servers = sides.server.len().min((most / 2).max(1));
             let generators = sides.generator.len().min(most.div_ceil(2));
-            (sides.generator[..generators].to_vec(), Some(embedded_sink(&sides.server[..servers])))
+            (sides.generator[..generators].to_vec(), Some(embedded_sink(kind, &sides.server[..servers])))
         }
         Some(target) => (generator_cpus(target, arguments.generator.cpus.is_some(), &may), None),
     };
+    let audit = audit::of_hammer(&arguments.audit, target.is_none())?;
+    let embedded = embedded.map(|mut sink: SinkPlan| {
+        sink.settings.audit = audit.as_ref().and_then(|audit| audit.ledger.clone());
+        sink
+    });
     let cpus = resources::shards("--shards", arguments.generator.shards, usual, &may)?;
     let is_embedded = target.is_none();
     let target = target.unwrap_or_else(|| Target {
@@ -146,7 +166,6 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         connection: ConnectionType::Plain,
     });
     let tls_files = tls_files(&arguments.tls)?;
-    let kind = http::job_type(arguments.target.as_deref(), &arguments.http)?;
     let auth = credentials(kind, arguments.user, arguments.password_file.as_deref())?;
     arguments.source_address.iter().try_for_each(|&source| check_source(source))?;
     if let Some(name) = &arguments.congestion {
@@ -158,12 +177,13 @@ fn plan(arguments: HammerArguments) -> Result<HammerPlan, StartError> {
         skip_verify: arguments.tls.skip_verify.then_some(true),
         resumption: arguments.tls.no_resumption.then_some(false),
         auth,
+        audit: audit.is_some().then_some(true),
         ..raw_spec(arguments.load, is_embedded)?
     };
     let raw = http::complete(raw, arguments.target.as_deref(), arguments.http)?;
     let spec = JobSpec::new(raw, target, fresh_seed).map_err(|error| StartError::new(with_option(&error)))?;
     let tls = ClientTls::of_job(&spec, &tls_files).map_err(|error| StartError::new(with_option(&error)))?;
-    Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random() })
+    Ok(HammerPlan { spec, cpus, tls, embedded, host: resources::host_name(), run_id: rand::random(), audit })
 }
 
 /// Whom to log in as. A password is no argument: everybody on the machine may read those.
@@ -219,7 +239,8 @@ pub(super) fn generator_cpus(target: &Target, listed: bool, may: &[usize]) -> Ve
 }
 
 pub(super) fn raw_spec(mut load: LoadArguments, is_embedded: bool) -> Result<RawSpec, StartError> {
-    let default_connections = is_embedded.then_some(CONNECTIONS_OPEN_LOOP);
+    let ramps = load.stages.as_ref().is_some_and(|Stages(list)| list.iter().any(Stage::is_of_connections));
+    let default_connections = (is_embedded && !ramps).then_some(CONNECTIONS_OPEN_LOOP);
     let content = content::raw_spec(&mut load)?;
     Ok(RawSpec {
         messages: load.messages,
@@ -249,13 +270,20 @@ pub(super) fn tls_files(arguments: &TlsArguments) -> Result<ClientTlsFiles, Star
     Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
 }
 
-fn embedded_sink(cpus: &[usize]) -> SinkPlan {
+/// A sink for messages that are sent by this.
+fn embedded_sink(kind: JobType, cpus: &[usize]) -> SinkPlan {
+    let listen = Listen::from(loopback(0));
+    let listen = if kind.is_http() { Listen { protocol: Protocol::Http, ..listen } } else { listen };
     SinkPlan {
-        listen: vec![loopback(0).into()],
+        listen: vec![listen],
         tls: None,
         server: ServerConfig::new("sink.timecop.invalid", MESSAGE_BYTES_MAX, true),
         settings: Default::default(),
-        http: None,
+        http: kind.is_http().then(|| StubSettings {
+            wall_start: wall_now(),
+            id_nonce: rand::random(),
+            ..StubSettings::default()
+        }),
         save: None,
         cpus: cpus.to_vec(),
         descriptors: resources::descriptors(),

@@ -3,6 +3,7 @@
 use super::StartError;
 use super::args::HttpArguments;
 use crate::config::{self, TargetUrl};
+use crate::control::targets::{self, EMBEDDED_PATH};
 use crate::job::spec::RawSpec;
 use crate::job::spec::http::{JobType, RawHttp};
 use crate::wire::http::request::Field;
@@ -18,12 +19,20 @@ pub(super) fn complete(raw: RawSpec, target: Option<&str>, arguments: HttpArgume
         Field::parse(text).map_err(|error| StartError::new(format!("--header: expected {error}, got {got}")))
     };
     let data = arguments.data.as_deref().map(config::data_file).transpose();
+    let mut headers = arguments.header.iter().map(header).collect::<Result<Vec<_>, _>>()?;
+    let is_embedded = kind.is_http() && target.is_none();
+    if is_embedded {
+        headers.push(targets::embedded_authorization());
+    }
+    let embedded = RawHttp { path: EMBEDDED_PATH.to_owned(), ..RawHttp::default() };
+    let of_target =
+        if is_embedded { embedded } else { target.and_then(url).map(|url| url.request()).unwrap_or_default() };
     let http = RawHttp {
         method: arguments.method,
-        headers: arguments.header.iter().map(header).collect::<Result<_, _>>()?,
+        headers,
         data: data.map_err(|problem| StartError::new(format!("--data: {problem}")))?,
         options: arguments.form.option,
-        ..target.and_then(url).map(|url| url.request()).unwrap_or_default()
+        ..of_target
     };
     Ok(RawSpec { job_type: kind, http, ..raw })
 }
@@ -37,6 +46,8 @@ pub(super) fn job_type(target: Option<&str>, arguments: &HttpArguments) -> Resul
         Err(StartError::new(format!("--type: expected {expected}, got {} with {got}", kind.name())))
     };
     match (kind.is_http(), is_http) {
+        // For these there is an embedded stub.
+        (true, false) if target.is_none() && kind != JobType::HttpRaw => Ok(kind),
         (true, false) => wrong(
             "a TARGET such as http://127.0.0.1:8026/v3/example.com beside it",
             if target.is_some() { "a TARGET by SMTP" } else { "none" },

@@ -12,12 +12,13 @@ use super::args::{
     PipeliningArgument, ServiceAddress, ServiceArguments, SizesArgument, Stages,
 };
 use super::client::{self, escaped, parse};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, content, report};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, content, report, search};
 use crate::job::record::ZERO_TIME;
-use crate::job::request::load_control::limits_to_json;
+use crate::job::request::load_control::{limits_to_json, stage_to_json};
+use crate::job::request::search::to_json as search_to_json;
 use crate::job::request::{JobType, duration};
+use crate::job::search::SearchReport;
 use crate::load::Arrival;
-use crate::load::stages::Stage;
 use crate::load::warmup::Warmup;
 use crate::measure::report::Report;
 use crate::message::{RecipientOrder, WeightedSize};
@@ -42,13 +43,55 @@ struct Job {
     start_time: String,
     stop_time: String,
     state: String,
-    result: Option<Report>,
+    #[serde(default)]
+    verdict: Option<String>,
+    result: Option<JobResult>,
+}
+
+/// What came of a job.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JobResult {
+    Job(Box<Report>),
+    Search(Box<SearchReport>),
+}
+
+impl JobResult {
+    /// Whether it changes no more.
+    fn is_final(&self) -> bool {
+        match self {
+            JobResult::Job(report) => report.verdict.is_some(),
+            JobResult::Search(report) => report.result.is_some(),
+        }
+    }
+
+    /// Whether all is as it was to be.
+    fn is_well(&self) -> bool {
+        match self {
+            JobResult::Job(report) => {
+                report.messages.accepted == report.messages.asked
+                    && !report.is_invalid()
+                    && report.thresholds.iter().all(|threshold| threshold.met)
+            }
+            JobResult::Search(report) => search::has_a_rate(report),
+        }
+    }
+
+    /// How it stands, in a line.
+    fn stands(&self) -> String {
+        match self {
+            JobResult::Job(report) => {
+                format!("{} of {} accepted", report.messages.accepted, report.messages.asked)
+            }
+            JobResult::Search(report) => search::stands(report),
+        }
+    }
 }
 
 impl Job {
     /// Whether its result still changes: one that was stopped drains yet, and is judged at its very end.
     fn is_under_way(&self) -> bool {
-        let is_judged = self.result.as_ref().is_some_and(|result| result.verdict.is_some());
+        let is_judged = self.result.as_ref().is_some_and(JobResult::is_final);
         self.state == "running" || (self.state == "stopped" && !is_judged)
     }
 }
@@ -81,18 +124,13 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
             break (answer, job);
         }
         if let Some(result) = &job.result {
-            let messages = &result.messages;
-            bar.set_message(format!("job {}: {} of {} accepted", job.id, messages.accepted, messages.asked));
+            bar.set_message(format!("job {}: {}", job.id, result.stands()));
         }
         std::thread::sleep(ASK_EVERY);
     };
     bar.finish_and_clear();
     print(&job, &answer, &service)?;
-    let all = job.result.is_some_and(|result| {
-        result.messages.accepted == result.messages.asked
-            && !result.is_invalid()
-            && result.thresholds.iter().all(|threshold| threshold.met)
-    });
+    let all = job.result.is_some_and(|result| result.is_well());
     Ok(if all && job.state == "finished" { OK } else { NOT_ALL_ACCEPTED })
 }
 
@@ -105,24 +143,30 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         connection_type,
         auth,
         skip_verify,
+        audit,
         shards,
         wait: _,
         fail_if,
+        search: _,
+        slo,
+        search_options,
         service,
     } = arguments;
     let scheme = target.as_deref().and_then(|url| url.split_once("://")).map(|(scheme, _)| scheme);
     let usual = if matches!(scheme, Some("http" | "https")) { JobType::Http } else { JobType::Smtp };
     let kind = form.job_type.map_or(usual, JobType::from);
-    let connection_type = connection_type.unwrap_or(match scheme {
-        Some("smtps") => ConnectionTypeArgument::Tls,
-        Some("smtp+starttls") => ConnectionTypeArgument::Starttls,
-        _ => ConnectionTypeArgument::Plain,
+    // A configured target has one of its own, which the service knows.
+    let connection_type = connection_type.or(match scheme {
+        Some("smtps") => Some(ConnectionTypeArgument::Tls),
+        Some("smtp+starttls") => Some(ConnectionTypeArgument::Starttls),
+        None if target.is_some() => None,
+        _ => Some(ConnectionTypeArgument::Plain),
     });
-    let connection_type = match connection_type {
+    let connection_type = connection_type.map(|how| match how {
         ConnectionTypeArgument::Plain => "plain",
         ConnectionTypeArgument::Tls => "tls",
         ConnectionTypeArgument::Starttls => "starttls",
-    };
+    });
     refuse_files_of_this_machine(&load)?;
     let recipients = content::recipients(&mut load)?;
     let text =
@@ -147,11 +191,10 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
             StartError::new("--body: expected a message in UTF-8, which JSON can carry, got other octets")
         })?),
     };
-    let stage = |stage: &Stage| json!({ "duration": duration::format(stage.duration), "rate": stage.rate_per_s });
     let nanoseconds = |time: Duration| time.as_nanos() as u64;
     let fields = json!({
         "Type": kind.name(),
-        "smtp_connection_type": (!kind.is_http()).then_some(connection_type),
+        "smtp_connection_type": connection_type.filter(|_| !kind.is_http()),
         "options": options(form.option)?,
         "target": target,
         "auth": auth.then_some(true),
@@ -160,14 +203,16 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
         "duration": load.duration.map(nanoseconds),
         "connections": load.connections,
         "rate": load.rate,
-        "stages": load.stages.map(|Stages(stages)| stages.iter().map(stage).collect::<Vec<_>>()),
+        "stages": load.stages.map(|Stages(stages)| stages.iter().map(stage_to_json).collect::<Vec<_>>()),
         "arrival": load.arrival.map(|arrival| match arrival.into() { Arrival::Constant => "constant", Arrival::Poisson => "poisson" }),
+        "audit": audit.then_some(true),
         "warmup": load.warmup.map(|warmup| match warmup {
             Warmup::Duration(time) => json!(duration::format(time)),
             Warmup::Messages(messages) => json!({ "messages": messages }),
         }),
         "abort_on": conditions(&load.abort_on),
         "fail_if": conditions(&fail_if.conditions),
+        "search": slo.map(|slo| search_to_json(&search_options.with(slo))),
         "messages_per_connection": load.messages_per_connection,
         "msg_size": msg_size,
         "body": body,
@@ -237,7 +282,11 @@ fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), Star
         println!("  {field}: {value}");
     }
     match &job.result {
-        Some(result) => report::print(result).map_err(StartError::new),
+        Some(JobResult::Job(result)) => report::print(result).map_err(StartError::new),
+        Some(JobResult::Search(result)) => {
+            search::print(&search::render(result));
+            Ok(())
+        }
         None => Ok(()),
     }
 }
@@ -253,12 +302,14 @@ fn list(service: &ServiceArguments) -> Result<u8, StartError> {
         println!("no jobs; timecop job run starts one");
     }
     if !items.is_empty() {
-        println!("{:>8}  {:<11}  {:<29}  {:<29}  TARGET", "ID", "STATE", "STARTED", "ENDED");
+        println!("{:>8}  {:<11}  {:<10}  {:<29}  {:<29}  TARGET", "ID", "STATE", "VERDICT", "STARTED", "ENDED");
     }
     for job in items {
         let target = job.job.get("target").and_then(Value::as_str).unwrap_or("the service's sink");
         let stop_time = if has_ended(&job) { &*job.stop_time } else { "-" };
-        println!("{:>8}  {:<11}  {:<29}  {stop_time:<29}  {target}", job.id, job.state, job.start_time);
+        let Job { id, state, start_time, .. } = &job;
+        let verdict = job.verdict.as_deref().unwrap_or("-");
+        println!("{id:>8}  {state:<11}  {verdict:<10}  {start_time:<29}  {stop_time:<29}  {target}");
     }
     Ok(OK)
 }
@@ -282,7 +333,10 @@ fn judged(job: Job) -> Result<Report, String> {
         return Err(format!("job {id}: expected one that has ended, got {got}; try again when it has its verdict"));
     }
     match job.result {
-        Some(result) if result.verdict.is_some() => Ok(result),
+        Some(JobResult::Job(result)) if result.verdict.is_some() => Ok(*result),
+        Some(JobResult::Search(_)) => {
+            Err(format!("job {id}: expected the report of a run, got a search, whose trials have none"))
+        }
         Some(_) => Err(format!(
             "job {id}: expected a result with a verdict, got that of a job ({state}) that did not come to its end; what \
              there is can be compared as a file, which timecop job get {id} --json writes"

@@ -6,6 +6,7 @@
 
 mod alert;
 mod args;
+mod audit;
 mod check;
 mod client;
 mod content;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
         args::Command::Probe(arguments) => probe::run(&arguments),
         args::Command::Alert(arguments) => alert::run(&arguments),
         args::Command::Compare(arguments) => reports::compare(&arguments),
+        args::Command::Audit(arguments) => audit::run(&arguments),
         args::Command::Merge(arguments) => reports::merge(&arguments),
         args::Command::Hammer(arguments) => hammer::run(*arguments),
         args::Command::Search(arguments) => search::run(*arguments),
@@ -104,6 +106,8 @@ fn with_option(error: &SpecError) -> String {
         "options" => "--option".to_owned(),
         "resumption" => "--no-resumption".to_owned(),
         "target" => "TARGET".to_owned(),
+        // Its values are options of their own.
+        "search" => return search_option(&error.problem),
         field => format!("--{}", field.replace('_', "-")),
     };
     // The job's fields are spelt in backquotes where an error names another one.
@@ -116,6 +120,14 @@ fn with_option(error: &SpecError) -> String {
         }
     }
     format!("{option}: {words}")
+}
+
+/// A wrong value of a search, which begins with its name.
+fn search_option(problem: &str) -> String {
+    match problem.split_once(": ") {
+        Some((name, problem)) => format!("--{}: {problem}", name.replace('_', "-")),
+        None => problem.to_owned(),
+    }
 }
 
 /// The checks without which nothing would run, before anything is started.

@@ -17,23 +17,29 @@ pub(super) fn complain(text: impl Display) {
 /// Where `--json` writes: opened before anything is started, so that no result is lost to a wrong path.
 pub(super) enum JsonOutput {
     StandardOutput,
-    File(File, PathBuf),
+    /// With the option that names it.
+    File(File, PathBuf, &'static str),
 }
 
 impl JsonOutput {
     /// The file, or standard output for `-`. What was in the file stays there until the result is written.
     pub(super) fn open(path: &Path) -> Result<JsonOutput, StartError> {
+        JsonOutput::of_option("--json", path)
+    }
+
+    /// The same for another option.
+    pub(super) fn of_option(option: &'static str, path: &Path) -> Result<JsonOutput, StartError> {
         if path == Path::new("-") {
             return Ok(JsonOutput::StandardOutput);
         }
         let file = File::options().write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| {
             StartError::new(format!(
-                "--json: expected a file that can be written, or -, got {}: {error}",
+                "{option}: expected a file that can be written, or -, got {}: {error}",
                 path.display()
             ))
         })?;
-        Ok(JsonOutput::File(file, path.to_owned()))
+        Ok(JsonOutput::File(file, path.to_owned(), option))
     }
 
     pub(super) fn is_standard_output(&self) -> bool {
@@ -46,14 +52,14 @@ impl JsonOutput {
         let mut text = serde_json::to_string(object)?;
         text.push('\n');
         let is_rescued = !self.is_standard_output();
-        if let JsonOutput::File(mut file, path) = self {
+        if let JsonOutput::File(mut file, path, option) = self {
             let written = match file.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 true => file.set_len(0).and_then(|()| file.write_all(text.as_bytes())),
                 false => file.write_all(text.as_bytes()),
             };
             match written {
                 Ok(()) => return Ok(true),
-                Err(error) => complain(format_args!("error: --json: cannot write {}: {error}", path.display())),
+                Err(error) => complain(format_args!("error: {option}: cannot write {}: {error}", path.display())),
             }
         }
         io::stdout().write_all(text.as_bytes()).map(|()| !is_rescued)

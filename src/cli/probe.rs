@@ -130,6 +130,7 @@ mod tests {
             id: "00000000000000ab".to_owned(),
             sent_unix_ns: 0,
             outcome: Some(Outcome::Ok),
+            overdue: false,
             round_trip_s: Some(3.2),
             legs: Legs {
                 connect_s: Some(0.02),

@@ -5,11 +5,12 @@ use std::io::Write as _;
 
 use indicatif::HumanCount;
 
+use super::audit;
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
 use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
 use crate::measure::threshold::{Threshold, ThresholdResult};
-use crate::measure::verdict::Verdict;
+use crate::measure::verdict::{Rule, Verdict};
 use crate::measure::words::{rate, time};
 use crate::phase::Phase;
 
@@ -36,6 +37,7 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     let rate_asked = match report.spec["rate"].as_f64() {
         Some(_) if report.spec["stages"].is_array() => " in stages".to_owned(),
         Some(asked) => format!(" at {} a second", rate(asked)),
+        None if report.spec["stages"].is_array() => " in stages".to_owned(),
         None => String::new(),
     };
     let address = report.spec["address"].as_str().filter(|address| !report.target.contains(address));
@@ -124,18 +126,10 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
     for (side, times) in [("accepted", accepted), ("not accepted", other)] {
         let rows: Vec<(String, &Summary)> = rows(times).collect();
         if !rows.is_empty() {
-            writeln!(
-                out,
-                "\n  {side:<12} {:>11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-                "count", "mean", "p50", "p90", "p99", "p99.9", "max"
-            )?;
+            table_head(side, out)?;
         }
         for (name, s) in rows {
-            write!(out, "  {name:<12} {:>11}", HumanCount(s.count).to_string())?;
-            for value in [s.mean, s.p50, s.p90, s.p99, s.p99_9, s.max] {
-                write!(out, " {:>8}", time(value))?;
-            }
-            writeln!(out)?;
+            table_row(&name, s, out)?;
             if name == "response" && side == "accepted" {
                 interval(response_95, out)?;
             }
@@ -145,6 +139,24 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  (pipelined: mail, rcpt and data count from the write of their group)")?;
     }
     Ok(())
+}
+
+/// The head of a table of times.
+pub(super) fn table_head(name: &str, out: &mut String) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n  {name:<12} {:>11} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "count", "mean", "p50", "p90", "p99", "p99.9", "max"
+    )
+}
+
+/// A row of such a table.
+pub(super) fn table_row(name: &str, s: &Summary, out: &mut String) -> std::fmt::Result {
+    write!(out, "  {name:<12} {:>11}", HumanCount(s.count).to_string())?;
+    for value in [s.mean, s.p50, s.p90, s.p99, s.p99_9, s.max] {
+        write!(out, " {:>8}", time(value))?;
+    }
+    writeln!(out)
 }
 
 /// Two rows: within what the percentiles above them lie with a probability of 95 %.
@@ -188,6 +200,9 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
         let count = HumanCount(error.count).to_string();
         writeln!(out, "  {count:>10} x {:<9} {:<11} {}", error.phase.name(), error.kind, error.example)?;
     }
+    if let Some(audit) = &report.audit {
+        audit::of_report(audit, out)?;
+    }
     let generator = &report.generator;
     writeln!(
         out,
@@ -207,12 +222,9 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     if let Some(reason) = &report.aborted {
         writeln!(out, "  given up     {reason}")?;
     }
-    for ThresholdResult { asked, actual, met } in &report.thresholds {
-        let actual = match (actual, Threshold::parse(asked)) {
-            (Some(actual), Ok(threshold)) => threshold.metric.words(*actual),
-            _ => "no figure".to_owned(),
-        };
-        writeln!(out, "  fail if      {asked}: {actual}, {}", if *met { "passed" } else { "FAILED" })?;
+    for threshold in &report.thresholds {
+        let met = if threshold.met { "passed" } else { "FAILED" };
+        writeln!(out, "  fail if      {}: {}, {met}", threshold.asked, actual(threshold))?;
     }
     if let Some(verdict) = &report.verdict {
         self::verdict(verdict, out)?;
@@ -220,10 +232,18 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// The verdict with its reasons.
+/// The figure that a condition was held against, in words.
+pub(super) fn actual(ThresholdResult { asked, actual, .. }: &ThresholdResult) -> String {
+    match (actual, Threshold::parse(asked)) {
+        (Some(actual), Ok(threshold)) => threshold.metric.words(*actual),
+        _ => "no figure".to_owned(),
+    }
+}
+
+/// The verdict with its reasons; that the certificate was not checked stands among the notes already.
 pub(super) fn verdict(verdict: &Verdict, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n  verdict      {}", verdict.result.name())?;
-    for reason in &verdict.reasons {
+    for reason in verdict.reasons.iter().filter(|reason| reason.rule != Rule::SkipVerify) {
         let mut indent = format!("  {:<12}", format!("  {}", reason.severity.name()));
         let mut line = String::new();
         for word in reason.text.split(' ') {

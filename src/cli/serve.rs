@@ -1,12 +1,17 @@
 //! `timecop serve`.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use super::args::ServeArguments;
 use super::output::complain;
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, read_pem, resources};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, resources};
+use crate::audit::ledger::{LATE_AFTER, Ledger};
+use crate::audit::sent::AuditPlan;
+use crate::audit::stamp::{self, Signer};
 use crate::config::{Config, Log, LogFormat};
 use crate::control::layout;
+use crate::control::probe::certificate;
 use crate::control::probe::mail::{ProbeShardPlan, ServerLimits};
 use crate::control::serve::{self, Listening, ProbePlan, ServeError, ServePlan};
 use crate::control::signals;
@@ -15,7 +20,7 @@ use crate::message::Mailbox;
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::tls::ServerTls;
-use crate::sink::StubSettings;
+use crate::sink::{SinkSettings, StubSettings};
 use crate::wire::smtp::server::ServerConfig;
 
 pub(super) fn run(arguments: &ServeArguments) -> Result<u8, StartError> {
@@ -50,11 +55,18 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let tls = ServerTls::self_signed(name).map_err(StartError::new)?;
     let smtp = config.sink.listen.iter().copied().map(Listen::from);
     let listen: Vec<Listen> = smtp.chain(config.sink.http_listen.iter().copied().map(Listen::http)).collect();
+    // Known to this process alone: nobody else has to read its stamps.
+    let audit = (!config.sink.listen.is_empty()).then(|| {
+        let signer = Signer::new(&stamp::Key::new(rand::random()));
+        let ledger = Ledger::new(signer.clone(), LATE_AFTER, false);
+        AuditPlan { signer, ledger: Some(Arc::new(ledger)) }
+    });
+    let ledger = audit.as_ref().and_then(|audit| audit.ledger.clone());
     let sink = (!listen.is_empty()).then(|| SinkPlan {
         listen,
         tls: Some(tls),
         server: ServerConfig::new(name, config.sink.max_size, true).offering_starttls(),
-        settings: Default::default(),
+        settings: SinkSettings { audit: ledger, ..SinkSettings::default() },
         http: Some(StubSettings { wall_start: wall_now(), id_nonce: rand::random(), ..StubSettings::default() }),
         save: None,
         cpus: cpus.server.clone(),
@@ -64,7 +76,7 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let taken = [&cpus.generator[..], if sink.is_some() { &cpus.server[..] } else { &[] }].concat();
     let left = may.iter().copied().find(|cpu| !taken.contains(cpu) && cpus.control != Some(*cpu));
     let probe = probe(&config, &host, left)?;
-    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, probe, host })
+    Ok(ServePlan { config, config_file: arguments.config.clone(), cpus, sink, probe, host, audit })
 }
 
 /// The prober, where the configuration has an address for it; its key is made at the first start. It has a CPU of its own
@@ -73,13 +85,7 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let Some(address) = &config.probe.address else { return Ok(None) };
     let smtp = &config.smtp;
     let hostname = smtp.hostname.clone().unwrap_or_else(|| host.to_owned());
-    let tls = match &smtp.certificate {
-        None => ServerTls::self_signed(&hostname),
-        Some(files) => {
-            let certificate = read_pem("cert_file in [smtp]", &files.cert_file)?;
-            ServerTls::from_pem(&certificate, &read_pem("key_file in [smtp]", &files.key_file)?)
-        }
-    };
+    let tls = certificate::of_server(smtp, &hostname).map_err(StartError::new)?;
     let limits = ServerLimits {
         connections_max: smtp.connections_max,
         connections_per_client_max: smtp.client_connections_max,
@@ -89,7 +95,7 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let shard = ProbeShardPlan {
         listen: smtp.listen.clone(),
         hostname,
-        tls: Some(tls.map_err(|error| StartError::new(format!("[smtp]: {error}")))?),
+        tls: Some(tls),
         address: Mailbox::parse(address).map_err(StartError::new)?,
         limits,
         cpu,
@@ -97,6 +103,14 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     let key = crate::config::probe_key(&config.probe.secret_file)
         .map_err(|problem| StartError::new(format!("secret_file in [probe]: {problem}")))?;
     Ok(Some(ProbePlan { shard, key }))
+}
+
+/// The TLS of a server with these files, or which key of [smtp] has what problem.
+pub(super) fn certified(certificate: &[u8], key: &[u8]) -> Result<ServerTls, (&'static str, String)> {
+    ServerTls::from_pem(certificate, key).map_err(|error| {
+        let key = if error.field == "tls_cert" { "cert_file" } else { "key_file" };
+        (key, error.problem.replace("tls_cert", "cert_file"))
+    })
 }
 
 /// What the machine must have: all connections that the configuration allows at once, on one shard at worst.

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, check_machine, hammer, read_pem, resources, with_option};
+use super::{NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, hammer, read_pem, resources, with_option};
+use crate::audit::file::AuditFile;
 use crate::config::{self, is_hostname};
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
@@ -45,7 +46,9 @@ struct Summary {
 pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     let json = JsonOutput::open(&arguments.json)?;
     let saves = arguments.save.is_some();
+    let audit_report = arguments.audit.report()?;
     let plan = plan(arguments)?;
+    let ledger = plan.settings.audit.clone();
     let shards = plan.cpus.len() as u32;
     check_machine(&Needs {
         shards,
@@ -56,7 +59,11 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     })?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
     let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
-    let written = hammer::written(json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }));
+    let mut written = true;
+    if let (Some(file), Some(ledger)) = (audit_report, &ledger) {
+        written &= hammer::written(file.write(&AuditFile::of_sink(ledger)));
+    }
+    written &= hammer::written(json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }));
     Ok(if written { OK } else { NOT_ALL_ACCEPTED })
 }
 
@@ -119,6 +126,11 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
             return Err(StartError::new(got));
         }
     }
+    if arguments.save.is_some() && arguments.listen.is_empty() && !arguments.http.is_empty() {
+        let got =
+            "--save: expected --listen beside it, since the stub of --http keeps nothing of what it is sent, got none";
+        return Err(StartError::new(got));
+    }
     let save = match arguments.save {
         None => None,
         Some(path) => {
@@ -133,6 +145,7 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
         faults: faults.map_err(StartError::new)?,
         capacity: arguments.capacity,
         keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
+        audit: audit::of_sink(&arguments.audit)?,
     };
     let http = match arguments.http.is_empty() {
         true => None,

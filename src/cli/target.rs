@@ -6,11 +6,17 @@ use crate::control::resolve::{self, MxHost};
 use crate::control::targets::{self, Unresolved};
 use crate::job::spec::{ConnectionType, Target};
 
+/// Where a domain's mail goes, in the clear and by STARTTLS. Mail exchangers have no TLS from the first byte.
+const MX_SCHEMES: [(&str, ConnectionType); 2] =
+    [("mx://", ConnectionType::Plain), ("mx+starttls://", ConnectionType::StartTls)];
+
 /// Reads a target's URL and resolves its host. `seed` decides among equally preferred mail exchangers.
 pub(super) fn resolve(text: &str, seed: u64) -> Result<Target, StartError> {
     let wrong = |problem: String| StartError::new(format!("TARGET: {problem}"));
-    if let Some(domain) = text.strip_prefix("mx://") {
-        return mail_exchanger(domain.trim_end_matches('/'), seed);
+    for (scheme, connection) in MX_SCHEMES {
+        if let Some(domain) = text.strip_prefix(scheme) {
+            return mail_exchanger(scheme, connection, domain.trim_end_matches('/'), seed);
+        }
     }
     let url = TargetUrl::parse(text).map_err(wrong)?;
     let target = targets::resolve(Unresolved::unrestricted(url)).map_err(|error| wrong(error.problem))?;
@@ -18,15 +24,15 @@ pub(super) fn resolve(text: &str, seed: u64) -> Result<Target, StartError> {
 }
 
 /// The first address to be tried for a domain's mail.
-fn mail_exchanger(domain: &str, seed: u64) -> Result<Target, StartError> {
-    let wrong = |problem| StartError::new(format!("TARGET: mx://{}: {problem}", domain.escape_debug()));
+fn mail_exchanger(scheme: &str, connection: ConnectionType, domain: &str, seed: u64) -> Result<Target, StartError> {
+    let wrong = |problem| StartError::new(format!("TARGET: {scheme}{}: {problem}", domain.escape_debug()));
     let hosts = resolve::mx(domain, seed).map_err(wrong)?;
     let MxHost { host, address } = hosts.first().expect("a domain without an address is an error");
     Ok(Target {
-        name: format!("mx://{domain} (smtp://{host}:{})", address.port()),
+        name: format!("{scheme}{domain} ({}://{host}:{})", TargetUrl::scheme(connection), address.port()),
         host: host.clone(),
         address: *address,
-        connection: ConnectionType::Plain,
+        connection,
     })
 }
 
@@ -45,6 +51,9 @@ mod tests {
         for wrong in ["mx://", "mx://127.0.0.1", "mx://example.com:25", "mx://example.com/x"] {
             let error = resolve(wrong, 1).unwrap_err().to_string();
             assert!(error.starts_with("TARGET: mx://") && error.contains("expected a domain"), "{wrong}: {error}");
+            let secured = wrong.replace("mx://", "mx+starttls://");
+            let error = resolve(&secured, 1).unwrap_err().to_string();
+            assert!(error.starts_with("TARGET: mx+starttls://") && error.contains("expected a domain"), "{error}");
         }
     }
 

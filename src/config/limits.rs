@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::section::Section;
+use crate::job::search::{self, CONFIRM, RawSearch, TRIAL};
 use crate::job::spec::{CONNECTIONS_MAX, DURATION_MAX, JobSpec, Limit, LoadModel, MESSAGES_MAX, SpecError};
 use crate::load::RATE_PER_S_MAX;
 use crate::message::{MESSAGE_BYTES_MAX, RECIPIENTS_MAX};
@@ -62,6 +63,34 @@ impl Limits {
         }
     }
 
+    /// A search that stays within the caps of one job, with its highest rate as the most that it may offer; trials are
+    /// looked at one by one.
+    ///
+    /// # Errors
+    ///
+    /// Names the value of `search` and the key of the cap.
+    pub fn search(&self, search: RawSearch) -> Result<RawSearch, SpecError> {
+        let of = "in [hammer] of the configuration";
+        for (name, rate) in [("start_rate", search.start_rate), ("max_rate", search.max_rate)] {
+            if let Some(rate) = rate.filter(|&rate| rate > self.rate_max) {
+                return Err(search::wrong(name, format!("at most {} (rate_max {of})", self.rate_max), rate));
+            }
+        }
+        for (name, time) in [("trial", search.trial), ("confirm", search.confirm)] {
+            if let Some(time) = time.filter(|&time| time > self.duration_max) {
+                let [most, got] = [self.duration_max, time].map(humantime::format_duration);
+                return Err(search::wrong(name, format!("at most {most} (duration_max {of})"), got));
+            }
+        }
+        // Nobody asked for the usual values, so that they are no reason to refuse a search.
+        Ok(RawSearch {
+            max_rate: Some(search.max_rate.unwrap_or(self.rate_max)),
+            trial: Some(search.trial.unwrap_or(TRIAL.min(self.duration_max))),
+            confirm: Some(search.confirm.unwrap_or(CONFIRM.min(self.duration_max))),
+            ..search
+        })
+    }
+
     /// Whether a job stays within the caps of one job.
     ///
     /// # Errors
@@ -73,7 +102,8 @@ impl Limits {
         };
         if spec.connections > self.connections_max {
             let (cap, got) = (self.connections_max.to_string(), spec.connections.to_string());
-            return most("connections", "connections_max", cap, got);
+            let field = if matches!(spec.load, LoadModel::Ramped(_)) { "stages" } else { "connections" };
+            return most(field, "connections_max", cap, got);
         }
         let (field, bytes) = spec.content.largest();
         if bytes > self.msg_size_max {
@@ -89,7 +119,8 @@ impl Limits {
             }
             Limit::Duration(time) if time > self.duration_max => {
                 let [cap, got] = [self.duration_max, time].map(|time| humantime::format_duration(time).to_string());
-                let field = if matches!(spec.load, LoadModel::Staged { .. }) { "stages" } else { "duration" };
+                let is_staged = matches!(spec.load, LoadModel::Staged { .. } | LoadModel::Ramped(_));
+                let field = if is_staged { "stages" } else { "duration" };
                 return most(field, "duration_max", cap, got);
             }
             _ => {}
@@ -102,13 +133,32 @@ impl Limits {
             }
         }
         let (field, rate) = match &spec.load {
-            LoadModel::Closed => return Ok(()),
+            LoadModel::Closed | LoadModel::Ramped(_) => return Ok(()),
             LoadModel::Open { rate, .. } => ("rate", rate.as_per_second()),
             LoadModel::Staged { stages, .. } => ("stages", stages.rate_per_s_max()),
         };
         match rate > self.rate_max {
             true => most(field, "rate_max", self.rate_max.to_string(), rate.to_string()),
             false => Ok(()),
+        }
+    }
+
+    /// Whether a job's messages stay within their cap once variables are replaced in them, up to which size `expanded` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`Limits::check`].
+    pub fn check_expanded(&self, expanded: Option<u64>) -> Result<(), SpecError> {
+        match expanded {
+            Some(bytes) if bytes > self.msg_size_max => Err(SpecError::new(
+                "recipient_variables",
+                format!(
+                    "messages of at most {} octets once variables are replaced (msg_size_max in [hammer] of the configuration)",
+                    self.msg_size_max
+                ),
+                format!("up to {bytes}"),
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -118,6 +168,22 @@ mod tests {
     use super::*;
     use crate::job::spec::{ConnectionType, RawSpec, Target};
     use crate::load::stages;
+
+    #[test]
+    fn a_search_stays_within_the_caps() {
+        let limits = Limits { duration_max: Duration::from_secs(10), rate_max: 50.0, ..Limits::default() };
+        let usual = limits.search(RawSearch::default()).unwrap();
+        assert_eq!((usual.max_rate, usual.trial, usual.confirm), (Some(50.0), Some(TRIAL), Some(limits.duration_max)));
+        for (name, key, raw) in [
+            ("start_rate", "rate_max", RawSearch { start_rate: Some(51.0), ..RawSearch::default() }),
+            ("max_rate", "rate_max", RawSearch { max_rate: Some(51.0), ..RawSearch::default() }),
+            ("trial", "duration_max", RawSearch { trial: Some(Duration::from_secs(61)), ..RawSearch::default() }),
+            ("confirm", "duration_max", RawSearch { confirm: Some(Duration::from_secs(61)), ..RawSearch::default() }),
+        ] {
+            let error = limits.search(raw).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("search: {name}: expected at most")) && error.contains(key), "{error}");
+        }
+    }
 
     #[test]
     fn each_cap_refuses_what_exceeds_it_and_names_its_key() {

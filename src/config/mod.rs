@@ -4,6 +4,7 @@
 //! them all. Unknown keys are errors. [`Config::load`] tells everything that is wrong with a file at once, with line,
 //! key and remedy. Secrets stand in files of their own, are read here, and are shown nowhere.
 
+mod defaults;
 mod limits;
 mod probe;
 mod read;
@@ -21,10 +22,11 @@ use tracing::level_filters::LevelFilter;
 
 use crate::job::spec::http::RawHttp;
 pub use crate::wire::smtp::auth::Credentials;
+pub use defaults::Defaults;
 pub use limits::{JOBS_MAX, Limits};
 pub use probe::{CertificateFiles, PAGERDUTY_URL, PagerDuty, Probe, ROUTES_MAX, Route, Smtp};
 pub use read::{data_file, is_hostname};
-pub use secret::{Read, certificates, password, probe_key};
+pub use secret::{Read, audit_key, certificates, password, probe_key};
 pub use section::{ConfigErrors, Fault};
 pub use target_url::TargetUrl;
 
@@ -104,6 +106,8 @@ pub struct Hammer {
     pub allow_targets: Vec<IpNet>,
     /// What one job may ask for.
     pub limits: Limits,
+    /// What a job is like that says nothing else.
+    pub defaults: Defaults,
     /// Shards that generate; `None` for as many as the machine suggests.
     pub shards: Option<usize>,
     /// CPUs that shards may run on; `None` for all that this process may use.
@@ -166,6 +170,7 @@ impl Default for Config {
                     IpNet::from(IpAddr::from(std::net::Ipv6Addr::LOCALHOST)),
                 ],
                 limits: Limits::default(),
+                defaults: Defaults::default(),
                 shards: None,
                 cpus: None,
             },
@@ -181,10 +186,12 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, the probes' routes, `allow_targets` and the caps of `[hammer]`, may be replaced at any time; but shards
+    /// Everything else, the targets, the probes' routes, the certificate of `[smtp]`, `allow_targets`, the caps and the defaults of `[hammer]`, may be replaced at any time; but shards
     /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());
+        // Its certificate is read again.
+        let without_files = |smtp: &Smtp| Smtp { certificate: None, ..smtp.clone() };
         let start_of = |probe: &Probe| (probe.address.clone(), probe.secret_file.clone());
         let changed = [
             ("[api]", self.api != new.api),
@@ -196,7 +203,7 @@ impl Config {
                 new.hammer.limits.connections_max > self.hammer.limits.connections_max,
             ),
             ("[log]", self.log != new.log),
-            ("[smtp]", self.smtp != new.smtp),
+            ("[smtp]", without_files(&self.smtp) != without_files(&new.smtp)),
             ("address and secret_file of [probe]", start_of(&self.probe) != start_of(&new.probe)),
             ("[alert.pagerduty]", self.pagerduty != new.pagerduty),
         ];

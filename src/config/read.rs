@@ -14,8 +14,8 @@ use url::Host;
 
 use super::section::{Faults, Section};
 use super::{
-    Api, BODY_BYTES_MAX, Config, ConfigErrors, Credentials, Fault, Hammer, Limits, Log, LogFormat, NamedTarget,
-    PagerDuty, Probe, Sink, Smtp, Store, TargetUrl, expected, is_loopback, secret, shown,
+    Api, BODY_BYTES_MAX, Config, ConfigErrors, Credentials, Defaults, Fault, Hammer, Limits, Log, LogFormat,
+    NamedTarget, PagerDuty, Probe, Sink, Smtp, Store, TargetUrl, expected, is_loopback, secret, shown,
 };
 use crate::job::spec::ConnectionType;
 use crate::job::spec::http::RawHttp;
@@ -160,6 +160,7 @@ fn sink(mut section: Section<'_, '_>, usual: Sink, api: &[SocketAddr]) -> Sink {
 fn hammer(mut section: Section<'_, '_>, usual: Hammer) -> Hammer {
     let allow_targets = section.texts("allow_targets", "networks", network).unwrap_or(usual.allow_targets);
     let limits = Limits::read(&mut section);
+    let defaults = Defaults::read(section.section("defaults"));
     let shards = section.whole("shards", 1..=CPUS_MAX).map(|shards| shards as usize);
     let cpus = section.wholes("cpus", 0..=CPUS_MAX - 1);
     let cpus = cpus.map(|cpus| cpus.into_iter().map(|cpu| cpu as usize).collect::<Vec<_>>());
@@ -170,7 +171,7 @@ fn hammer(mut section: Section<'_, '_>, usual: Hammer) -> Hammer {
         section.fault("cpus", expected("each CPU once", format!("{twice} twice")));
     }
     section.finish();
-    Hammer { allow_targets, limits, shards, cpus }
+    Hammer { allow_targets, limits, defaults, shards, cpus }
 }
 
 fn log(mut section: Section<'_, '_>, usual: Log) -> Log {

@@ -119,6 +119,24 @@ fn read_probe_key(path: &Path) -> Result<Key, String> {
     })
 }
 
+/// Reads the key that an audit's stamps are signed with, and says whether everybody may read its file.
+///
+/// # Errors
+///
+/// Says what was expected of which file.
+pub fn audit_key(path: &Path) -> Result<(Key, bool), String> {
+    let read = secret(path)?;
+    let key = Key::parse(read.secret.expose_secret()).ok_or_else(|| {
+        format!(
+            "expected {} lower-case hexadecimal digits in {}, got something else; write them with: openssl rand -hex \
+             {KEY_BYTES}",
+            2 * KEY_BYTES,
+            path.display()
+        )
+    })?;
+    Ok((key, read.is_open))
+}
+
 /// Checks that a file holds a private key as PEM.
 pub(super) fn check_key(path: &Path) -> Result<(), String> {
     match PrivateKeyDer::from_pem_file(path) {

@@ -6,6 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::job::time_limits::TimeLimits;
+use crate::load::stages;
+use crate::load::warmup::Warmup;
+use crate::measure::abort::AbortRule;
+use crate::measure::threshold::Threshold;
 
 const EXAMPLE: &str = include_str!("../../docs/timecop.toml");
 const TOKEN: &str = "0123456789abcdef";
@@ -80,6 +85,13 @@ fn the_example_names_each_default_and_each_key() {
     assert_eq!(std::mem::replace(&mut usual.store.path, defaults.store.path.clone()), folder.path().join("timecop.db"));
     assert_eq!(usual.sink.hostname.take().unwrap(), "sink.example.com");
     assert_eq!((usual.hammer.shards.take(), usual.hammer.cpus.take()), (Some(1), Some(vec![0])));
+    let of_jobs = std::mem::take(&mut usual.hammer.defaults);
+    assert_eq!(of_jobs.warmup, Some(Warmup::Duration(Duration::from_secs(10))));
+    assert_eq!(of_jobs.stages, Some(stages::parse("1m@1000,5m@1000").unwrap()));
+    assert_eq!(of_jobs.timeout, Some(TimeLimits::parse("30s,connect=5s").unwrap()));
+    let texts = |list: &[Threshold]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&of_jobs.fail_if), ["p99>300ms", "failures>0.1%"]);
+    assert_eq!(of_jobs.abort_on, [AbortRule::parse("failures>5%,window=10s,grace=5s").unwrap()]);
     let api = usual.targets.remove("api").unwrap();
     assert_eq!(api.url.to_string(), "https://api.example.com:443/mail");
     assert_eq!((api.request.path, api.request.host), ("/mail?key=1".to_owned(), "api.example.com".to_owned()));
@@ -109,11 +121,12 @@ fn the_example_names_each_default_and_each_key() {
     assert_eq!(target.credentials.unwrap().password().expose_secret(), PASSWORD);
     assert_eq!((target.ca_file, target.skip_verify), (Some(folder.path().join("ca.pem")), false));
     // An unknown key lists those that are known: all of them are in the example.
-    let sections = ["api", "store", "sink", "hammer", "log", "targets.mx", "smtp", "probe", "alert.pagerduty"];
+    let sections =
+        ["api", "store", "sink", "hammer", "hammer.defaults", "log", "targets.mx", "smtp", "probe", "alert.pagerduty"];
     for section in sections.into_iter().chain(["[probe.route]"]) {
         let fault = faults_in(folder.path(), &format!("[{section}]\nzzzzzzzz = 1\n")).join("\n");
         let known = fault.lines().find_map(|fault| fault.split_once("known are ")).unwrap().1;
-        for key in known.split(", ").filter(|key| *key != "route") {
+        for key in known.split(", ").filter(|key| !["route", "defaults"].contains(key)) {
             assert!(EXAMPLE.contains(&format!("\n#{key} = ")), "{section}.{key} is not in the example");
         }
     }

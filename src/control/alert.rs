@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::store::{Row, RowKey, Store};
 use crate::alert::event::{Event, Severity, Trigger, cut};
 use crate::alert::policy::{Action, Kind, RouteAlerts, Rule};
-use crate::alert::queue::{Answer, Queue};
+use crate::alert::queue::{Answer, Pushed, Queue};
 use crate::config::PagerDuty;
 use crate::time::{Instant, WallTime};
 
@@ -109,6 +109,8 @@ fn retry_after(text: &str) -> Option<Duration> {
 pub struct Account<'a> {
     /// The route's name.
     pub route: &'a str,
+    /// The probe's number.
+    pub probe: u64,
     /// How bad the route's failure is.
     pub severity: Severity,
     /// One sentence.
@@ -145,40 +147,56 @@ pub struct Alerts {
     store: Rc<Store>,
     /// This service's name.
     source: String,
+    /// What keeps the keys of its alerts apart from those of other services.
+    address: String,
     client_url: Option<String>,
     counts: AlertCounts,
+}
+
+/// How this service is known in what PagerDuty is told.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Which service noticed it: its host's name.
+    pub source: String,
+    /// What stands in every `dedup_key`: the probes' address, which the service keeps when it moves to another host, and
+    /// which no other has.
+    pub address: String,
 }
 
 /// The thread that delivers, one event at a time.
 struct Courier {
     work: mpsc::SyncSender<(u64, Event)>,
-    done: Receiver<(u64, Told)>,
+    done: Receiver<((u64, Event), Told)>,
     is_busy: bool,
+    thread: JoinHandle<()>,
 }
 
 impl Alerts {
-    /// Goes on from what an earlier service has left. `source` is what this one is called.
+    /// Goes on from what an earlier service has left.
     ///
     /// # Errors
     ///
     /// The thread cannot be started.
     pub fn new(
         pagerduty: Option<&PagerDuty>,
-        source: String,
+        names: Names,
         store: Rc<Store>,
         events: &[(u64, String)],
         notes: &BTreeMap<String, String>,
     ) -> std::io::Result<Alerts> {
         let route = |(name, text): (&String, &String)| {
-            Some((name.strip_prefix(NOTE)?.to_owned(), serde_json::from_str(text).ok()?))
+            let route = name.strip_prefix(NOTE)?;
+            Some((route.to_owned(), read(&format!("how the alerts of route {route} stand"), text)?))
         };
-        let events = events.iter().filter_map(|(id, text)| Some((*id, serde_json::from_str(text).ok()?))).collect();
+        let event = |(id, text): &(u64, String)| Some((*id, read(&format!("alert event {id}"), text)?));
+        let events = events.iter().filter_map(event).collect();
         Ok(Alerts {
             routes: notes.iter().filter_map(route).collect(),
             queue: Queue::restored(events),
-            courier: pagerduty.map(|config| Courier::start(Client::new(config))).transpose()?,
+            courier: pagerduty.map(Courier::telling).transpose()?,
             store,
-            source,
+            source: names.source,
+            address: names.address,
             client_url: pagerduty.and_then(|config| config.client_url.clone()),
             counts: AlertCounts::default(),
         })
@@ -203,13 +221,13 @@ impl Alerts {
 
     /// A probe of a route was not well.
     pub fn bad(&mut self, kind: Kind, rule: Rule, wall: WallTime, account: Account<'_>) {
-        let actions = self.route(account.route).bad(kind, rule);
+        let actions = self.route(account.route).bad(account.probe, kind, rule);
         self.act(account.route, actions, Some((wall, &account)));
     }
 
     /// A probe of a route that was lost has arrived.
-    pub fn found(&mut self, route: &str) {
-        let actions = self.route(route).found();
+    pub fn found(&mut self, route: &str, probe: u64) {
+        let actions = self.route(route).found(probe);
         self.act(route, actions, None);
     }
 
@@ -242,12 +260,26 @@ impl Alerts {
                 None => tracing::info!(route, kind = kind.name(), "alert resolved"),
             }
             if self.courier.is_some() {
-                self.put(Event { dedup_key: format!("timecop/{}/{route}/{}", self.source, kind.name()), trigger });
+                self.put(Event { dedup_key: dedup_key(&self.address, route, kind), trigger });
             }
         }
         // Behind the events: an alert that is noted as open and was never told would never be.
-        let note = serde_json::to_string(&self.routes[route]).expect("counts and names can be written");
+        self.note(route);
+    }
+
+    fn note(&self, route: &str) {
+        let Some(alerts) = self.routes.get(route) else { return };
+        let note = serde_json::to_string(alerts).expect("counts and names can be written");
         self.store.keep(RowKey::Note(format!("{NOTE}{route}")), Row::note(note));
+    }
+
+    /// An event is given up. A trigger that has reached nobody is told again by the route's next bad probe.
+    fn told_nobody(&mut self, event: &Event) {
+        let Some(Trigger { component: route, class, .. }) = &event.trigger else { return };
+        if let (Some(alerts), Some(kind)) = (self.routes.get_mut(route), Kind::parse(class)) {
+            alerts.told_nobody(kind);
+            self.note(route);
+        }
     }
 
     fn trigger(&self, kind: Kind, wall: WallTime, account: &Account<'_>) -> Trigger {
@@ -267,19 +299,39 @@ impl Alerts {
     fn put(&mut self, event: Event) {
         let text = serde_json::to_string(&event).expect("an event is made of strings");
         let subject = event.dedup_key.clone();
-        let (id, gone) = self.queue.push(event);
-        self.store.keep(RowKey::Event(id), Row { subject, sent_unix_ns: 0, outcome: None, text });
-        if let Some(gone) = gone {
-            tracing::error!("an alert's event was given up, because too many wait for PagerDuty");
-            self.store.drop_row(RowKey::Event(gone));
+        let Pushed { id, gone } = self.queue.push(event);
+        if let Some(id) = id {
+            self.store.keep(RowKey::Event(id), Row { subject, sent_unix_ns: 0, outcome: None, text });
+        }
+        let Some((gone, event)) = gone else { return };
+        self.store.drop_row(RowKey::Event(gone));
+        if id.is_none() {
+            tracing::info!(event = gone, "an alert is over that PagerDuty has not heard of, and is told to nobody");
+        } else {
+            tracing::error!(event = gone, "an alert's event was given up, because too many wait for PagerDuty");
+            self.told_nobody(&event);
+        }
+    }
+
+    /// Whether events can be delivered, or why not.
+    ///
+    /// # Errors
+    ///
+    /// The thread that delivers has ended.
+    pub fn health(&self) -> Result<(), String> {
+        match &self.courier {
+            Some(courier) if courier.thread.is_finished() => {
+                Err("the thread that tells PagerDuty has ended, so that nobody is called: restart the service"
+                    .to_owned())
+            }
+            _ => Ok(()),
         }
     }
 
     /// Hands the thread what is due and takes what it has done; to be called a few times a second.
     pub fn look(&mut self, now: Instant) {
-        let Some(courier) = &mut self.courier else { return };
-        while let Ok((id, told)) = courier.done.try_recv() {
-            courier.is_busy = false;
+        while let Some((event, told)) = self.courier.as_mut().and_then(Courier::done) {
+            let (id, event) = event;
             let is_done = self.queue.answered(id, &told.answer, now, &mut rand::rng());
             let (status, words) = (told.status, &told.words);
             let count = match told.answer {
@@ -301,27 +353,56 @@ impl Alerts {
             if is_done {
                 self.store.drop_row(RowKey::Event(id));
             }
+            if told.answer == Answer::Refused {
+                self.told_nobody(&event);
+            }
         }
-        if !courier.is_busy
+        if let Some(courier) = &mut self.courier
+            && !courier.is_busy
             && let Some(work) = self.queue.take(now)
         {
-            // There is room for one, and the thread lives as long as this end of the channel.
+            // There is room for one. Of a thread that has ended, health says so.
             courier.is_busy = courier.work.try_send(work).is_ok();
         }
     }
 }
 
 impl Courier {
-    fn start(client: Client) -> std::io::Result<Courier> {
+    fn telling(config: &PagerDuty) -> std::io::Result<Courier> {
+        let client = Client::new(config);
+        Courier::start(move |event| client.tell(event))
+    }
+
+    fn start(tell: impl Fn(&Event) -> Told + Send + 'static) -> std::io::Result<Courier> {
         let (work, works) = mpsc::sync_channel::<(u64, Event)>(1);
-        let (tell, done): (Sender<(u64, Told)>, _) = async_channel::bounded(1);
-        thread::Builder::new().name("timecop-alert".to_owned()).spawn(move || {
+        let (sender, done): (Sender<((u64, Event), Told)>, _) = async_channel::bounded(1);
+        let thread = thread::Builder::new().name("timecop-alert".to_owned()).spawn(move || {
             for (id, event) in works {
-                let _ = tell.send_blocking((id, client.tell(&event)));
+                let told = tell(&event);
+                let _ = sender.send_blocking(((id, event), told));
             }
         })?;
-        Ok(Courier { work, done, is_busy: false })
+        Ok(Courier { work, done, is_busy: false, thread })
     }
+
+    /// An event that was told, and what was answered.
+    fn done(&mut self) -> Option<((u64, Event), Told)> {
+        let done = self.done.try_recv().ok()?;
+        self.is_busy = false;
+        Some(done)
+    }
+}
+
+/// What an alert is known by. What may be cut off of it comes last.
+fn dedup_key(address: &str, route: &str, kind: Kind) -> String {
+    format!("timecop/{route}/{}/{address}", kind.name())
+}
+
+/// A row of the store that an earlier service has left; one that cannot be read is said to be so, and stays there.
+pub(super) fn read<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Option<T> {
+    serde_json::from_str(text)
+        .map_err(|error| tracing::error!(%error, "{what} in the store cannot be read, and is passed over"))
+        .ok()
 }
 
 /// The two events of `timecop alert test`: one that begins an alert of the lowest severity, and one that ends it.

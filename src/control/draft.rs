@@ -8,10 +8,13 @@ use hyper::body::Bytes;
 use serde_json::value::RawValue;
 
 use super::targets::ResolvedTarget;
-use crate::config::Limits;
+use crate::audit::sent::AuditPlan;
+use crate::config::{Defaults, Limits};
 use crate::job::plan::{Circumstances, Job};
 use crate::job::request::{JobRequest, RequestError};
+use crate::job::search::{SearchSpec, Searching};
 use crate::job::spec::{CONNECTIONS_OPEN_LOOP, JobSpec, RawSpec, SpecError};
+use crate::load::stages::Stage;
 use crate::measure::threshold::Threshold;
 use crate::message::Conversion;
 use crate::shard::clock::{Clock, wall_now};
@@ -51,10 +54,14 @@ pub struct Draft {
     pub target: ResolvedTarget,
     /// What it may ask for.
     pub limits: Limits,
+    /// What it is like where it says nothing.
+    pub defaults: Defaults,
     /// The shards' clock.
     pub clock: Clock,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs; without it there can be none.
+    pub audit: Option<AuditPlan>,
 }
 
 /// A job that has only to be started.
@@ -72,29 +79,48 @@ pub struct Built {
     pub shards: Option<u64>,
     /// Conditions under which its result is a failure.
     pub fail_if: Vec<Threshold>,
+    /// The search whose first trial it is, if it is one.
+    pub searching: Option<Searching>,
     /// When it begins.
     pub start: WallTime,
 }
 
 impl Draft {
     fn build(self) -> Result<Built, SpecError> {
-        let Draft { read: Read { mut request, echo, .. }, target, limits, clock, host } = self;
+        let Draft { read: Read { mut request, echo, .. }, target, limits, defaults, clock, host, audit } = self;
+        let left_out = defaults.complete(&mut request);
         let shards = request.shards;
+        let search =
+            request.search.clone().map(|search| limits.search(search).and_then(SearchSpec::new)).transpose()?;
         let fail_if = request.fail_if.take().map_or_else(Vec::new, |list| list.0);
         // Whoever chose the target has seen to it that it has credentials where they are asked for.
         let auth = request.auth.unwrap_or(false).then(|| target.credentials.clone()).flatten();
         let mut raw = RawSpec { auth, ..target.complete(request.into_raw_spec()) };
         // Nobody asked for the usual number, so that it is no reason to refuse a job.
-        let is_open = raw.rate.is_some() || raw.stages.is_some();
+        let of_rates = |list: &Vec<Stage>| !list.iter().any(Stage::is_of_connections);
+        let is_open = raw.rate.is_some() || raw.stages.as_ref().is_some_and(of_rates) || search.is_some();
         if raw.connections.is_none() && is_open && CONNECTIONS_OPEN_LOOP > limits.connections_max {
             raw.connections = Some(limits.connections_max);
         }
         // A fresh seed is kept short enough for a person to type, and for JSON's numbers to hold.
-        let spec = JobSpec::new(raw, target.as_target(), rand::random::<u64>() >> 33)?;
+        let seed = rand::random::<u64>() >> 33;
+        let (mut spec, searching) = match search {
+            None => (JobSpec::new(raw, target.as_target(), seed)?, None),
+            Some(search) => {
+                let searching = Searching::new(search, raw, &target.as_target(), seed)?;
+                (searching.job().clone(), Some(searching))
+            }
+        };
         limits.check(&spec)?;
-        let at = Circumstances { now: clock.now(), wall: wall_now(), run_id: rand::random(), host };
+        spec.notes.extend(left_out);
+        if spec.audit && audit.is_none() {
+            let expected = "false in a service whose sink takes no mail by SMTP (`listen` in [sink])";
+            return Err(SpecError::new("audit", expected, "true"));
+        }
+        let at = Circumstances { now: clock.now(), wall: wall_now(), run_id: rand::random(), host, audit };
         let job = Job::new(&spec, &at)?;
-        Ok(Built { echo, spec, job, target, shards, fail_if, start: at.wall })
+        limits.check_expanded(job.0.expanded_bytes_max())?;
+        Ok(Built { echo, spec, job, target, shards, fail_if, searching, start: at.wall })
     }
 }
 
@@ -126,7 +152,9 @@ impl Helpers {
     ///
     /// As [`Helpers::read`].
     pub async fn build(&self, draft: Draft) -> Result<Result<Built, SpecError>, Busy> {
-        self.run(draft.read.bytes, move || draft.build()).await
+        // What a configured target's requests are made of is as large as its file.
+        let data = draft.target.request.data.as_ref().map_or(0, |data| data.len() as u64);
+        self.run(draft.read.bytes.max(data), move || draft.build()).await
     }
 
     async fn run<T: Send + 'static>(&self, bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {

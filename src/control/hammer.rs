@@ -1,13 +1,16 @@
 //! One hammer job, from its start to its report.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_channel::Receiver;
 use thiserror::Error;
 
 use super::layout;
-use super::running::{Progress, RunningJob};
+use super::running::{Progress, RunningJob, SILENT};
 use super::sink::{self, SinkError, SinkPlan};
+use super::targets::EMBEDDED_PATH;
+use crate::audit::sent::{AuditPlan, Sent};
 use crate::job::plan::{Circumstances, Job};
 use crate::job::spec::{JobSpec, SpecError};
 use crate::measure::report::Report;
@@ -16,7 +19,6 @@ use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, ShardSpec};
 use crate::shard::tls::ClientTls;
-use crate::sink::Counts;
 use crate::time::Instant;
 
 /// How often the progress is shown.
@@ -39,6 +41,8 @@ pub struct HammerPlan {
     pub host: String,
     /// A fresh number, so that no two runs share a Message-ID.
     pub run_id: u64,
+    /// What an audit needs, if there is to be one.
+    pub audit: Option<AuditPlan>,
 }
 
 /// Why there is no report.
@@ -55,18 +59,24 @@ pub enum HammerError {
     Sink(#[from] SinkError),
 }
 
-/// Runs the job and returns its report. `stop` asks for a gentle end; `progress` is called a few times a second.
+/// Runs the job and returns its report, and what was accepted if that is audited. `stop` asks for a gentle end; `progress` is called a few times a second.
 pub fn run(
     mut plan: HammerPlan,
     stop: &Receiver<()>,
     mut progress: impl FnMut(&Progress),
-) -> Result<Report, HammerError> {
+) -> Result<(Report, Option<Arc<Sent>>), HammerError> {
     let clock = Clock::start();
     let embedded = plan.embedded.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
     if let Some(sink) = &embedded {
         let address = sink.addresses[0].address;
         plan.spec.target.address = address;
-        plan.spec.target.name = format!("smtp://{address} (embedded sink)");
+        plan.spec.target.name = match &mut plan.spec.http {
+            None => format!("smtp://{address} (embedded sink)"),
+            Some(http) => {
+                http.host = address.to_string();
+                format!("http://{address}{EMBEDDED_PATH} (embedded stub)")
+            }
+        };
     }
     // Whatever can be wrong with the job shows before a thread is started.
     let built = Job::new(&plan.spec, &circumstances(&plan, clock))?;
@@ -80,26 +90,26 @@ pub fn run(
     let mut job = RunningJob::start(JOB, &plan.spec, built, plan.tls.as_ref(), &pool, &own);
     follow(&mut job, &pool, stop, &mut progress);
     let mut report = job.report(clock.now());
-    pool.shut_down();
-    let sunk = sink::drain(&pool);
-    pool.join();
-    if let (true, Ok(sunk)) = (has_sink, sunk) {
-        report.notes.push(verdict_of_sink(&sunk.smtp, &report));
+    // What kept a shard of the job from ending is in the report already.
+    if let (Ok(sunk), true) = (sink::end(pool), has_sink) {
+        let messages = sunk.http.map_or(sunk.smtp.messages, |http| http.messages);
+        report.notes.push(verdict_of_sink(messages, &report));
     }
     report.judge();
-    Ok(report)
+    Ok((report, job.audit().cloned()))
 }
 
 fn circumstances(plan: &HammerPlan, clock: Clock) -> Circumstances {
-    Circumstances { now: clock.now(), wall: wall_now(), run_id: plan.run_id, host: plan.host.clone() }
+    let (run_id, host, audit) = (plan.run_id, plan.host.clone(), plan.audit.clone());
+    Circumstances { now: clock.now(), wall: wall_now(), run_id, host, audit }
 }
 
-fn verdict_of_sink(sunk: &Counts, report: &Report) -> String {
-    let verdict = match sunk.messages == report.messages.accepted {
+fn verdict_of_sink(messages: u64, report: &Report) -> String {
+    let verdict = match messages == report.messages.accepted {
         true => "as many as",
         false => "which are not as many as",
     };
-    format!("the embedded sink counted {} messages, {verdict} were accepted", thousands(sunk.messages))
+    format!("the embedded sink counted {} messages, {verdict} were accepted", thousands(messages))
 }
 
 /// What control waits for.
@@ -113,7 +123,7 @@ enum Woken {
 /// Merges what comes until every shard's share has ended.
 fn follow(job: &mut RunningJob, pool: &Pool, stop: &Receiver<()>, progress: &mut impl FnMut(&Progress)) {
     match executor() {
-        Ok(executor) => _ = executor.run(attend(job, pool, stop, progress)),
+        Ok(executor) => executor.run(attend(job, pool, stop, progress)),
         Err(reason) => job.abort(pool, reason),
     }
 }
@@ -124,16 +134,15 @@ pub(super) fn executor() -> Result<glommio::LocalExecutor, String> {
     executor.map_err(|_| "control has no executor: the machine has no room for another io_uring".to_owned())
 }
 
-/// The same on an executor that is there; says whether a stop was requested.
+/// The same on an executor that is there.
 pub(super) async fn attend(
     job: &mut RunningJob,
     pool: &Pool,
     stop: &Receiver<()>,
     progress: &mut impl FnMut(&Progress),
-) -> bool {
-    let mut stopped = false;
+) {
     let mut next_look = pool.clock().now() + PROGRESS_EVERY;
-    while !job.is_finished() {
+    while !job.is_over(pool.clock().now()) {
         match wake(pool, stop, next_look).await {
             Woken::Event(shard, Event::Measured { second, elapsed, delta, finished, .. }) => {
                 job.take(shard, second, elapsed, delta, finished);
@@ -145,7 +154,6 @@ pub(super) async fn attend(
                 break;
             }
             Woken::StopRequested => {
-                stopped = true;
                 job.interrupt(pool);
                 progress(&job.progress(pool.clock().now()));
             }
@@ -153,11 +161,13 @@ pub(super) async fn attend(
                 let now = pool.clock().now();
                 next_look = now + PROGRESS_EVERY;
                 job.look(pool);
+                if let Some(shard) = job.silent(now) {
+                    job.shard_failed(pool, shard, SILENT);
+                }
                 progress(&job.progress(now));
             }
         }
     }
-    stopped
 }
 
 async fn wake(pool: &Pool, stop: &Receiver<()>, next_look: Instant) -> Woken {

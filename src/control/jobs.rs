@@ -4,23 +4,25 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use super::draft::{Built, Draft, Read};
 use super::metrics::Metrics;
-use super::running::RunningJob;
+use super::running::{RunningJob, SILENT};
 use super::store::{Store, StoreError, StoredJob};
 use super::targets::ResolvedTarget;
-use crate::config::Limits;
+use super::trials::Trials;
+use crate::audit::sent::AuditPlan;
+use crate::config::{Defaults, Limits};
 use crate::job::plan::Job;
 use crate::job::record::{JobRecord, JobState};
 use crate::job::request::JobType;
 use crate::job::spec::{JobSpec, SpecError};
-use crate::measure::report::Report;
 use crate::measure::threshold::Threshold;
 use crate::shard::clock::wall_now;
 use crate::shard::mailbox::Event;
-use crate::shard::pool::Pool;
+use crate::shard::pool::{LeftBehind, Pool};
 use crate::time::Instant;
 
 /// How often the totals of a running job are stored, as long as they are small.
@@ -34,7 +36,9 @@ pub struct Jobs {
     /// The pool's first shards generate, so many of them.
     generators: usize,
     host: String,
+    audit: Option<AuditPlan>,
     limits: Limits,
+    defaults: Defaults,
     /// Connections that a shard has room for, whatever the limits say: that of the limits at the start.
     connections_max: u32,
     running: Vec<Running>,
@@ -47,7 +51,9 @@ pub struct Jobs {
 }
 
 struct Running {
+    /// Of a search, the trial that is under way or was the last one.
     job: RunningJob,
+    search: Option<Box<Trials>>,
     kind: JobType,
     /// Connections on each shard of the pool, by the shard's number.
     connections: Vec<(usize, u32)>,
@@ -78,8 +84,12 @@ pub struct JobsParts {
     pub generators: usize,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs; without it there can be none.
+    pub audit: Option<AuditPlan>,
     /// What a job may ask for.
     pub limits: Limits,
+    /// What a job is like that says nothing else.
+    pub defaults: Defaults,
     /// Jobs that are kept.
     pub kept: u64,
     /// Where they are kept.
@@ -97,8 +107,10 @@ impl Jobs {
             pool: parts.pool,
             generators: parts.generators,
             host: parts.host,
+            audit: parts.audit,
             connections_max: parts.limits.connections_max,
             limits: parts.limits,
+            defaults: parts.defaults,
             running: Vec::new(),
             records: parts.known.into_iter().map(|record| (record.id, record)).collect(),
             kept: parts.kept,
@@ -144,10 +156,11 @@ impl Jobs {
         })
     }
 
-    /// Sets what a job may ask for from now on; never more connections than the shards were made for.
-    pub fn set_limits(&mut self, limits: Limits) {
+    /// Sets what a job may ask for from now on, and what it is like where it does not; never more connections than the shards were made for.
+    pub fn set_limits(&mut self, limits: Limits, defaults: Defaults) {
         let connections_max = limits.connections_max.min(self.connections_max);
         self.limits = Limits { connections_max, ..limits };
+        self.defaults = defaults;
     }
 
     /// Whether another job may start now; asked before a target is resolved, and again by [`Jobs::start`].
@@ -171,13 +184,13 @@ impl Jobs {
 
     /// What is needed to build a job, which takes long for a large one.
     pub fn draft(&self, read: Read, target: ResolvedTarget) -> Draft {
-        let (limits, clock) = (self.limits.clone(), self.pool.clock());
-        Draft { read, target, limits, clock, host: self.host.clone() }
+        let (limits, defaults, clock) = (self.limits.clone(), self.defaults.clone(), self.pool.clock());
+        Draft { read, target, limits, defaults, clock, host: self.host.clone(), audit: self.audit.clone() }
     }
 
     /// Starts a job on the shards that have the fewest connections.
     pub fn start(&mut self, built: Built) -> Result<JobRecord, JobRefusal> {
-        let Built { echo, spec, job: built, target, shards, fail_if, start } = built;
+        let Built { echo, spec, job: built, target, shards, fail_if, searching, start } = built;
         self.admit()?;
         let shards = self.shards_of(shards)?;
         self.has_room(&spec)?;
@@ -190,9 +203,11 @@ impl Jobs {
             job.beside(running.job.id());
         }
         let shares = Job::connections(spec.connections, shards.len() as u32);
-        let connections = shards.into_iter().zip(shares).collect();
-        self.running.push(Running { job, kind: spec.job_type(), connections, fail_if, store_at: Instant::ZERO });
-        let record = JobRecord { id, job: echo, state: JobState::Running, start, stop: None };
+        let connections = shards.iter().copied().zip(shares).collect();
+        let trials = |searching| Box::new(Trials::new(searching, target.tls.clone(), shards, self.host.clone()));
+        let (search, kind) = (searching.map(trials), spec.job_type());
+        self.running.push(Running { job, search, kind, connections, fail_if, store_at: Instant::ZERO });
+        let record = JobRecord { id, job: echo, state: JobState::Running, start, stop: None, verdict: None };
         self.records.insert(id, record.clone());
         self.forget_old();
         self.keep(id);
@@ -237,7 +252,7 @@ impl Jobs {
     pub fn get(&self, id: u64) -> Option<(JobRecord, Option<String>)> {
         let record = self.records.get(&id)?.clone();
         let running = self.running.iter().find(|running| running.job.id() == id);
-        Some((record, running.map(|running| to_json(&running.job.report(self.pool.clock().now())))))
+        Some((record, running.map(|running| running.result(self.pool.clock().now()))))
     }
 
     /// All jobs, the newest first.
@@ -250,10 +265,10 @@ impl Jobs {
         let record = self.records.get_mut(&id)?;
         if record.state == JobState::Running {
             (record.state, record.stop) = (JobState::Stopped, Some(wall_now()));
-            if let Some(running) = self.running.iter_mut().find(|running| running.job.id() == id) {
-                running.job.abort(&self.pool, "it was stopped by job.stop".into());
-            }
             tracing::info!(job = id, "job stopped");
+            if let Some(at) = self.running.iter().position(|running| running.job.id() == id) {
+                self.interrupt(at, "it was stopped by job.stop".into());
+            }
             self.keep(id);
         }
         self.records.get(&id).cloned()
@@ -262,15 +277,28 @@ impl Jobs {
     /// The service ends: no new jobs, and those that run have the drain's time to end.
     pub fn close(&mut self) {
         self.closing = true;
-        for running in &mut self.running {
+        for at in (0..self.running.len()).rev() {
+            let running = &mut self.running[at];
             if let Some(record) = self.records.get_mut(&running.job.id())
                 && record.state == JobState::Running
             {
                 (record.state, record.stop) = (JobState::Interrupted, Some(wall_now()));
             }
-            running.job.abort(&self.pool, "the service was told to end".into());
             // What a large job is stored less often for must not leave it running in the store.
             running.store_at = Instant::ZERO;
+            self.interrupt(at, "the service was told to end".into());
+        }
+    }
+
+    /// Somebody wants a job to end before its time: what is in flight may end. A search that rests ends at once.
+    fn interrupt(&mut self, at: usize, reason: String) {
+        let running = &mut self.running[at];
+        match running.search.as_mut().filter(|search| search.is_resting()) {
+            None => running.job.abort(&self.pool, reason),
+            Some(search) => {
+                search.searching.give_up(reason);
+                self.end_job(at);
+            }
         }
     }
 
@@ -286,51 +314,137 @@ impl Jobs {
                 }
                 Ok(())
             }
-            Event::Failed(reason) => {
-                for at in (0..self.running.len()).rev() {
-                    self.running[at].job.shard_failed(&self.pool, shard, &reason);
-                    self.end_if_finished(at);
-                }
-                Err(format!("shard {shard} failed: {reason}"))
-            }
+            Event::Failed(reason) => Err(self.shard_failed(shard, &reason)),
             Event::Ready | Event::Sunk(_) | Event::Ended | Event::Arrived(_) => Ok(()),
         }
     }
 
-    /// Looks after the jobs that run; to be called a few times a second.
-    pub fn look(&mut self) {
+    /// A shard is gone or hangs: all jobs have failed, with what is known of them.
+    fn shard_failed(&mut self, shard: usize, reason: &str) -> String {
+        for at in (0..self.running.len()).rev() {
+            if self.running[at].is_resting() {
+                self.interrupt(at, format!("shard {shard} failed: {reason}"));
+                continue;
+            }
+            let job = &mut self.running[at].job;
+            job.shard_failed(&self.pool, shard, reason);
+            if let Some(record) = self.records.get_mut(&job.id())
+                && record.state == JobState::Running
+            {
+                (record.state, record.stop) = (JobState::Failed, Some(wall_now()));
+            }
+            self.end_if_finished(at);
+        }
+        format!("shard {shard} failed: {reason}")
+    }
+
+    /// Looks after the jobs that run; to be called a few times a second. An error means that the service cannot go on.
+    pub fn look(&mut self) -> Result<(), String> {
         let now = self.pool.clock().now();
-        for at in 0..self.running.len() {
-            self.running[at].job.look(&self.pool);
+        let mut silent = None;
+        for at in (0..self.running.len()).rev() {
+            match self.running[at].is_resting() {
+                false => {
+                    self.running[at].job.look(&self.pool);
+                    silent = silent.or(self.running[at].job.silent(now));
+                }
+                true => {
+                    if !self.begin_trial(at) {
+                        continue;
+                    }
+                }
+            }
             if now >= self.running[at].store_at {
                 self.keep(self.running[at].job.id());
+            }
+        }
+        // Those that have waited for arrivals.
+        (0..self.running.len()).rev().for_each(|at| self.end_if_finished(at));
+        silent.map_or(Ok(()), |shard| Err(self.shard_failed(shard, SILENT)))
+    }
+
+    /// Begins a search's next trial, if its time has come; says whether the search goes on.
+    fn begin_trial(&mut self, at: usize) -> bool {
+        let id = self.running[at].job.id();
+        let Some(search) = &mut self.running[at].search else { return true };
+        match search.begin(id, &self.pool) {
+            None => true,
+            Some(Ok(mut job)) => {
+                let others = self.running.iter().map(|running| running.job.id()).filter(|&other| other != id);
+                others.for_each(|other| job.beside(other));
+                self.running[at].job = job;
+                true
+            }
+            Some(Err(reason)) => {
+                self.interrupt(at, reason);
+                false
             }
         }
     }
 
     fn end_if_finished(&mut self, at: usize) {
-        if !self.running[at].job.is_finished() {
+        let now = self.pool.clock().now();
+        let running = &mut self.running[at];
+        if running.is_resting() || !running.job.is_over(now) {
             return;
         }
-        let Running { job, kind, fail_if, .. } = self.running.swap_remove(at);
-        let mut report = job.report(self.pool.clock().now());
-        report.judge();
-        report.check(&fail_if);
-        let Some(record) = self.records.get_mut(&job.id()) else { return };
-        if record.state == JobState::Running {
-            record.state = if report.aborted.is_some() { JobState::Failed } else { JobState::Finished };
-            record.stop = Some(wall_now());
+        if let Some(search) = &mut running.search {
+            let run = running.job.report(now);
+            self.metrics.trial_ended(running.kind, &run);
+            search.searching.ended(&run, running.job.was_interrupted());
+            if search.searching.trial().is_some() {
+                return search.rest(&self.pool);
+            }
         }
-        tracing::info!(
-            job = record.id,
-            state = record.state.name(),
-            accepted = report.messages.accepted,
-            asked = report.messages.asked,
-            aborted = report.aborted.as_deref(),
-            "job ended"
-        );
-        self.metrics.job_ended(kind, record.state, Some(&report));
-        self.store.put(stored(record, Some(to_json(&report))));
+        self.end_job(at);
+    }
+
+    /// A job is over: its last result is made and kept.
+    fn end_job(&mut self, at: usize) {
+        let Running { job, search, kind, fail_if, .. } = self.running.swap_remove(at);
+        let Some(record) = self.records.get_mut(&job.id()) else { return };
+        let end = |record: &mut JobRecord, aborted: bool| {
+            if record.state == JobState::Running {
+                record.state = if aborted { JobState::Failed } else { JobState::Finished };
+                record.stop = Some(wall_now());
+            }
+        };
+        let result = match search {
+            None => {
+                let mut report = job.report(self.pool.clock().now());
+                report.judge();
+                report.check(&fail_if);
+                end(record, report.aborted.is_some());
+                record.verdict = report.verdict.as_ref().map(|verdict| verdict.result.name().to_owned());
+                tracing::info!(
+                    job = record.id,
+                    state = record.state.name(),
+                    accepted = report.messages.accepted,
+                    asked = report.messages.asked,
+                    aborted = report.aborted.as_deref(),
+                    "job ended"
+                );
+                self.metrics.job_ended(kind, record.state, Some(&report));
+                to_json(&report)
+            }
+            Some(search) => {
+                let report = search.searching.report(None);
+                end(record, report.aborted.is_some());
+                record.verdict = report.result.map(|result| result.name().to_owned());
+                tracing::info!(
+                    job = record.id,
+                    state = record.state.name(),
+                    rate_per_s = report.rate_per_s,
+                    trials = report.trials.len(),
+                    aborted = report.aborted.as_deref(),
+                    "search ended"
+                );
+                self.metrics.job_ended(kind, record.state, None);
+                self.metrics.search_ended(kind, report.result);
+                to_json(&report)
+            }
+        };
+        self.store.put(stored(record, Some(result)));
         self.forget_old();
     }
 
@@ -339,7 +453,7 @@ impl Jobs {
         let Some(record) = self.records.get(&id) else { return };
         let Some(running) = self.running.iter_mut().find(|running| running.job.id() == id) else { return };
         let now = self.pool.clock().now();
-        let result = to_json(&running.job.report(now));
+        let result = running.result(now);
         let octets = record.job.get().len() + result.len();
         running.store_at = now + stored_again_after(octets);
         self.store.put(stored(record, Some(result)));
@@ -356,30 +470,25 @@ impl Jobs {
         }
     }
 
-    /// Ends the shards and writes what is not yet stored, when no job runs any more and nobody else uses the store. What a shard still says is counted. One that has not ended
-    /// `shards_within` is left behind: it must not keep what is known from being stored.
-    pub async fn end(mut self, shards_within: Duration, stored_within: Duration) -> Result<(), StoreError> {
-        self.pool.shut_down();
-        let events = self.pool.events().clone();
-        let all_ended = async {
-            while let Ok((shard, event)) = events.recv().await {
-                let _ = self.take(shard, event);
-            }
-            true
-        };
-        let too_late = async {
-            glommio::timer::sleep(shards_within).await;
-            false
-        };
-        let all_ended = futures_lite::future::or(all_ended, too_late).await;
-        drop(events);
-        let running: Vec<u64> = self.running.iter().map(|running| running.job.id()).collect();
-        running.into_iter().for_each(|id| self.keep(id));
-        match all_ended {
-            true => self.pool.join(),
-            false => tracing::error!("a shard has not ended within {shards_within:?} and is left behind"),
+    /// Ends the shards and writes what is not yet stored, when nobody else uses the store any more. What a shard still says
+    /// is counted. One that hangs is left behind: it must not keep what is known from being stored. Blocks, no longer than
+    /// these two times.
+    pub fn end(
+        mut self,
+        shards_within: Duration,
+        stored_within: Duration,
+    ) -> (Result<(), LeftBehind>, Result<(), StoreError>) {
+        let mut last = Vec::new();
+        let ended = self.pool.end(shards_within, |shard, event| last.push((shard, event)));
+        for (shard, event) in last {
+            let _ = self.take(shard, event);
         }
-        Rc::into_inner(self.store).expect("whoever else used the store has ended").close(stored_within)
+        while let Some(at) = self.running.len().checked_sub(1) {
+            self.running[at].job.abandon("the service ended before every shard had reported the last of it");
+            self.end_if_finished(at);
+        }
+        let store = Rc::into_inner(self.store).expect("whoever else used the store has ended");
+        (ended, store.close(stored_within))
     }
 }
 
@@ -388,7 +497,23 @@ fn stored_again_after(octets: usize) -> Duration {
     STORE_EVERY.max(STORE_EVERY * (octets / STORED_A_SECOND) as u32)
 }
 
-fn to_json(report: &Report) -> String {
+impl Running {
+    /// Whether it is a search that has no trial under way.
+    fn is_resting(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| search.is_resting())
+    }
+
+    /// What came of it so far, as JSON.
+    fn result(&self, now: Instant) -> String {
+        match &self.search {
+            None => to_json(&self.job.report(now)),
+            Some(search) if search.is_resting() => to_json(&search.searching.report(None)),
+            Some(search) => to_json(&search.searching.report(Some(&self.job.report(now)))),
+        }
+    }
+}
+
+fn to_json(report: &impl Serialize) -> String {
     serde_json::to_string(report).expect("a report is made of numbers and strings")
 }
 
@@ -401,21 +526,9 @@ fn stored(record: &JobRecord, result: Option<String>) -> StoredJob {
         stop_unix_ns: record.stop.map(|stop| stop.as_unix_ns()),
         totals_unix_ns: wall_now().as_unix_ns(),
         result,
+        verdict: None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_larger_a_job_the_less_often_it_is_stored() {
-        assert_eq!(stored_again_after(500), Duration::from_secs(1));
-        assert_eq!(stored_again_after(2 * STORED_A_SECOND - 1), Duration::from_secs(1));
-        assert_eq!(stored_again_after(40 * STORED_A_SECOND), Duration::from_secs(40));
-        for octets in (0..100 << 20).step_by(99_991) {
-            // Rounded down to seconds, at most twice the rate.
-            assert!(octets as u64 <= 2 * STORED_A_SECOND as u64 * stored_again_after(octets).as_secs(), "{octets}");
-        }
-    }
-}
+mod tests;

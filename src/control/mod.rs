@@ -16,3 +16,4 @@ pub mod signals;
 pub mod sink;
 pub mod store;
 pub mod targets;
+mod trials;

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use async_channel::Sender;
 
+use crate::audit::join;
+use crate::audit::sent::Sent;
 use crate::job::plan::Job;
-use crate::job::spec::{ConnectionType, JobSpec, Limit};
+use crate::job::spec::{ConnectionType, JobSpec, Limit, LoadModel};
 use crate::job::worker::Worker;
+use crate::load::connections::ConnectionRamp;
 use crate::load::warmup::Warmup;
 use crate::measure::abort::AbortWatch;
+use crate::measure::audit::HISTOGRAM;
 use crate::measure::recorder::{AuthKind, ConnectionCounts, Delta, MessageCounts};
 use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::{SeriesRow, Totals};
@@ -29,6 +33,18 @@ use crate::wire::smtp::auth::Mechanism;
 pub const FIRST_CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 /// A run that had sessions, lost all of them and opened no connection for so long is given up, too.
 pub const LOST_FOR: Duration = Duration::from_secs(60);
+
+/// A shard reports each of its jobs once a second. One that has said nothing of a job for so long hangs.
+pub const SILENT_FOR: Duration = Duration::from_secs(15);
+/// A look counts at most so much of it: whatever keeps control from looking may have kept the shards from reporting.
+const SILENT_A_LOOK: Duration = Duration::from_secs(1);
+/// What is said of such a shard.
+pub const SILENT: &str = "it has reported nothing for 15 s, though it should each second: it hangs, which is a fault of \
+     timecop or of the machine; what it had not reported is not counted";
+
+/// How long messages that were accepted may take to arrive at the sink of this process, behind the last one's outcome,
+/// before the run is over without them.
+pub const ARRIVALS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a run stands, for whoever watches it.
 #[derive(Clone, Copy, Debug)]
@@ -80,12 +96,23 @@ pub struct RunningJob {
     spares: Vec<Sender<Box<Delta>>>,
     /// Shards whose share has not ended.
     unfinished: usize,
+    /// For how long each of the shares has reported nothing, as far as anybody has looked.
+    unheard: Vec<Duration>,
+    last_look: Instant,
+    /// The number of connections goes up and down.
+    ramp: Option<ConnectionRamp>,
     /// How many connections had been opened when that last changed, or one was last open; and when that was.
     last_sign: (u64, Instant),
     aborted: Option<String>,
+    /// It was given up because of what its target does, and for no other reason.
+    given_up: bool,
     stopping: bool,
     /// Jobs that ran at the same time.
     others: BTreeSet<u64>,
+    /// What was accepted, if that is audited.
+    audit: Option<Arc<Sent>>,
+    /// When it was first seen that every share had ended.
+    ended: Option<Instant>,
 }
 
 impl RunningJob {
@@ -139,6 +166,7 @@ impl RunningJob {
                 Warmup::Messages(_) => AskedWarmup::ByNumber,
             }),
         };
+        let start = job.start;
         RunningJob {
             id,
             asked,
@@ -152,11 +180,20 @@ impl RunningJob {
             abort_on: AbortWatch::new(&spec.abort_on),
             spares,
             unfinished: shards.len(),
+            unheard: vec![Duration::ZERO; shards.len()],
+            last_look: dialed,
             shards,
+            ramp: match &spec.load {
+                LoadModel::Ramped(stages) => Some(ConnectionRamp::new(Arc::clone(stages), start, (0, 1))),
+                LoadModel::Closed | LoadModel::Open { .. } | LoadModel::Staged { .. } => None,
+            },
             last_sign: (0, dialed),
             aborted: None,
+            given_up: false,
             stopping: false,
             others: BTreeSet::new(),
+            audit: job.audit.clone(),
+            ended: None,
         }
     }
 
@@ -185,6 +222,11 @@ impl RunningJob {
     /// Merges what a shard has measured and gives it its set back.
     pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
         let Some(share) = self.share_of(shard) else { return };
+        // A shard that was given up may come back.
+        if self.totals.has_finished(share) {
+            return;
+        }
+        self.unheard[share] = Duration::ZERO;
         self.totals.add(share, second, elapsed, &delta);
         self.abort_on.add(second, &delta);
         if finished {
@@ -203,11 +245,13 @@ impl RunningJob {
             && !self.totals.is_finished()
             && let Some(reason) = self.abort_on.look(self.totals.whole_seconds())
         {
-            return self.abort(pool, reason);
+            return self.give_up(pool, reason);
         }
         let now = pool.clock().now();
         let connections = self.totals.connections();
-        if connections.open > 0 || connections.opened > self.last_sign.0 {
+        // Where none is to be there, none is missing.
+        let none_is_due = self.ramp.as_ref().is_some_and(|ramp| ramp.next(0, now) != Some(now));
+        if connections.open > 0 || connections.opened > self.last_sign.0 || none_is_due {
             self.last_sign = (connections.opened, now);
         }
         if self.logs_in
@@ -216,7 +260,7 @@ impl RunningJob {
             && let Some(obstacle) = self.login_obstacle()
         {
             let reason = format!("no login succeeded within {} s: {obstacle}", FIRST_CONNECTION_WITHIN.as_secs());
-            return self.abort(pool, reason);
+            return self.give_up(pool, reason);
         }
         let (limit, what) = match connections.opened {
             0 => (FIRST_CONNECTION_WITHIN, "no connection could be opened within"),
@@ -224,8 +268,20 @@ impl RunningJob {
         };
         if !self.stopping && now >= self.last_sign.1 + limit {
             let reason = format!("{what} {} s: {}", limit.as_secs(), self.commonest_obstacle());
-            self.abort(pool, reason);
+            self.give_up(pool, reason);
         }
+    }
+
+    /// The shard that has reported nothing for [`SILENT_FOR`], to be asked a few times a second. Nothing has to be reported
+    /// before the job begins: what comes before that is the time in which its connections are opened.
+    pub fn silent(&mut self, now: Instant) -> Option<usize> {
+        let since = (now - std::mem::replace(&mut self.last_look, now)).min(SILENT_A_LOOK);
+        if now < self.asked.start {
+            return None;
+        }
+        self.unheard.iter_mut().for_each(|unheard| *unheard += since);
+        let is_silent = |&share: &usize| self.unheard[share] >= SILENT_FOR && !self.totals.has_finished(share);
+        (0..self.shards.len()).find(is_silent).map(|share| self.shards[share])
     }
 
     /// Why no login has succeeded; `None` when one has, or none has failed.
@@ -249,6 +305,16 @@ impl RunningJob {
         }
     }
 
+    fn give_up(&mut self, pool: &Pool, reason: String) {
+        self.given_up = self.aborted.is_none();
+        self.abort(pool, reason);
+    }
+
+    /// Whether it ended before its time for a reason that is not its target's.
+    pub fn was_interrupted(&self) -> bool {
+        self.aborted.is_some() && !self.given_up
+    }
+
     /// Gives the job up, for the first reason that is named.
     pub fn abort(&mut self, pool: &Pool, reason: String) {
         self.aborted.get_or_insert(reason);
@@ -263,6 +329,13 @@ impl RunningJob {
             self.totals.shard_finished(share);
             self.unfinished -= 1;
         }
+    }
+
+    /// Nobody waits for it any longer: what its shards have reported is all that will be known.
+    pub fn abandon(&mut self, reason: &str) {
+        self.aborted.get_or_insert_with(|| reason.to_owned());
+        (0..self.shards.len()).for_each(|share| self.totals.shard_finished(share));
+        self.unfinished = 0;
     }
 
     /// Somebody wants it to end before its time.
@@ -281,6 +354,21 @@ impl RunningJob {
     /// Whether every share has ended.
     pub fn is_finished(&self) -> bool {
         self.unfinished == 0
+    }
+
+    /// Whether every share has ended, and nothing that is audited may still arrive at the sink of this process, or it has had
+    /// its time to.
+    pub fn is_over(&mut self, now: Instant) -> bool {
+        if !self.is_finished() {
+            return false;
+        }
+        let until = *self.ended.get_or_insert(now) + ARRIVALS_WITHIN;
+        now >= until || !self.audit.as_ref().is_some_and(|sent| sent.awaits_arrivals())
+    }
+
+    /// What was accepted, if that is audited.
+    pub fn audit(&self) -> Option<&Arc<Sent>> {
+        self.audit.as_ref()
     }
 
     /// What was measured so far.
@@ -305,6 +393,11 @@ impl RunningJob {
     pub fn report(&self, now: Instant) -> Report {
         let mut report = Report::new(&self.asked, &self.totals, now);
         report.aborted.clone_from(&self.aborted);
+        if let Some(sent) = &self.audit {
+            report.audit = Some(join::report(sent));
+            let end_to_end = sent.here().and_then(|(_, arrivals)| arrivals.tally().end_to_end.encode());
+            report.histograms.extend(end_to_end.map(|text| (HISTOGRAM.to_owned(), text)));
+        }
         report.other_jobs = self.others.iter().map(u64::to_string).collect();
         if self.skip_verify {
             report.notes.push(SKIP_VERIFY_NOTE.to_owned());

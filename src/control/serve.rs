@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::alert::Alerts;
+use super::alert::{Alerts, Names};
 use super::api::guard::{Guard, GuardError};
 use super::api::http::{self, HttpLimits, Request};
 use super::api::routes::Api;
@@ -27,6 +27,7 @@ use super::signals::Signal;
 use super::sink::{self, SinkError, SinkPlan};
 use super::store::{Kept, Store, StoreError, StoredJob};
 use super::targets::{Resolver, Targets};
+use crate::audit::sent::AuditPlan;
 use crate::config::Config;
 use crate::job::record::JobRecord;
 use crate::job::worker::DRAIN;
@@ -34,7 +35,7 @@ use crate::probe::header::Key;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
-use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::sink_service::Protocol;
 use crate::time::{Instant, WallTime};
 
@@ -42,8 +43,6 @@ use crate::time::{Instant, WallTime};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long after the drain's time a shard may take to report its end.
 const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(2);
-/// How long the shards may take to end; one that has not by then is left behind.
-const SHARDS_END_WITHIN: Duration = Duration::from_secs(5);
 /// How long what waits for the store may take to be written at the end.
 const STORED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -61,6 +60,8 @@ pub struct ServePlan {
     pub probe: Option<ProbePlan>,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What an audit needs, where the sink takes mail by SMTP.
+    pub audit: Option<AuditPlan>,
 }
 
 /// What the prober is made of.
@@ -118,8 +119,8 @@ pub enum ServeError {
     /// The service has ended as it was told to, but what it knew of its last jobs is lost.
     #[error("what was to be kept at the end could not be stored: {0}")]
     Unstored(StoreError),
-    /// A shard failed; what was running has been stored.
-    #[error("{0}; running jobs were stored as failed")]
+    /// A shard failed, or hangs; what was known of the jobs that ran has been stored.
+    #[error("{0}; jobs that ran are stored with what was known of them")]
     Shard(String),
 }
 
@@ -179,7 +180,9 @@ async fn run(
         pool,
         generators,
         host: plan.host,
+        audit: plan.audit,
         limits: plan.config.hammer.limits.clone(),
+        defaults: plan.config.hammer.defaults.clone(),
         kept: plan.config.store.jobs_kept,
         store: Rc::clone(&store),
         metrics: metrics.clone(),
@@ -241,8 +244,9 @@ async fn run(
     }
     drop(store);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
-    jobs.end(SHARDS_END_WITHIN, STORED_WITHIN).await.map_err(ServeError::Unstored)?;
-    result.map_err(ServeError::Shard)
+    let (ended, stored) = jobs.end(SHARDS_END_WITHIN, STORED_WITHIN);
+    stored.map_err(ServeError::Unstored)?;
+    result.and(ended.map_err(|left| left.to_string())).map_err(ServeError::Shard)
 }
 
 /// Starts what sends and takes probes.
@@ -256,8 +260,8 @@ fn start_prober(
     kept: &Kept,
 ) -> Result<Rc<RefCell<Prober>>, ServeError> {
     let address = plan.shard.address.clone();
-    let source = plan.shard.hostname.clone();
-    let alerts = Alerts::new(config.pagerduty.as_ref(), source, Rc::clone(store), &kept.events, &kept.notes)
+    let names = Names { source: plan.shard.hostname.clone(), address: address.as_str().to_owned() };
+    let alerts = Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
         .map_err(ServeError::Alert)?;
     let shard = ProbeShard::start(plan.shard, clock).map_err(ServeError::Probe)?;
     let (store, metrics) = (Rc::clone(store), metrics.clone());
@@ -273,6 +277,7 @@ fn recorded(job: StoredJob) -> Option<JobRecord> {
         state: job.state,
         start: WallTime::from_unix_ns(job.start_unix_ns),
         stop: job.stop_unix_ns.map(WallTime::from_unix_ns),
+        verdict: job.verdict,
     })
 }
 
@@ -292,12 +297,12 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     let targets = || Targets::new(&config, listening.sink.first().copied(), listening.http.first().copied());
     api.targets.replace(targets());
     if let Some(prober) = &api.prober {
-        prober.borrow_mut().configure(&config, targets());
+        prober.borrow_mut().reload(&config, targets());
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }
-    api.jobs.borrow_mut().set_limits(config.hammer.limits);
-    tracing::info!("targets, routes and limits were reloaded from {}", file.display());
+    api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
+    tracing::info!("targets, routes, limits and defaults were reloaded from {}", file.display());
 }
 
 /// What control follows.
@@ -361,11 +366,13 @@ async fn follow(
             }
             Woken::TimeToLook => {
                 next_look = clock.now() + LOOK_EVERY;
-                jobs.look();
+                let looked = jobs.look();
                 if let Some(prober) = prober {
                     driver::look(prober);
                 }
-                false
+                let failed = looked.is_err();
+                result = result.and(looked);
+                failed
             }
         };
         if is_over && until == Instant::NEVER {

@@ -8,11 +8,11 @@ use async_channel::Receiver;
 use thiserror::Error;
 
 use super::layout;
-use crate::shard::clock::Clock;
+use crate::shard::clock::{Clock, wall_now};
 use crate::shard::http_service::HttpSpec;
 use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
-use crate::shard::pool::{Pool, PoolError, ShardSpec};
+use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
 use crate::shard::tls::ServerTls;
@@ -130,6 +130,9 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
         Some(HttpSpec { settings: StubSettings { id_nonce, ..http.settings }, ..http })
     };
     let start = clock.now();
+    if let Some(ledger) = &plan.settings.audit {
+        ledger.begin((start, wall_now()));
+    }
     let specs = plan.cpus.iter().zip(of_shards).enumerate().map(|(shard, (&cpu, listeners))| ShardSpec {
         cpu: Some(cpu),
         ring: layout::server_ring(plan.descriptors),
@@ -166,24 +169,24 @@ pub fn serve(
         async { Some(pool.events().recv().await) },
     ));
     let elapsed = clock.now() - started;
-    pool.shut_down();
+    let counts = end(pool);
     if let Some(Ok((_, Event::Failed(reason)))) = failure {
         return Err(SinkError::Shard(reason));
     }
-    let counts = drain(&pool)?;
-    pool.join();
-    Ok((counts, elapsed))
+    Ok((counts?, elapsed))
 }
 
-/// Reads the last words of shards that are ending: what their sinks have taken.
-pub(super) fn drain(pool: &Pool) -> Result<SinkCounts, SinkError> {
+/// Ends all shards and takes their last words: what their sinks have taken.
+pub(super) fn end(mut pool: Pool) -> Result<SinkCounts, SinkError> {
     let mut counts = SinkCounts::default();
-    while let Ok((_, event)) = pool.events().recv_blocking() {
-        match event {
-            Event::Sunk(shard) => counts += &shard,
-            Event::Failed(reason) => return Err(SinkError::Shard(reason)),
-            Event::Ready | Event::Ended | Event::Measured { .. } | Event::Arrived(_) => {}
-        }
+    let mut failure = None;
+    let ended = pool.end(SHARDS_END_WITHIN, |_, event| match event {
+        Event::Sunk(shard) => counts += &shard,
+        Event::Failed(reason) => failure = Some(reason),
+        Event::Ready | Event::Ended | Event::Measured { .. } | Event::Arrived(_) => {}
+    });
+    match failure.or(ended.err().map(|left| left.to_string())) {
+        None => Ok(counts),
+        Some(reason) => Err(SinkError::Shard(reason)),
     }
-    Ok(counts)
 }

@@ -27,7 +27,7 @@ pub const RESOLUTIONS_MAX: usize = 8;
 /// How long a look-up may take before it is given up.
 pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// The path of the embedded sink of HTTP: that of a domain which it takes as any other.
-const EMBEDDED_PATH: &str = "/v3/example.com";
+pub const EMBEDDED_PATH: &str = "/v3/example.com";
 /// What the embedded sink of HTTP wants to see, which is any key of the user `api`.
 const EMBEDDED_AUTHORIZATION: &str = "Basic YXBpOmtleQ==";
 /// How many names or networks an error lists.
@@ -162,12 +162,12 @@ impl Targets {
         let path = Some(EMBEDDED_PATH.to_owned());
         let (host, port) = (loopback_of(address), address.port());
         let url = TargetUrl { host, port, connection: ConnectionType::Plain, path };
-        let headers = vec![Field::new("Authorization", EMBEDDED_AUTHORIZATION).expect("it is one line")];
-        Ok(Unresolved { request: RawHttp { headers, ..url.request() }, ..Unresolved::unrestricted(url) })
+        let request = RawHttp { headers: vec![embedded_authorization()], ..url.request() };
+        Ok(Unresolved { request, ..Unresolved::unrestricted(url) })
     }
 
     /// Finds what `target` means: a configured name, a URL, or without one the embedded sink. The rest is what the job
-    /// asks for beside it; `connection` must be the target's own.
+    /// asks for beside it; `connection`, where it is given, must be the target's own.
     ///
     /// # Errors
     ///
@@ -175,12 +175,12 @@ impl Targets {
     pub fn choose(
         &self,
         target: Option<&str>,
-        connection: ConnectionType,
+        connection: Option<ConnectionType>,
         auth: bool,
         skip_verify: Option<bool>,
     ) -> Result<Unresolved, SpecError> {
         match target {
-            None => self.embedded_sink(connection, auth, skip_verify),
+            None => self.embedded_sink(connection.unwrap_or_default(), auth, skip_verify),
             Some(text) if text.contains("://") => self.url(text, Scheme::Smtp(connection), auth, skip_verify),
             Some(name) => self.named(name, Scheme::Smtp(connection), auth, skip_verify),
         }
@@ -200,7 +200,7 @@ impl Targets {
         let Some(named) = self.named.get(target) else {
             return Err(SpecError::new("target", self.known(), shown(target)));
         };
-        let scheme = if named.url.is_http() { Scheme::Http } else { Scheme::Smtp(named.url.connection) };
+        let scheme = if named.url.is_http() { Scheme::Http } else { Scheme::Smtp(None) };
         self.named(target, scheme, named.credentials.is_some(), None)
     }
 
@@ -228,7 +228,7 @@ impl Targets {
             return Ok(Unresolved { skip_verify: true, ..Unresolved::unrestricted(url) });
         }
         let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain, path: None };
-        same_connection(&url, Scheme::Smtp(connection), "the embedded sink")?;
+        same_connection(&url, Scheme::Smtp(Some(connection)), "the embedded sink")?;
         Ok(Unresolved::unrestricted(url))
     }
 
@@ -292,6 +292,11 @@ impl Unresolved {
     }
 }
 
+/// The header field that the embedded sink of HTTP wants to see.
+pub fn embedded_authorization() -> Field {
+    Field::new("Authorization", EMBEDDED_AUTHORIZATION).expect("it is one line")
+}
+
 fn auth_needs_credentials(got: &str) -> SpecError {
     let expected = "a target with user and password_file in the configuration beside it, or false";
     SpecError::new("auth", expected, format!("true with {got}"))
@@ -300,8 +305,8 @@ fn auth_needs_credentials(got: &str) -> SpecError {
 /// What a job's type wants of a target's scheme.
 #[derive(Clone, Copy)]
 enum Scheme {
-    /// One of SMTP, secured like that.
-    Smtp(ConnectionType),
+    /// One of SMTP, secured like that, or however it is.
+    Smtp(Option<ConnectionType>),
     /// One of HTTP.
     Http,
 }
@@ -330,7 +335,8 @@ fn same_connection(url: &TargetUrl, scheme: Scheme, target: &str) -> Result<(), 
             let got = format!("{target}; give the job type http or http.mime if that is meant");
             return Err(SpecError::new("target", "smtp://, smtps:// or smtp+starttls:// for type smtp", got));
         }
-        Scheme::Smtp(asked) => asked,
+        Scheme::Smtp(None) => return Ok(()),
+        Scheme::Smtp(Some(asked)) => asked,
     };
     if url.connection == asked {
         return Ok(());

@@ -9,11 +9,11 @@ use crate::message::{
     MimeFormSpec, Parts, RawBody, RawBodySpec, Template,
 };
 
-/// The messages, before dot-stuffing, and what had to be changed in given ones. Variables that are not replaced go along in a
-/// header field if `in_header`.
-pub fn messages(spec: &JobSpec, at: &Circumstances, in_header: bool) -> Result<(Template, Conversion), SpecError> {
+/// The messages, before dot-stuffing, and what had to be changed in given ones. Variables that are not replaced go `beside`
+/// them, or else along in a header field.
+pub fn messages(spec: &JobSpec, at: &Circumstances, beside: bool) -> Result<(Template, Conversion), SpecError> {
     let (recipients, run_id, host) = (&spec.recipients, at.run_id, at.host.as_str());
-    let variables = spec.variables.as_deref().filter(|_| in_header || spec.expand);
+    let variables = spec.variables.as_deref();
     match &spec.content {
         Content::Generated { sizes, subject } => {
             let generated = GeneratedSpec {
@@ -30,13 +30,13 @@ pub fn messages(spec: &JobSpec, at: &Circumstances, in_header: bool) -> Result<(
         }
         Content::Parts(parts) => {
             let (from, expand) = (&spec.from, spec.expand);
-            let composed = ComposedSpec { parts, from, variables, expand, recipients, run_id, host };
+            let composed = ComposedSpec { parts, from, variables, expand, beside, recipients, run_id, host };
             let field = if parts.text.is_some() { "text" } else { "html" };
             Ok((Template::composed(&composed).map_err(wrong(field))?, Conversion::default()))
         }
         Content::Given { messages, verbatim } => {
             let (verbatim, expand) = (*verbatim, spec.expand);
-            let given = GivenSpec { messages, verbatim, variables, expand, recipients, run_id, host };
+            let given = GivenSpec { messages, verbatim, variables, expand, beside, recipients, run_id, host };
             Template::of_messages(&given).map_err(wrong("body"))
         }
     }
@@ -56,7 +56,10 @@ pub fn template(
     at: &Circumstances,
     stuff: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<(Template, Conversion), SpecError> {
-    let (template, conversion) = messages(spec, at, true)?;
+    let (mut template, conversion) = messages(spec, at, false)?;
+    if let (Some(audit), true) = (&at.audit, spec.audit) {
+        template = template.stamped(at.run_id, audit.signer.clone()).map_err(wrong(spec.content.largest().0))?;
+    }
     Ok((template.map_content(stuff), conversion))
 }
 
@@ -109,7 +112,7 @@ pub fn mime_form(
     at: &Circumstances,
     options: &[(String, String)],
 ) -> Result<(MimeForm, Conversion), SpecError> {
-    let (template, conversion) = messages(spec, at, false)?;
+    let (template, conversion) = messages(spec, at, true)?;
     let variables = spec.variables.as_deref().filter(|_| !spec.expand);
     let form = MimeFormSpec { template, recipients: &spec.recipients, variables, options, run_id: at.run_id };
     Ok((MimeForm::new(form), conversion))

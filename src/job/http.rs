@@ -97,6 +97,15 @@ impl HttpJob {
         }
     }
 
+    /// As [`super::plan::Job::expanded_bytes_max`].
+    pub(super) fn expanded_bytes_max(&self) -> Option<u64> {
+        match &self.body {
+            Body::Form(_) => None,
+            Body::Mime(form) => form.template().expanded_bytes_max(),
+            Body::Raw(body) => Some(body.expanded_bytes_max()),
+        }
+    }
+
     /// Octets of message `sequence`: of the whole body where that is no MIME message.
     pub(super) fn message_bytes(&self, sequence: u64) -> u64 {
         match &self.body {

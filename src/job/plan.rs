@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::content;
 use super::http::HttpJob;
-use super::spec::{ConnectionType, JobSpec, Limit, LoadModel, SpecError};
+use super::spec::{ConnectionType, Content, JobSpec, Limit, LoadModel, SpecError};
+use crate::audit::sent::{AuditPlan, Sent};
+use crate::load::connections::ConnectionRamp;
 use crate::load::warmup::{Warmup, WarmupEnd};
 use crate::load::{self, ClosedLoop, MessageCounter, OpenLoop, OpenLoopSpec, Pacer};
 use crate::message::{Conversion, Recipients, ReversePath, Sizes, Template};
 use crate::time::{Instant, WallTime};
-use crate::wire::smtp::client::{ClientConfig, TlsStart};
+use crate::wire::smtp::client::{ClientConfig, Needs, TlsStart};
 use crate::wire::smtp::data;
 
 /// How long the kernel may take to open a connection where the job sets no time limit.
@@ -33,6 +35,8 @@ pub struct Circumstances {
     pub run_id: u64,
     /// This host's name, for EHLO and Message-ID.
     pub host: String,
+    /// What a job that is audited needs; without it none is.
+    pub audit: Option<AuditPlan>,
 }
 
 /// What builds each message, by what they are sent.
@@ -74,6 +78,9 @@ pub struct Job {
     pub wall_start: WallTime,
     /// When a run by time ends.
     pub end: Option<Instant>,
+    /// What was accepted, if that is audited.
+    pub audit: Option<Arc<Sent>>,
+    audit_plan: Option<(u64, AuditPlan)>,
     /// Which messages are shown apart.
     pub warmup: WarmupEnd,
     warmup_asked: Option<Warmup>,
@@ -98,14 +105,13 @@ impl Job {
             }
         };
         let lead = match spec.load {
-            LoadModel::Closed => Duration::ZERO,
+            LoadModel::Closed | LoadModel::Ramped(_) => Duration::ZERO,
             LoadModel::Open { .. } | LoadModel::Staged { .. } => {
                 OPEN_LOOP_LEAD + OPEN_LOOP_LEAD_A_CONNECTION * spec.connections
             }
         };
         let mut job = Job {
             needs_smtp_utf8: needs_smtp_utf8(spec, &payload),
-            payload,
             recipients: spec.recipients.clone(),
             from: spec.from.clone(),
             ehlo_name: at.host.clone().into_bytes(),
@@ -116,6 +122,7 @@ impl Job {
                     ConnectionType::StartTls => TlsStart::StartTls,
                 },
                 auth: spec.auth.clone(),
+                needs: needs(spec, &payload),
                 pipelining: spec.pipelining,
                 timeouts: spec.timeout.smtp(),
             },
@@ -126,12 +133,15 @@ impl Job {
             start: at.now,
             wall_start: at.wall,
             end: None,
+            audit: None,
+            audit_plan: at.audit.clone().filter(|_| spec.audit).map(|plan| (at.run_id, plan)),
             warmup: WarmupEnd::new(None, at.now),
             warmup_asked: spec.warmup,
             lead,
             load: spec.load.clone(),
             limit: spec.limit,
             seed: spec.seed,
+            payload,
         };
         job.begin(at.now, at.wall);
         Ok((job, conversion))
@@ -141,6 +151,9 @@ impl Job {
     pub fn begin(&mut self, now: Instant, wall: WallTime) {
         (self.start, self.wall_start) = (now + self.lead, wall + self.lead);
         self.warmup = WarmupEnd::new(self.warmup_asked, self.start);
+        let origin = (self.start, self.wall_start);
+        let sent = |(run, plan): &(u64, AuditPlan)| Arc::new(Sent::new(*run, plan.ledger.clone(), origin));
+        self.audit = self.audit_plan.as_ref().map(sent);
         self.end = match self.limit {
             Limit::Messages(_) => None,
             Limit::Duration(duration) => Some(self.start + duration),
@@ -165,6 +178,14 @@ impl Job {
         }
     }
 
+    /// Octets that no message has more of once its variables are replaced here, its head aside; `None` where none are.
+    pub fn expanded_bytes_max(&self) -> Option<u64> {
+        match &self.payload {
+            Payload::Smtp(template) => template.expanded_bytes_max(),
+            Payload::Http(http) => http.expanded_bytes_max(),
+        }
+    }
+
     /// Octets of message `sequence` itself, whatever carries it.
     pub fn message_bytes(&self, sequence: u64) -> u64 {
         match &self.payload {
@@ -185,7 +206,7 @@ impl Job {
     /// Whether messages are due on a schedule.
     #[inline]
     pub fn is_open_loop(&self) -> bool {
-        !matches!(self.load, LoadModel::Closed)
+        !matches!(self.load, LoadModel::Closed | LoadModel::Ramped(_))
     }
 
     /// Splits the job over at most `shards` shards; no shard is left without a connection.
@@ -210,6 +231,10 @@ impl Job {
     fn pacer(&self, shard: u32, shards: u32, counter: &Arc<MessageCounter>) -> Pacer {
         match &self.load {
             LoadModel::Closed => Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end)),
+            LoadModel::Ramped(stages) => {
+                let ramp = ConnectionRamp::new(Arc::clone(stages), self.start, (shard, shards));
+                Pacer::Closed(ClosedLoop::new(Arc::clone(counter), self.end).with_ramp(ramp))
+            }
             LoadModel::Staged { stages, arrival } => {
                 let open = OpenLoop::staged(Arc::clone(stages), *arrival, self.start, self.seed, (shard, shards));
                 Pacer::Open(open.expect("the shard is one of its shards"))
@@ -235,6 +260,15 @@ pub struct Share {
     pub connections: u32,
     /// Its part of the messages.
     pub pacer: Pacer,
+}
+
+/// What a server must offer for messages that are made here. A given message goes as it is.
+fn needs(spec: &JobSpec, payload: &Payload) -> Needs {
+    let Payload::Smtp(template) = payload else { return Needs::default() };
+    match spec.content {
+        Content::Given { .. } if !spec.expand => Needs::default(),
+        _ => Needs { eight_bit_mime: template.is_8bit(), smtp_utf8: needs_smtp_utf8(spec, payload) },
+    }
 }
 
 fn needs_smtp_utf8(spec: &JobSpec, payload: &Payload) -> bool {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::request::JobEcho;
+use super::search::SearchReport;
 use crate::measure::report::Report;
 use crate::time::WallTime;
 
@@ -68,6 +69,8 @@ pub struct JobRecord {
     pub start: WallTime,
     /// When it ended, or was told to; `None` while it runs.
     pub stop: Option<WallTime>,
+    /// What its result says of itself, when it has ended; see [`JobView::verdict`].
+    pub verdict: Option<String>,
 }
 
 impl JobRecord {
@@ -79,6 +82,7 @@ impl JobRecord {
             start_time: rfc_1123(self.start),
             stop_time: self.stop.map_or_else(|| ZERO_TIME.to_owned(), rfc_1123),
             state: self.state,
+            verdict: self.verdict.as_deref(),
             result,
         }
     }
@@ -102,10 +106,24 @@ pub struct JobView<'a> {
     pub stop_time: String,
     /// How it stands.
     pub state: JobState,
+    /// What its result says of itself: VALID, SUSPECT or INVALID; of a search found, at_least, none or unfinished. Absent as
+    /// long as nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<&'a str>,
     /// What came of it so far. Absent in lists, and as long as nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Report)]
+    #[schema(value_type = JobResult)]
     pub result: Option<&'a RawValue>,
+}
+
+/// What came of a job: a report, or for a search what came of that.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum JobResult {
+    /// Of a job.
+    Job(Box<Report>),
+    /// Of a search.
+    Search(Box<SearchReport>),
 }
 
 /// All jobs that are kept, the newest first, without their results.
@@ -149,6 +167,7 @@ mod tests {
             state: JobState::Running,
             start: at(1_619_661_039),
             stop: None,
+            verdict: None,
         };
         let shown = |view| serde_json::to_string(&view).unwrap();
         assert_eq!(
@@ -156,10 +175,11 @@ mod tests {
             r#"{"id":"1234","job":{"Type":"smtp","messages":1000},"start_time":"Thu, 29 Apr 2021 01:50:39 UTC","stop_time":"Mon, 01 Jan 0001 00:00:00 UTC","state":"running","result":{"version":1}}"#
         );
         (record.state, record.stop) = (JobState::Stopped, Some(at(1_619_661_041)));
+        record.verdict = Some("SUSPECT".to_owned());
         let listed = JobList { items: vec![record.view(None)] };
         assert_eq!(
             serde_json::to_string(&listed).unwrap(),
-            r#"{"Items":[{"id":"1234","job":{"Type":"smtp","messages":1000},"start_time":"Thu, 29 Apr 2021 01:50:39 UTC","stop_time":"Thu, 29 Apr 2021 01:50:41 UTC","state":"stopped"}]}"#
+            r#"{"Items":[{"id":"1234","job":{"Type":"smtp","messages":1000},"start_time":"Thu, 29 Apr 2021 01:50:39 UTC","stop_time":"Thu, 29 Apr 2021 01:50:41 UTC","state":"stopped","verdict":"SUSPECT"}]}"#
         );
         assert_eq!(serde_json::to_string(&JobList { items: Vec::new() }).unwrap(), r#"{"Items":[]}"#);
     }

@@ -5,6 +5,7 @@
 
 mod content;
 pub mod http;
+mod load;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,9 @@ use thiserror::Error;
 
 use self::http::{HttpSpec, JobType, RawHttp};
 use super::time_limits::TimeLimits;
-use crate::load::stages::{Stage, Stages};
+use crate::audit::sequences::SEQUENCES_MAX;
+use crate::load::connections::ConnectionStages;
+use crate::load::stages::{Goal, Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
@@ -67,7 +70,8 @@ pub struct RawSpec {
     pub source_addresses: Vec<IpAddr>,
     /// Messages a second: makes the loop an open one.
     pub rate: Option<f64>,
-    /// Linear ramps of the rate, the first of which begins at `rate`, or at none. Excludes `messages` and `duration`.
+    /// Linear ramps of the rate, the first of which begins at `rate`, or at none; or of the number of connections, which
+    /// excludes `rate` and `connections`. Excludes `messages` and `duration`.
     pub stages: Option<Vec<Stage>>,
     /// How an open loop's messages are spaced.
     pub arrival: Option<Arrival>,
@@ -119,6 +123,8 @@ pub struct RawSpec {
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
     pub abort_on: Vec<AbortRule>,
+    /// Messages are stamped, and those that were accepted are put down, so that it shows which have arrived.
+    pub audit: Option<bool>,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: Option<u64>,
 }
@@ -210,7 +216,9 @@ pub enum LoadModel {
         /// Their spacing.
         arrival: Arrival,
     },
-    /// The same, with a rate that goes up and down.
+    /// A closed loop whose number of connections goes up and down.
+    Ramped(Arc<ConnectionStages>),
+    /// An open loop with a rate that goes up and down.
     Staged {
         /// The rates of the whole job.
         stages: Arc<Stages>,
@@ -232,7 +240,7 @@ impl LoadModel {
     /// How messages are spaced, in an open loop.
     pub const fn arrival(&self) -> Option<Arrival> {
         match self {
-            LoadModel::Closed => None,
+            LoadModel::Closed | LoadModel::Ramped(_) => None,
             LoadModel::Open { arrival, .. } | LoadModel::Staged { arrival, .. } => Some(*arrival),
         }
     }
@@ -283,6 +291,8 @@ pub struct JobSpec {
     pub warmup: Option<Warmup>,
     /// Conditions under which the run is given up.
     pub abort_on: Vec<AbortRule>,
+    /// Messages are stamped, and those that were accepted are put down.
+    pub audit: bool,
     /// What repeats sizes, recipients, arrivals and content.
     pub seed: u64,
 }
@@ -291,13 +301,15 @@ impl JobSpec {
     /// Looks at every value. `seed` serves where the input names none.
     pub fn new(mut raw: RawSpec, target: Target, seed: u64) -> Result<JobSpec, SpecError> {
         let seed = raw.seed.unwrap_or(seed);
-        let load = load_model(&raw)?;
-        let connections = raw.connections.unwrap_or(match load {
+        let load = load::load_model(&raw)?;
+        let connections = raw.connections.unwrap_or(match &load {
             LoadModel::Closed => CONNECTIONS_CLOSED_LOOP,
+            LoadModel::Ramped(stages) => stages.most(),
             LoadModel::Open { .. } | LoadModel::Staged { .. } => CONNECTIONS_OPEN_LOOP,
         });
         if !(1..=CONNECTIONS_MAX).contains(&connections) {
-            return Err(SpecError::new("connections", format!("1 to {CONNECTIONS_MAX}"), connections));
+            let field = if matches!(load, LoadModel::Ramped(_)) { "stages" } else { "connections" };
+            return Err(SpecError::new(field, format!("1 to {CONNECTIONS_MAX} connections"), connections));
         }
         let messages_per_connection = match raw.messages_per_connection {
             None => None,
@@ -313,7 +325,7 @@ impl JobSpec {
                 raw.abort_on.len(),
             ));
         }
-        let limit = limit(&raw, &load)?;
+        let limit = load::limit(&raw, &load)?;
         let http = HttpSpec::new(raw.job_type, raw.http.clone())?;
         if let Some(http) = &http {
             http.goes_with(&raw)?;
@@ -321,10 +333,12 @@ impl JobSpec {
         let content = content::content(&mut raw, seed)?;
         let recipients = content::recipients(&raw, seed)?;
         let variables = content::variables(&raw, &content, recipients.per_message())?;
+        let unreplaced = content::unreplaced(&raw, &content, &variables, &recipients);
         Ok(JobSpec {
             source_addresses: source_addresses(&raw, &target)?,
-            warmup: warmup(&raw, limit)?,
+            warmup: load::warmup(&raw, limit)?,
             abort_on: raw.abort_on.clone(),
+            audit: audit(&raw, limit)?,
             http,
             target,
             limit,
@@ -334,7 +348,7 @@ impl JobSpec {
             recipients,
             variables: variables.variables,
             expand: variables.expand,
-            notes: variables.note.into_iter().collect(),
+            notes: variables.note.into_iter().chain(unreplaced).collect(),
             messages_per_connection,
             pipelining: raw.pipelining.unwrap_or(true),
             timeout: raw.timeout.clone().unwrap_or_default().checked()?,
@@ -360,10 +374,14 @@ impl JobSpec {
         };
         let (rate, stages) = match &self.load {
             LoadModel::Closed => (None, None),
+            LoadModel::Ramped(stages) => (None, Some(stages.list())),
             LoadModel::Open { rate, .. } => (Some(rate.as_per_second()), None),
             LoadModel::Staged { stages, .. } => (Some(stages.from_per_s()), Some(stages.list())),
         };
-        let stage = |stage: &Stage| json!({ "duration_s": stage.duration.as_secs_f64(), "rate": stage.rate_per_s });
+        let stage = |Stage { duration, goal }: &Stage| match goal {
+            Goal::Rate(per_s) => json!({ "duration_s": duration.as_secs_f64(), "rate": per_s }),
+            Goal::Connections(number) => json!({ "duration_s": duration.as_secs_f64(), "connections": number }),
+        };
         let arrival = self.load.arrival().map(|arrival| match arrival {
             Arrival::Constant => "constant",
             Arrival::Poisson => "poisson",
@@ -398,6 +416,7 @@ impl JobSpec {
                 Warmup::Messages(messages) => json!({ "messages": messages }),
             }),
             "abort_on": self.abort_on.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "audit": self.audit,
             "timeout_s": self.timeout.default.map(|limit| limit.as_secs_f64()),
             "timeouts_s": phase_limits(&self.timeout),
         });
@@ -443,65 +462,28 @@ fn with_tls_only(raw: &RawSpec, connection: ConnectionType) -> Result<(), SpecEr
     }
 }
 
+/// A stamp needs a message that may be given one, whose number is told apart from all others.
+fn audit(raw: &RawSpec, limit: Limit) -> Result<bool, SpecError> {
+    const FIELD: &str = "audit";
+    match (raw.audit.unwrap_or(false), limit) {
+        (false, _) => Ok(false),
+        _ if raw.job_type != JobType::Smtp => Err(SpecError::new(FIELD, "false for jobs by HTTP", "true")),
+        _ if raw.verbatim == Some(true) => {
+            Err(SpecError::new(FIELD, "false with `verbatim`, which leaves no room for a stamp", "true"))
+        }
+        (true, Limit::Messages(messages)) if messages > SEQUENCES_MAX => {
+            Err(SpecError::new(FIELD, format!("at most {SEQUENCES_MAX} `messages` beside it"), messages))
+        }
+        _ => Ok(true),
+    }
+}
+
 fn congestion(raw: &RawSpec) -> Result<Option<String>, SpecError> {
     let Some(name) = &raw.congestion else { return Ok(None) };
     let fits = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'_' | b'-');
     match (1..=CONGESTION_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits) {
         true => Ok(Some(name.clone())),
         false => Err(SpecError::new("congestion", "a name such as cubic or bbr", name.escape_debug())),
-    }
-}
-
-fn load_model(raw: &RawSpec) -> Result<LoadModel, SpecError> {
-    if let Some(stages) = &raw.stages {
-        let stages = Stages::new(raw.rate.unwrap_or(0.0), stages.clone());
-        let stages = Arc::new(stages.map_err(|error| SpecError::of("stages", error))?);
-        return Ok(LoadModel::Staged { stages, arrival: raw.arrival.unwrap_or(Arrival::Poisson) });
-    }
-    match (raw.rate, raw.arrival) {
-        (None, None) => Ok(LoadModel::Closed),
-        (None, Some(_)) => Err(SpecError::new("arrival", "a `rate` or `stages` beside it", "neither")),
-        (Some(rate), arrival) => {
-            let rate = Rate::per_second(rate)
-                .map_err(|_| SpecError::new("rate", "messages a second, above 0 and at most 100000000", rate))?;
-            Ok(LoadModel::Open { rate, arrival: arrival.unwrap_or(Arrival::Poisson) })
-        }
-    }
-}
-
-fn limit(raw: &RawSpec, load: &LoadModel) -> Result<Limit, SpecError> {
-    if let LoadModel::Staged { stages, .. } = load {
-        return match (raw.messages, raw.duration, stages.duration()) {
-            (None, None, duration) if duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
-            (None, None, duration) => Err(SpecError::new("stages", "at most 30 days in all", pretty(duration))),
-            _ => Err(SpecError::new("stages", "neither `messages` nor `duration` beside it", "one of them")),
-        };
-    }
-    match (raw.messages, raw.duration) {
-        (Some(_), Some(_)) => Err(SpecError::new("messages", "either `messages` or `duration`", "both")),
-        (None, None) => Err(SpecError::new("messages", "either `messages` or `duration`", "neither")),
-        (Some(messages), None) if (1..=MESSAGES_MAX).contains(&messages) => Ok(Limit::Messages(messages)),
-        (Some(messages), None) => Err(SpecError::new("messages", format!("1 to {MESSAGES_MAX}"), messages)),
-        (None, Some(duration)) if !duration.is_zero() && duration <= DURATION_MAX => Ok(Limit::Duration(duration)),
-        (None, Some(duration)) => Err(SpecError::new("duration", "more than 0 and at most 30 days", pretty(duration))),
-    }
-}
-
-/// A warm-up is part of the run, and something must be left of that.
-fn warmup(raw: &RawSpec, limit: Limit) -> Result<Option<Warmup>, SpecError> {
-    let Some(warmup) = raw.warmup else { return Ok(None) };
-    match (warmup, limit) {
-        (Warmup::Duration(warmup), Limit::Duration(run)) if warmup >= run => {
-            Err(SpecError::new("warmup", format!("less than the whole run, {}", pretty(run)), pretty(warmup)))
-        }
-        (Warmup::Messages(warmup), Limit::Messages(run)) if warmup >= run => {
-            Err(SpecError::new("warmup", format!("fewer than all messages, {run}"), warmup))
-        }
-        (Warmup::Duration(warmup), _) if warmup.is_zero() || warmup > DURATION_MAX => {
-            Err(SpecError::new("warmup", "more than 0 and at most 30 days", pretty(warmup)))
-        }
-        (Warmup::Messages(0), _) => Err(SpecError::new("warmup", "at least 1 message", 0)),
-        _ => Ok(Some(warmup)),
     }
 }
 
@@ -514,10 +496,6 @@ fn reverse_path(raw: &RawSpec) -> Result<ReversePath, SpecError> {
 fn phase_limits(limits: &TimeLimits) -> Option<serde_json::Map<String, serde_json::Value>> {
     let seconds = |(phase, limit): (&Phase, &Duration)| (phase.name().to_owned(), json!(limit.as_secs_f64()));
     (!limits.phases.is_empty()).then(|| limits.phases.iter().map(seconds).collect())
-}
-
-fn pretty(duration: Duration) -> String {
-    format!("{duration:?}")
 }
 
 #[cfg(test)]
@@ -564,7 +542,16 @@ mod tests {
     }
 
     fn stage(s: u64, rate_per_s: f64) -> Stage {
-        Stage { duration: Duration::from_secs(s), rate_per_s }
+        Stage { duration: Duration::from_secs(s), goal: Goal::Rate(rate_per_s) }
+    }
+
+    #[test]
+    fn stages_of_connections_make_a_closed_loop_of_as_many_as_there_are_at_most() {
+        let stages = crate::load::stages::parse("1m@50c,1m@20c").unwrap();
+        let spec = spec(|raw| (raw.messages, raw.stages) = (None, Some(stages))).unwrap();
+        assert_eq!((spec.load.name(), spec.connections), ("closed", 50));
+        assert_eq!(spec.limit, Limit::Duration(Duration::from_secs(120)));
+        assert_eq!(spec.describe()["stages"][1], json!({ "duration_s": 60.0, "connections": 20 }));
     }
 
     #[test]
@@ -590,7 +577,7 @@ mod tests {
     #[test]
     fn every_wrong_value_names_its_field() {
         type Change = fn(&mut RawSpec);
-        let wrong: [(&str, Change); 32] = [
+        let wrong: [(&str, Change); 35] = [
             ("warmup", |raw| raw.warmup = Some(Warmup::Messages(10))),
             ("warmup", |raw| raw.warmup = Some(Warmup::Messages(0))),
             ("warmup", |raw| raw.warmup = Some(Warmup::Duration(Duration::ZERO))),
@@ -616,6 +603,16 @@ mod tests {
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![]))),
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(1, -5.0)]))),
             ("stages", |raw| (raw.messages, raw.stages) = (None, Some(vec![stage(u64::MAX, 5.0)]))),
+            ("stages", |raw| {
+                (raw.messages, raw.stages) = (None, Some(crate::load::stages::parse("1s@5c,1s@5").unwrap()))
+            }),
+            ("stages", |raw| {
+                (raw.messages, raw.stages) = (None, Some(crate::load::stages::parse("1s@60000c").unwrap()))
+            }),
+            ("connections", |raw| {
+                (raw.messages, raw.connections) = (None, Some(5));
+                raw.stages = Some(crate::load::stages::parse("1s@5c").unwrap());
+            }),
             ("msg_size", |raw| raw.msg_size = Some(u64::MAX)),
             ("msg_size", |raw| (raw.msg_size, raw.body) = (Some(1), Some(vec![]))),
             ("from", |raw| raw.from = Some("a@b>\r\nRCPT TO:<c@d".into())),

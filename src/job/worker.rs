@@ -74,6 +74,8 @@ enum LinkState {
     Waiting,
     Dialing,
     Open,
+    /// Its time has not come, or comes again: the number of connections goes up and down.
+    Resting,
     /// This slot is done for good.
     Ended,
 }
@@ -94,6 +96,8 @@ struct Slot {
     auth_begun: Instant,
     /// When the message in hand was begun on this connection.
     begun: Instant,
+    /// Nothing of the message that was begun last has left yet.
+    unsent: bool,
     /// The connection waits because an answer asked for it.
     pause: Option<Pause>,
     /// Messages begun on this connection.
@@ -119,6 +123,7 @@ impl Worker {
             tls_begun: Instant::NEVER,
             auth_begun: Instant::NEVER,
             begun: Instant::NEVER,
+            unsent: false,
             pause: None,
             served: 0,
             failures: 0,
@@ -262,6 +267,7 @@ impl Worker {
                 self.resume(slot, now);
                 self.dial(slot, now, links);
             }
+            LinkState::Resting => self.dial(slot, now, links),
             LinkState::Dialing => {
                 // The time limit counts from the dial itself, which may have had to wait in line.
                 let limit = this.sent.min(now) + self.job.connect_timeout;
@@ -296,6 +302,9 @@ impl Worker {
         }
         if this.ticket.is_some() && this.started == Instant::NEVER {
             this.started = sent;
+        }
+        if std::mem::take(&mut this.unsent) {
+            self.message_left(slot);
         }
         if !self.is_warm(slot) {
             self.delta.bytes_sent += octets as u64;
@@ -441,10 +450,32 @@ impl Worker {
         let this = &mut self.slots[slot as usize];
         this.served += 1;
         this.begun = now;
+        this.unsent = true;
         this.machine.begin(now, &self.job);
-        if let Some(ticket) = this.ticket {
-            self.counts(ticket).sent += 1;
+    }
+
+    /// The first octets of the slot's message are on their way.
+    #[inline]
+    fn message_left(&mut self, slot: u32) {
+        let this = &self.slots[slot as usize];
+        let Some(ticket) = this.ticket else { return };
+        let is_request = matches!(this.machine, Machine::Http(_));
+        self.counts(ticket).sent += 1;
+        if is_request {
+            self.count_size(slot, ticket.sequence);
         }
+    }
+
+    /// Whether the slot's message was begun, on a connection that has served before, and has not left: it goes on the next
+    /// connection, since the server that ended this one cannot know of it. There is no next one once the run has stopped.
+    fn keeps_message(&mut self, slot: u32) -> bool {
+        let is_running = self.stage == Stage::Running;
+        let this = &mut self.slots[slot as usize];
+        let is_kept = std::mem::take(&mut this.unsent) && this.ticket.is_some() && this.served > 1 && is_running;
+        if is_kept {
+            this.started = Instant::NEVER;
+        }
+        is_kept
     }
 
     /// Does what the machine asks for until it waits or is over.
@@ -487,7 +518,9 @@ impl Worker {
                 this.in_idle = true;
                 self.idle.push_back(slot);
             }
-        } else if let Some(ticket) = self.pacer.take(now) {
+        } else if self.pacer.next_connected(slot, now) == Some(now)
+            && let Some(ticket) = self.pacer.take(now)
+        {
             self.take(slot, ticket);
             self.begin(slot, now);
         } else {
@@ -496,6 +529,9 @@ impl Worker {
     }
 
     fn failed(&mut self, slot: u32, now: Instant) {
+        if self.keeps_message(slot) {
+            return;
+        }
         let this = &mut self.slots[slot as usize];
         this.failures += 1;
         if this.ticket.is_some() {
@@ -540,6 +576,9 @@ impl Worker {
             Some(Class::Positive) => {
                 counts.accepted += 1;
                 counts.accepted_in_drain += in_drain;
+                if let Some(audit) = &self.job.audit {
+                    audit.accept(ticket.sequence);
+                }
             }
             Some(Class::Transient) => counts.deferred += 1,
             Some(Class::Permanent) => counts.rejected += 1,
@@ -553,7 +592,9 @@ impl Worker {
     }
 
     fn break_off(&mut self, slot: u32, now: Instant, error: LinkError, links: &mut impl Links) {
-        let phase = self.slots[slot as usize].machine.phase();
+        let this = &self.slots[slot as usize];
+        // The peer cannot know of what has not left.
+        let phase = if this.unsent { Phase::Idle } else { this.machine.phase() };
         self.delta.error(error.blame(), error.kind(), phase, || error.to_string());
         self.failed(slot, now);
         self.hang_up(slot, now, links);
@@ -575,14 +616,15 @@ impl Worker {
     }
 
     fn reconnect(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        debug_assert!(self.slots[slot as usize].ticket.is_none());
-        if self.stage != Stage::Running || self.pacer.is_exhausted(now) {
+        let has_message = self.slots[slot as usize].ticket.is_some();
+        debug_assert!(!has_message || self.stage == Stage::Running);
+        if !has_message && (self.stage != Stage::Running || self.pacer.is_exhausted(now)) {
             self.resume(slot, now);
             return self.end(slot);
         }
         let resume = self.paused_until(slot).unwrap_or(now);
         let this = &mut self.slots[slot as usize];
-        if this.failures == 0 && resume <= now {
+        if has_message || (this.failures == 0 && resume <= now) {
             self.resume(slot, now);
             return self.dial(slot, now, links);
         }
@@ -596,14 +638,24 @@ impl Worker {
         links.deadline(slot, resume.max(now + backoff));
     }
 
-    /// Opens the slot's connection; in closed loop for a message, which is due from now on.
+    /// Opens the slot's connection; in closed loop for a message, which is due from now on, unless one is in hand that has
+    /// not left by the last one.
     fn dial(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        if !self.job.is_open_loop() {
+        let has_message = self.slots[slot as usize].ticket.is_some();
+        if !has_message && !self.job.is_open_loop() {
+            match self.pacer.next_connected(slot, now) {
+                None => return self.end(slot),
+                Some(at) if at > now => {
+                    self.slots[slot as usize].link = LinkState::Resting;
+                    return links.deadline(slot, at);
+                }
+                Some(_) => {}
+            }
             match self.pacer.take(now) {
                 Some(ticket) => self.take(slot, ticket),
                 None => return self.end(slot),
             }
-        } else if self.pacer.is_exhausted(now) {
+        } else if !has_message && self.pacer.is_exhausted(now) {
             return self.end(slot);
         }
         let this = &mut self.slots[slot as usize];

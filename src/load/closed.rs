@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::connections::ConnectionRamp;
 use super::{MessageCounter, Ticket};
 use crate::time::Instant;
 
@@ -15,12 +16,25 @@ pub struct ClosedLoop {
     end: Instant,
     taken: u64,
     stopped: bool,
+    /// Which connections are there, where not all are all the time.
+    ramp: Option<ConnectionRamp>,
 }
 
 impl ClosedLoop {
     /// Issues what `counter` gives out, and nothing at or after `end`.
     pub fn new(counter: Arc<MessageCounter>, end: Option<Instant>) -> ClosedLoop {
-        ClosedLoop { counter, block: 0..0, end: end.unwrap_or(Instant::NEVER), taken: 0, stopped: false }
+        ClosedLoop { counter, block: 0..0, end: end.unwrap_or(Instant::NEVER), taken: 0, stopped: false, ramp: None }
+    }
+
+    /// The same with a number of connections that goes up and down.
+    pub fn with_ramp(self, ramp: ConnectionRamp) -> ClosedLoop {
+        ClosedLoop { ramp: Some(ramp), ..self }
+    }
+
+    /// See [`super::Pacer::next_connected`].
+    #[inline]
+    pub fn next_connected(&self, slot: u32, now: Instant) -> Option<Instant> {
+        self.ramp.as_ref().map_or(Some(now), |ramp| ramp.next(slot, now))
     }
 
     /// A ticket due at `now`; none once the messages have run out, at the end and after it, and after a stop.

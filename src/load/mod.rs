@@ -1,7 +1,7 @@
 //! When messages are sent: a [`Pacer`] hands out one [`Ticket`] for each.
 //!
-//! - *Closed loop* ([`ClosedLoop`]): a fixed number of connections, each sending its next message when the last one
-//!   ended. The target sets the pace, so a message is due at the moment it is asked for.
+//! - *Closed loop* ([`ClosedLoop`]): a fixed number of connections, or one that goes up and down ([`connections`]), each
+//!   sending its next message when the last one ended. The target sets the pace, so a message is due at the moment it is asked for.
 //! - *Open loop* ([`OpenLoop`]): messages are due on a schedule, whatever the target does. The schedule is computed
 //!   ahead and never skips or moves a message: one that found no free connection keeps its original due time, and its
 //!   latency counts from there.
@@ -24,6 +24,7 @@
 
 mod arrival;
 mod closed;
+pub mod connections;
 mod counter;
 mod open;
 pub mod search;
@@ -77,6 +78,16 @@ impl Pacer {
         match self {
             Pacer::Closed(_) => None,
             Pacer::Open(open) => open.next_due(),
+        }
+    }
+
+    /// When the shard's connection `slot` is to be there next, from `now` on: `now` itself, unless their number goes up and
+    /// down; `None` when it is not again.
+    #[inline]
+    pub fn next_connected(&self, slot: u32, now: Instant) -> Option<Instant> {
+        match self {
+            Pacer::Closed(closed) => closed.next_connected(slot, now),
+            Pacer::Open(_) => Some(now),
         }
     }
 

@@ -9,8 +9,6 @@
 //! A trial that the generator limited says nothing of the target. It is repeated once, and then bounds the search from
 //! above like a failed one, but as what it is.
 
-use serde::Serialize;
-
 /// Most trials of a search.
 pub const TRIALS_MAX: u32 = 60;
 /// Finest distance between the rates that held and failed, as a share of the rate.
@@ -19,8 +17,7 @@ pub const PRECISION_MIN: f64 = 0.002;
 const FLOOR: f64 = 1.0 / 4_096.0;
 
 /// What came of a trial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The target held the rate, and every condition.
     Held,

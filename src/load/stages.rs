@@ -21,13 +21,37 @@ pub const STAGES_MAX: usize = 1_000;
 
 const NS_PER_S: f64 = 1e9;
 
-/// One stage: the rate goes in a line from that of the stage before to this one's.
+/// One stage: rate or connections go in a line from those of the stage before to this one's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stage {
     /// How long that takes; zero for a jump.
     pub duration: Duration,
-    /// The rate at its end, in messages a second.
-    pub rate_per_s: f64,
+    /// What there is at its end.
+    pub goal: Goal,
+}
+
+/// Where a stage leads to; in all stages of a job the same kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Goal {
+    /// Open loop: so many messages a second.
+    Rate(f64),
+    /// Closed loop: so many connections, see [`super::connections`].
+    Connections(u32),
+}
+
+impl Stage {
+    /// Whether it leads to a number of connections.
+    pub fn is_of_connections(&self) -> bool {
+        matches!(self.goal, Goal::Connections(_))
+    }
+
+    /// The rate that it leads to, if that is what it leads to.
+    fn rate_per_s(&self) -> Option<f64> {
+        match self.goal {
+            Goal::Rate(per_s) => Some(per_s),
+            Goal::Connections(_) => None,
+        }
+    }
 }
 
 /// Stages that cannot be.
@@ -36,7 +60,7 @@ pub enum StagesError {
     /// A text that is no list of stages.
     #[error(
         "expected TIME@RATE[,TIME@RATE...], such as 1m@1000,5m@5000, which is up to 1,000 a second in 1 minute, then to \
-         5,000 in 5 minutes, got {0:?}"
+         5,000 in 5 minutes, or TIME@CONNECTIONSc[,...], such as 1m@50c, got {0:?}"
     )]
     Syntax(String),
     /// None, or too many.
@@ -48,17 +72,27 @@ pub enum StagesError {
     /// No message is ever due.
     #[error("expected stages of which at least one takes time and has a rate above 0, got none")]
     Empty,
+    /// Rates and connections in one list.
+    #[error("expected stages with a rate each, or with connections each, got both")]
+    Mixed,
+    /// No connection is ever there.
+    #[error("expected stages of which at least one takes time and has connections, got none")]
+    NoConnection,
 }
 
-/// Reads `1m@1000,5m@5000`.
+/// Reads `1m@1000,5m@5000`, or `1m@50c,5m@50c`.
 ///
 /// # Errors
 ///
 /// When it is no such list. Whether its values can be is looked at by [`Stages::new`].
 pub fn parse(text: &str) -> Result<Vec<Stage>, StagesError> {
     let stage = |text: &str| {
-        let (duration, rate) = text.trim().split_once('@')?;
-        Some(Stage { duration: humantime::parse_duration(duration).ok()?, rate_per_s: rate.parse().ok()? })
+        let (duration, goal) = text.trim().split_once('@')?;
+        let goal = match goal.strip_suffix('c') {
+            Some(connections) => Goal::Connections(connections.parse().ok()?),
+            None => Goal::Rate(goal.parse().ok()?),
+        };
+        Some(Stage { duration: humantime::parse_duration(duration).ok()?, goal })
     };
     text.split(',').map(stage).collect::<Option<_>>().ok_or_else(|| StagesError::Syntax(text.to_owned()))
 }
@@ -113,14 +147,17 @@ impl Stages {
         if !(1..=STAGES_MAX).contains(&list.len()) {
             return Err(StagesError::Number(list.len()));
         }
-        let mut rates = list.iter().map(|stage| stage.rate_per_s).chain([from_per_s]);
+        let Some(goals) = list.iter().map(Stage::rate_per_s).collect::<Option<Vec<f64>>>() else {
+            return Err(StagesError::Mixed);
+        };
+        let mut rates = goals.iter().copied().chain([from_per_s]);
         if let Some(wrong) = rates.find(|rate| !(0.0..=RATE_PER_S_MAX).contains(rate)) {
             return Err(StagesError::Rate(wrong.to_string()));
         }
         let mut ramps = Vec::with_capacity(list.len());
         let (mut from, mut start, mut before) = (from_per_s / NS_PER_S, 0.0, 0.0);
-        for stage in &list {
-            let to = stage.rate_per_s / NS_PER_S;
+        for (stage, goal) in list.iter().zip(goals) {
+            let to = goal / NS_PER_S;
             let ramp = Ramp { start, length: duration_ns(stage.duration) as f64, from, to, before };
             (from, start, before) = (to, start + ramp.length, before + ramp.messages());
             if ramp.messages() > 0.0 {
@@ -142,7 +179,7 @@ impl Stages {
 
     /// The highest rate of all, in messages a second: where a stage ends, or where the first one begins.
     pub fn rate_per_s_max(&self) -> f64 {
-        self.list.iter().map(|stage| stage.rate_per_s).fold(self.from_per_s, f64::max)
+        self.list.iter().filter_map(Stage::rate_per_s).fold(self.from_per_s, f64::max)
     }
 
     /// How long all of them take.
@@ -179,7 +216,7 @@ impl Stages {
 impl fmt::Debug for Stages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "from {} per s", self.from_per_s)?;
-        self.list.iter().try_for_each(|stage| write!(f, ", {:?} to {} per s", stage.duration, stage.rate_per_s))
+        self.list.iter().try_for_each(|stage| write!(f, ", {:?} to {:?}", stage.duration, stage.goal))
     }
 }
 
@@ -258,7 +295,7 @@ mod tests {
     const START: Instant = Instant::from_ns(77_000);
 
     fn stages(from: f64, list: &[(f64, f64)]) -> Arc<Stages> {
-        let stage = |&(s, rate_per_s): &(f64, f64)| Stage { duration: Duration::from_secs_f64(s), rate_per_s };
+        let stage = |&(s, rate): &(f64, f64)| Stage { duration: Duration::from_secs_f64(s), goal: Goal::Rate(rate) };
         Arc::new(Stages::new(from, list.iter().map(stage).collect()).unwrap())
     }
 
@@ -364,9 +401,11 @@ mod tests {
 
     #[test]
     fn stages_are_read_as_they_are_written() {
-        let stage = |s, rate_per_s| Stage { duration: Duration::from_secs(s), rate_per_s };
+        let stage = |s, rate| Stage { duration: Duration::from_secs(s), goal: Goal::Rate(rate) };
         assert_eq!(parse("1m@1000, 5m@5000.5,0s@0").unwrap(), [stage(60, 1_000.0), stage(300, 5_000.5), stage(0, 0.0)]);
-        for wrong in ["", "1m", "1m@", "@5", "5@5", "1m@1000,", "1m@x", "1m@10c"] {
+        let connections = Stage { duration: Duration::from_secs(60), goal: Goal::Connections(10) };
+        assert_eq!(parse("1m@10c").unwrap(), [connections]);
+        for wrong in ["", "1m", "1m@", "@5", "5@5", "1m@1000,", "1m@x", "1m@10 c", "1m@1.5c", "1m@-1c", "1m@c"] {
             let error = parse(wrong).unwrap_err().to_string();
             assert!(error.contains("TIME@RATE") && error.contains(wrong), "{error}");
         }

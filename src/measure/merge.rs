@@ -86,6 +86,12 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         notes.push(format!("the merged runs lasted {shortest} to {longest}; the rate is that over the longest"));
     }
     let spec = spec(reports, &mut notes);
+    if all().any(|report| report.audit.is_some()) {
+        notes.push(
+            "audits are not merged: `timecop audit` makes one account of several generators' and sinks' files"
+                .to_owned(),
+        );
+    }
     for note in all().flat_map(|report| &report.notes) {
         if !notes.contains(note) {
             notes.push(note.clone());
@@ -121,6 +127,7 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         },
         replies: replies(reports),
         errors: errors(reports),
+        audit: None,
         series: series(reports),
         generator: generator(reports, &measured),
         aborted: (!given_up.is_empty()).then(|| given_up.join("; ")),

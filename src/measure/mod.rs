@@ -1,6 +1,7 @@
 //! What happened: latencies, outcomes, replies and errors, counted on each shard and merged exactly.
 
 pub mod abort;
+pub mod audit;
 pub mod compare;
 pub mod confidence;
 pub mod histogram;
@@ -8,7 +9,7 @@ pub mod merge;
 pub mod recorder;
 pub mod report;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod threshold;
 pub mod totals;
 pub mod verdict;

@@ -386,8 +386,14 @@ impl Delta {
 
     /// As [`Delta::reply`], for replies whose text is worked out only for the first of its kind.
     #[inline]
-    pub fn reply_by<'a>(&mut self, phase: Phase, code: u16, text: impl FnOnce() -> Cow<'a, [u8]>) {
-        self.reply_kind(phase, code, None, || example(&text())).count += 1;
+    pub fn reply_by<'a>(
+        &mut self,
+        phase: Phase,
+        code: u16,
+        enhanced: Option<(u8, u16, u16)>,
+        text: impl FnOnce() -> Cow<'a, [u8]>,
+    ) {
+        self.reply_kind(phase, code, enhanced, || example(&text())).count += 1;
     }
 
     #[inline]
@@ -498,7 +504,10 @@ impl Delta {
     pub fn message(&mut self, accepted: bool, times: MessageTimes) {
         let latencies = if accepted { &mut self.accepted } else { &mut self.other };
         latencies.response.record(times.ended.ns_since(times.due));
+        debug_assert!(times.due <= times.ended, "no message ends before it is due: {times:?}");
         if let Some(started) = times.started {
+            // Neither lateness nor service time is ever negative; a difference of instants would hide it.
+            debug_assert!(times.due <= started && started <= times.ended, "{times:?}");
             latencies.service.record(times.ended.ns_since(started));
             latencies.lateness.record(started.ns_since(times.due));
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::audit::AuditReport;
 use super::confidence::Intervals;
 use super::histogram::{LatencyHistogram, Summary};
 use super::recorder::{
@@ -114,6 +115,9 @@ pub struct Report {
     pub replies: Vec<Reply>,
     /// Errors by blame, kind and phase.
     pub errors: Vec<ErrorKind>,
+    /// What has arrived of what was accepted; absent without an audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditReport>,
     /// One row a second.
     pub series: Vec<SeriesRow>,
     /// The generator's own effort.
@@ -163,13 +167,13 @@ pub struct Messages {
     pub failed: u64,
     /// Never dispatched.
     pub missed: u64,
-    /// In flight when the drain time was over.
+    /// In flight when the drain time was over; while a job runs, now.
     pub cut: u64,
 }
 
 impl Messages {
     /// Of messages of which so many were `asked` for, or as many as fell due.
-    fn new(asked: Option<u64>, counts: &MessageCounts, totals: &Totals) -> Messages {
+    fn new(asked: Option<u64>, counts: &MessageCounts) -> Messages {
         let answered = counts.accepted + counts.not_accepted();
         Messages {
             asked: asked.unwrap_or(counts.taken + counts.missed),
@@ -179,8 +183,9 @@ impl Messages {
             rejected: counts.rejected,
             failed: counts.failed,
             missed: asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
-            // Of a shard that broke down nobody says what became of its messages in flight: they were cut, too.
-            cut: if totals.is_finished() { counts.taken.saturating_sub(answered) } else { counts.cut },
+            // What is in flight while a job runs is cut if nothing more is heard of it: when a shard breaks down, or when
+            // the service is killed and this is the last that was stored.
+            cut: counts.taken.saturating_sub(answered),
         }
     }
 
@@ -357,10 +362,10 @@ impl Report {
         let counts = merged.messages;
         let accepted_in_time = counts.accepted - counts.accepted_in_drain;
         let warm = merged.warmup.taken + merged.warmup.missed;
-        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts, totals);
+        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts);
         let warmup = asked.warmup.map(|_| WarmupReport {
             elapsed_s: (measured_from.min(dispatch_end) - asked.start).as_secs_f64(),
-            messages: Messages::new(None, &merged.warmup, totals),
+            messages: Messages::new(None, &merged.warmup),
         });
         let connections = totals.connections();
         let latency_s = Latency {
@@ -397,6 +402,7 @@ impl Report {
             latency_s,
             replies: merged.replies.iter().flatten().map(Reply::new).collect(),
             errors: merged.errors.clone(),
+            audit: None,
             series: totals.rows().to_vec(),
             generator: Generator::new(asked, totals, dispatch_end),
             aborted: None,

@@ -24,6 +24,8 @@ pub const BUSY_MAX: f64 = 0.8;
 pub const TURN_SHARE_MAX: f64 = 0.1;
 /// How far the mean number of messages in flight may be from what Little's law says.
 pub const LITTLE_SHARE_MAX: f64 = 0.05;
+/// One in so many of the most connections of a ramp may be missing.
+const RAMP_PART: u64 = 20;
 /// Messages a connection from which on the run's two ends do not disturb Little's law.
 const LITTLE_MESSAGES_PER_CONNECTION: u64 = 100;
 
@@ -82,6 +84,8 @@ impl Severity {
 pub enum Rule {
     /// No message was answered.
     Unanswered,
+    /// Messages were answered, and none was accepted.
+    NoneAccepted,
     /// The run was given up or stopped.
     Aborted,
     /// An open loop offered less than the rate asked for.
@@ -110,8 +114,9 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order in which reasons are given.
-    pub const ALL: [Rule; 13] = [
+    pub const ALL: [Rule; 14] = [
         Rule::Unanswered,
+        Rule::NoneAccepted,
         Rule::Aborted,
         Rule::Rate,
         Rule::Missed,
@@ -129,6 +134,7 @@ impl Rule {
     fn judge(self, run: &Run) -> Option<(Severity, String)> {
         match self {
             Rule::Unanswered => run.unanswered(),
+            Rule::NoneAccepted => run.none_accepted(),
             Rule::Aborted => run.aborted(),
             Rule::Rate => run.rate(),
             Rule::Missed => run.missed(),
@@ -207,6 +213,8 @@ struct Run<'a> {
     taken: u64,
     /// Connections are closed after some messages, so that not all are there at any time.
     reconnects: bool,
+    /// A closed loop whose number of connections goes up and down.
+    ramps: bool,
 }
 
 impl Run<'_> {
@@ -216,6 +224,7 @@ impl Run<'_> {
             is_open: report.load_model.starts_with("open"),
             taken: report.messages.asked.saturating_sub(report.messages.missed),
             reconnects: report.spec["messages_per_connection"].is_number(),
+            ramps: report.load_model == "closed" && report.spec["stages"].is_array(),
         }
     }
 
@@ -223,6 +232,15 @@ impl Run<'_> {
         let messages = &self.report.messages;
         (messages.accepted + messages.deferred + messages.rejected == 0)
             .then(|| (Severity::Invalid, "no message was answered, so there is nothing to measure".into()))
+    }
+
+    /// How fast a target refuses says nothing of how it takes mail, and every figure that is shown is one of accepted mail.
+    fn none_accepted(&self) -> Option<(Severity, String)> {
+        let messages = &self.report.messages;
+        (messages.accepted == 0 && messages.deferred + messages.rejected > 0).then(|| {
+            let text = "no message was accepted, so nothing is known of how the target takes mail; its replies say why";
+            (Severity::Invalid, text.into())
+        })
     }
 
     fn aborted(&self) -> Option<(Severity, String)> {
@@ -340,7 +358,7 @@ impl Run<'_> {
     fn littles_law(&self) -> Option<(Severity, String)> {
         let held = self.report.connections.held_max;
         let begun = self.report.latency_s.accepted.service.count + self.report.latency_s.other.service.count;
-        if held == 0 || self.reconnects || begun < LITTLE_MESSAGES_PER_CONNECTION * held {
+        if held == 0 || self.reconnects || self.ramps || begun < LITTLE_MESSAGES_PER_CONNECTION * held {
             return None;
         }
         let in_flight = self.in_flight(!self.is_open);
@@ -364,7 +382,9 @@ impl Run<'_> {
 
     fn connections(&self) -> Option<(Severity, String)> {
         let (held, asked) = (self.report.connections.held_max, self.report.connections.asked);
-        (held < asked).then(|| {
+        // A ramp may touch its highest number for an instant only.
+        let needed = if self.ramps { asked - asked.div_ceil(RAMP_PART).min(asked) } else { asked };
+        (held < needed).then(|| {
             let text = format!("only {} of {} connections were held at once", thousands(held), thousands(asked));
             // A run with fewer messages than connections needs no more, and one that reconnects never has all of them.
             match self.report.messages.asked < asked || self.reconnects {
@@ -449,6 +469,26 @@ mod tests {
         }
         let text = &Verdict::of(&samples::open(1_000, 5_000.0)).reasons[0].text;
         assert!(text.contains("(1,000)") && text.contains("p99.9") && text.contains("3,688"), "{text}");
+    }
+
+    #[test]
+    fn a_run_of_which_nothing_was_accepted_is_invalid() {
+        let refused = |rejected| Sample { rejected, ..Sample::closed(5_000, 10) }.report();
+        let verdict = Verdict::of(&refused(5_000));
+        assert_eq!((verdict.result, verdict.reasons[0].rule), (Validity::Invalid, Rule::NoneAccepted), "{verdict:?}");
+        assert_eq!(Verdict::of(&refused(2_500)).result, Validity::Valid, "a server that refuses some can be measured");
+    }
+
+    #[test]
+    fn connections_that_go_up_and_down_are_not_all_there_all_the_time() {
+        let mut report = samples::closed(20_000, 10);
+        report.connections.asked = 100;
+        report.connections.held_max = 96;
+        assert!(rules(&report).contains(&(Rule::Connections, Severity::Suspect)));
+        report.spec["stages"] = serde_json::json!([{ "duration_s": 1.0, "connections": 100 }]);
+        assert_eq!(rules(&report), []);
+        report.connections.held_max = 94;
+        assert_eq!(rules(&report), [(Rule::Connections, Severity::Suspect)]);
     }
 
     #[test]
@@ -578,12 +618,6 @@ mod tests {
         report.judge();
         assert!(report.is_invalid());
         assert!(rules(&report).contains(&(Rule::Unanswered, Severity::Invalid)));
-    }
-
-    #[test]
-    fn a_server_that_refuses_everything_can_be_measured() {
-        let refused = Sample { rejected: 5_000, ..Sample::closed(5_000, 10) }.report();
-        assert_eq!(Verdict::of(&refused).result, Validity::Valid);
     }
 
     #[test]

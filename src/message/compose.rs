@@ -104,16 +104,34 @@ fn encoded_words(text: &str) -> String {
     words.join("\r\n ")
 }
 
-/// The message without its Message-ID, Date and To, and the octets of its header. With variables, texts are not encoded,
-/// so that they can be found.
-pub(super) fn message(parts: &Parts, author: &str, has_variables: bool) -> Result<(Vec<u8>, usize), MessageError> {
+/// What variables of a message are replaced by, here or by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replaced {
+    /// There are none.
+    Nothing,
+    /// ASCII alone.
+    ByAscii,
+    /// Any text.
+    ByAnything,
+}
+
+impl Replaced {
+    /// Whether anything is replaced in `text`.
+    fn is_in(self, text: &str) -> bool {
+        self != Replaced::Nothing && text.contains("%recipient")
+    }
+}
+
+/// The message without its Message-ID, Date and To, and the octets of its header. Texts with variables are not encoded, so
+/// that the variables can be found.
+pub(super) fn message(parts: &Parts, author: &str, replaced: Replaced) -> Result<(Vec<u8>, usize), MessageError> {
     let attached: u64 = parts.attachments.iter().map(|attachment| attachment.content.len() as u64).sum();
     if attached > MESSAGE_BYTES_MAX {
         return Err(MessageError::TooLarge { bytes: attached });
     }
     let mut out = from_field(author).into_bytes();
     let subject = parts.subject.as_deref().unwrap_or(SUBJECT);
-    match has_variables && subject.contains("%recipient") {
+    match replaced.is_in(subject) {
         // The values are put in as they are; what is beyond ASCII needs SMTPUTF8 (RFC 6532).
         true => out.extend_from_slice(format!("Subject: {subject}\r\n").as_bytes()),
         false => out.extend_from_slice(subject_field(subject).as_bytes()),
@@ -128,7 +146,7 @@ pub(super) fn message(parts: &Parts, author: &str, has_variables: bool) -> Resul
         push_multipart(&mut out, "mixed", mixed);
     }
     match texts[..] {
-        [(subtype, text)] => push_text(&mut out, subtype, text, has_variables)?,
+        [(subtype, text)] => push_text(&mut out, subtype, text, replaced)?,
         _ => {
             let alternative = boundary(parts, 2);
             push_multipart(&mut out, "alternative", &alternative);
@@ -136,7 +154,7 @@ pub(super) fn message(parts: &Parts, author: &str, has_variables: bool) -> Resul
                 if i > 0 {
                     out.extend_from_slice(format!("\r\n--{alternative}\r\n").as_bytes());
                 }
-                push_text(&mut out, subtype, text, has_variables)?;
+                push_text(&mut out, subtype, text, replaced)?;
             }
             out.extend_from_slice(format!("\r\n--{alternative}--\r\n").as_bytes());
         }
@@ -163,22 +181,25 @@ fn push_multipart(out: &mut Vec<u8>, subtype: &str, boundary: &str) {
 }
 
 /// A text with its header fields; it ends in CRLF.
-fn push_text(out: &mut Vec<u8>, subtype: &str, text: &str, has_variables: bool) -> Result<(), MessageError> {
+fn push_text(out: &mut Vec<u8>, subtype: &str, text: &str, replaced: Replaced) -> Result<(), MessageError> {
     let text = with_crlf(text);
     let fits = text.split("\r\n").all(|line| line.len() <= LINE_BYTES_MAX && !line.contains(['\r', '\0']));
-    let (charset, encoding) = match (fits, text.is_ascii()) {
-        (true, true) if !has_variables => ("us-ascii", "7bit"),
-        // Values may be beyond ASCII.
-        (true, _) => ("utf-8", "8bit"),
-        (false, _) if has_variables && text.contains("%recipient") => return Err(MessageError::EncodedVariables),
-        (false, _) => ("utf-8", "base64"),
+    let has_variables = replaced.is_in(&text);
+    let is_ascii = text.is_ascii() && !(has_variables && replaced == Replaced::ByAnything);
+    let (charset, encoding) = match (fits, is_ascii) {
+        (true, true) => ("us-ascii", "7bit"),
+        (true, false) if has_variables => ("utf-8", "8bit"),
+        (false, _) if has_variables => return Err(MessageError::EncodedVariables),
+        // Such a text goes to any server, also to one without 8BITMIME.
+        (_, true) => ("us-ascii", "base64"),
+        (_, false) => ("utf-8", "base64"),
     };
     out.extend_from_slice(format!("Content-Type: text/{subtype}; charset={charset}\r\n").as_bytes());
     out.extend_from_slice(format!("Content-Transfer-Encoding: {encoding}\r\n").as_bytes());
     out.extend_from_slice(b"\r\n");
-    match fits {
-        true => out.extend_from_slice(text.as_bytes()),
-        false => push_base64(out, text.as_bytes()),
+    match encoding {
+        "7bit" | "8bit" => out.extend_from_slice(text.as_bytes()),
+        _ => push_base64(out, text.as_bytes()),
     }
     Ok(())
 }

@@ -144,6 +144,11 @@ impl Expansion {
         self.pieces.len() > 1 || self.pieces.first().is_some_and(|piece| piece.text().is_none())
     }
 
+    /// Whether dots at the beginning of a line are doubled.
+    pub(super) fn is_stuffed(&self) -> bool {
+        self.stuffed
+    }
+
     /// Whether a value depends on the recipient.
     pub(super) fn needs_recipient(&self) -> bool {
         self.pieces.iter().any(|piece| matches!(piece, Piece::Recipient | Piece::RecipientVariable(..)))

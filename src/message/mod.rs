@@ -24,6 +24,7 @@ mod mime_form;
 mod raw_body;
 mod recipients;
 mod sizes;
+mod stamping;
 mod template;
 mod variables;
 

@@ -42,6 +42,7 @@ pub struct RawBody {
     id: MessageId,
     recipients: Recipients,
     expansion: Expansion,
+    expanded_bytes_max: u64,
 }
 
 impl RawBody {
@@ -70,7 +71,13 @@ impl RawBody {
             id,
             recipients: spec.recipients.clone(),
             expansion,
+            expanded_bytes_max: bytes,
         })
+    }
+
+    /// Octets that no body has more of once its variables are replaced.
+    pub fn expanded_bytes_max(&self) -> u64 {
+        self.expanded_bytes_max
     }
 
     /// The Content-Type of the request.

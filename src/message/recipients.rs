@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::AddressError;
 use super::address::{MAILBOX_BYTES_MAX, Mailbox};
 use super::draw::draw_below;
 use super::escape::Escape;
+use super::{AddressError, RecipientVariables};
 
 /// Most recipients of one message. RFC 5321, 4.5.3.1.8, has servers take at least 100; 1,000 is what Mailgun's API takes
 /// in one call.
@@ -119,6 +119,11 @@ pub enum RecipientsError {
          {0:?}; correct it"
     )]
     Range(String),
+    /// A pattern counts by one number.
+    #[error(
+        "expected one range of numbers in a pattern, got a second one, {0:?}; write a pattern for each value of one of them"
+    )]
+    Ranges(String),
     /// It is no address, or the pattern makes none.
     #[error(transparent)]
     Address(#[from] AddressError),
@@ -141,6 +146,9 @@ impl Entry {
         }
         let Some((before, range, after)) = find_range(text) else { return Err(not_an_address.into()) };
         let wrong = || RecipientsError::Range(range.chars().take(60).collect());
+        if let Some((_, second, _)) = find_range(after) {
+            return Err(RecipientsError::Ranges(format!("{{{}}}", second.chars().take(60).collect::<String>())));
+        }
         let (first, last) = range.split_once("..").ok_or_else(wrong)?;
         if first.len() > DIGITS_MAX || last.len() > DIGITS_MAX {
             return Err(wrong());
@@ -320,6 +328,17 @@ impl Recipients {
         &self.entries
     }
 
+    /// How many of the addresses have no `variables`, at least: exactly, where the list is no longer than
+    /// [`RECIPIENTS_MAX`] addresses.
+    pub fn count_without(&self, variables: &RecipientVariables) -> u64 {
+        if self.count > RECIPIENTS_MAX as u64 {
+            return self.count.saturating_sub(variables.len() as u64);
+        }
+        let one_by_one = Recipients { per_message: 1, order: RecipientOrder::Sequential, ..self.clone() };
+        let mut buffer = AddressBuffer::new();
+        (0..self.count).filter(|&i| !variables.contains(one_by_one.of(i, 0, &mut buffer))).count() as u64
+    }
+
     /// The order in which messages take them.
     pub fn order(&self) -> RecipientOrder {
         self.order
@@ -429,8 +448,11 @@ mod tests {
             assert!(matches!(Entry::parse(text), Err(RecipientsError::Range(_))), "{text}");
         }
         let long = format!("{}{{1..10}}@x", "l".repeat(63));
-        for text in ["u{1..5}", "u{1..5}{1..5}@x", "u{1..5}@x y", "a@[127.0.0.{250..260}]", "u{a..b}@x", &long] {
+        for text in ["u{1..5}", "u{1..5}@x y", "a@[127.0.0.{250..260}]", "u{a..b}@x", &long] {
             assert!(matches!(Entry::parse(text), Err(RecipientsError::Address(_))), "{text}");
+        }
+        for text in ["u{1..5}{1..5}@x", "u{1..10}-{1..5}@x", "u{1..5}@x{1..5}.example"] {
+            assert!(matches!(Entry::parse(text), Err(RecipientsError::Ranges(_))), "{text}");
         }
         assert!(Entry::parse(&"{".repeat(1 << 20)).is_err(), "at once");
         let all =

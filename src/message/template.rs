@@ -2,18 +2,20 @@
 
 use bytes::Bytes;
 
-use super::compose::{self, Parts};
+use super::compose::{self, Parts, Replaced};
 use super::date::{DATE_BYTES, DATE_FIRST};
 use super::escape::Escape;
 use super::expansion::{EXPANSION_BYTES_MAX, Expansion, Values, Vocabulary};
 use super::generate::{self, author};
 use super::given;
 use super::message_id::MessageId;
+use super::stamping::Stamping;
 use super::variables::{ByRecipient, FIELD_BEGIN};
 use super::{
     AddressBuffer, Conversion, DateCache, GeneratedSpec, MAILBOX_BYTES_MAX, MessageError, RecipientVariables,
     Recipients, ReversePath, Sizes,
 };
+use crate::audit::stamp::{FIELD_BYTES, NAME, Signer};
 use crate::outgoing::Outgoing;
 use crate::time::WallTime;
 
@@ -41,8 +43,11 @@ pub struct Template {
     from: Box<[u8]>,
     recipients: Recipients,
     body: Body,
+    stamp: Option<Box<Stamping>>,
     is_8bit: bool,
     is_8bit_header: bool,
+    /// Most octets of a content once its variables are replaced; 0 without variables.
+    expanded_bytes_max: u64,
 }
 
 /// From the Message-ID to the date.
@@ -61,10 +66,12 @@ enum Head {
     WithTo,
     /// Those, and what the server is to make of it for each recipient, by the recipient.
     WithVariables(ByRecipient<Box<[u8]>>),
+    /// Message-ID, Date, and a placeholder for the recipient: the server is told beside the message what stands for it.
+    WithPlaceholder,
 }
 
 #[derive(Debug)]
-enum Body {
+pub(super) enum Body {
     /// Header fields that are the same in all messages, the empty line, and text that is longer than needed: it is cut so
     /// that each message has exactly its size.
     Generated { sizes: Sizes, header_bytes: usize, content: Bytes },
@@ -84,6 +91,8 @@ pub struct GivenSpec<'a> {
     /// Variables are replaced here. Else they go along in a header field (`X-Mailgun-Recipient-Variables`), with
     /// `To: %recipient%` in place of the To field, for the server to replace.
     pub expand: bool,
+    /// Variables that are not replaced here go beside the message, in a form, and not in a header field of it.
+    pub beside: bool,
     /// Who gets which message.
     pub recipients: &'a Recipients,
     /// A fresh number for each run.
@@ -103,6 +112,8 @@ pub struct ComposedSpec<'a> {
     pub variables: Option<&'a RecipientVariables>,
     /// As in [`GivenSpec`].
     pub expand: bool,
+    /// As in [`GivenSpec`].
+    pub beside: bool,
     /// Who gets which message.
     pub recipients: &'a Recipients,
     /// A fresh number for each run.
@@ -137,8 +148,10 @@ impl Template {
             from: spec.from.as_bytes().into(),
             recipients,
             body: Body::Given([].into()),
+            stamp: None,
             is_8bit,
             is_8bit_header: is_8bit,
+            expanded_bytes_max: 0,
         };
         // The body ends in CRLF at least, so that what is cut off is never the empty line.
         let (shortest, longest) = template.head_bytes();
@@ -169,6 +182,7 @@ impl Template {
             verbatim: false,
             variables: None,
             expand: false,
+            beside: false,
             recipients: &nobody,
             run_id,
             host,
@@ -185,7 +199,7 @@ impl Template {
     pub fn of_messages(spec: &GivenSpec<'_>) -> Result<(Template, Conversion), MessageError> {
         let head = match spec.variables {
             _ if spec.verbatim => Head::Nothing,
-            Some(variables) if !spec.expand => Head::WithVariables(variables.folded_members()?),
+            Some(variables) if !spec.expand => Head::of_variables(variables, spec.beside)?,
             _ => Head::Fresh,
         };
         let mut conversion = Conversion::default();
@@ -193,8 +207,10 @@ impl Template {
         for message in spec.messages {
             let given = match &head {
                 Head::Nothing => given::verbatim(message.clone())?,
-                Head::WithVariables(_) => given::convert(message, &[b"Date", b"Message-ID", b"To"])?,
-                _ => given::convert(message, &[b"Date", b"Message-ID"])?,
+                Head::WithVariables(_) | Head::WithPlaceholder => {
+                    given::convert(message, &[b"Date", b"Message-ID", NAME.as_bytes(), b"To"])?
+                }
+                _ => given::convert(message, &[b"Date", b"Message-ID", NAME.as_bytes()])?,
             };
             conversion.add(given.conversion);
             contents.push((given.content, given.header_bytes));
@@ -214,11 +230,17 @@ impl Template {
     pub fn composed(spec: &ComposedSpec<'_>) -> Result<Template, MessageError> {
         let id = MessageId::new(spec.run_id, spec.host)?;
         let head = match spec.variables {
-            Some(variables) if !spec.expand => Head::WithVariables(variables.folded_members()?),
+            Some(variables) if !spec.expand => Head::of_variables(variables, spec.beside)?,
             _ => Head::WithTo,
         };
-        let has_variables = spec.expand || spec.variables.is_some();
-        let (content, header_bytes) = compose::message(spec.parts, &author(spec.from, spec.host), has_variables)?;
+        let values = match (spec.variables, spec.expand) {
+            (None, false) => Replaced::Nothing,
+            (variables, _) if variables.is_none_or(RecipientVariables::is_ascii) && spec.recipients.is_ascii() => {
+                Replaced::ByAscii
+            }
+            _ => Replaced::ByAnything,
+        };
+        let (content, header_bytes) = compose::message(spec.parts, &author(spec.from, spec.host), values)?;
         let replaced = spec.expand.then_some(spec.variables);
         let mut template =
             Template::of_contents(id, head, &[(content.into(), header_bytes)], replaced, spec.recipients)?;
@@ -237,7 +259,7 @@ impl Template {
         recipients: &Recipients,
     ) -> Result<Template, MessageError> {
         let vocabulary = if replaced.is_some() { Vocabulary::Recipient } else { Vocabulary::Nothing };
-        let (mut is_8bit, mut is_8bit_header) = (false, false);
+        let (mut is_8bit, mut is_8bit_header, mut expanded_bytes_max) = (false, false, 0);
         let mut expansions = Vec::with_capacity(contents.len());
         for (content, header_bytes) in contents {
             let (header, body) = content.split_at(*header_bytes);
@@ -262,6 +284,7 @@ impl Template {
                 if bytes > MESSAGE_BYTES_MAX {
                     return Err(MessageError::TooLarge { bytes });
                 }
+                expanded_bytes_max = bytes.max(expanded_bytes_max);
             }
             expansions.push(expansion);
         }
@@ -272,12 +295,42 @@ impl Template {
             from: [].into(),
             recipients: recipients.clone(),
             body: Body::Given(expansions.into()),
+            stamp: None,
             is_8bit,
             is_8bit_header,
+            expanded_bytes_max,
         };
         let longest = contents.iter().map(|(content, _)| content.len() as u64).max().unwrap_or_default();
         let bytes = template.head_bytes().1 + longest;
         if bytes > MESSAGE_BYTES_MAX { Err(MessageError::TooLarge { bytes }) } else { Ok(template) }
+    }
+
+    /// Lets each message begin with a stamp (`X-Timecop-Audit`) that names `run` and is signed by `signer`. To be called
+    /// before dot-stuffing.
+    ///
+    /// # Errors
+    ///
+    /// When the least size of generated messages has no room for it, or it makes a message larger than
+    /// [`MESSAGE_BYTES_MAX`].
+    pub fn stamped(mut self, run: u64, signer: Signer) -> Result<Template, MessageError> {
+        let (shortest, longest) = self.head_bytes();
+        let (shortest, longest) = (shortest + FIELD_BYTES as u64, longest + FIELD_BYTES as u64);
+        match &self.body {
+            Body::Generated { sizes, header_bytes, .. } => {
+                let least = longest + *header_bytes as u64 + generate::TAIL.len() as u64;
+                if sizes.least() < least {
+                    return Err(MessageError::TooSmall { bytes: sizes.least(), least });
+                }
+            }
+            Body::Given(contents) => {
+                let bytes = longest + contents.iter().map(Expansion::text_bytes).max().unwrap_or_default();
+                if bytes > MESSAGE_BYTES_MAX {
+                    return Err(MessageError::TooLarge { bytes });
+                }
+            }
+        }
+        self.stamp = Some(Box::new(Stamping::new(run, signer, &self.body, (shortest, longest))));
+        Ok(self)
     }
 
     /// Replaces the content by what `stuff` makes of it, once and for all messages: for SMTP, dot-stuffing. The content
@@ -303,7 +356,7 @@ impl Template {
             Body::Generated { sizes, .. } => sizes.of(sequence),
             Body::Given(contents) => {
                 let content = &contents[(sequence % contents.len() as u64) as usize];
-                let mut head = 0;
+                let mut head = self.stamp_bytes();
                 self.each_head_part(sequence, DATE_FIRST, |part| head += part.len() as u64);
                 if !content.has_variables() {
                     return head + content.text_bytes();
@@ -320,6 +373,11 @@ impl Template {
             Body::Generated { sizes, .. } => Some(sizes),
             Body::Given(_) => None,
         }
+    }
+
+    /// Octets that no message's content has more of once its variables are replaced; `None` without variables.
+    pub fn expanded_bytes_max(&self) -> Option<u64> {
+        Some(self.expanded_bytes_max).filter(|bytes| *bytes > 0)
     }
 
     /// Whether it has octets above 127 anywhere: it needs 8BITMIME (RFC 6152).
@@ -346,13 +404,15 @@ impl Template {
     #[inline]
     pub fn write(&self, sequence: u64, wall: WallTime, dates: &mut DateCache, out: &mut Outgoing) {
         let before = out.len();
+        let stamp_at = self.stamp.as_ref().map(|_| Stamping::leave_room(out));
         let date = dates.text(wall);
         self.each_head_part(sequence, date, |part| out.push(part));
-        match &self.body {
+        let room = match &self.body {
             Body::Given(contents) => {
                 let content = &contents[(sequence % contents.len() as u64) as usize];
                 let mut buffer = AddressBuffer::new();
                 content.write(&self.values(sequence, date, &mut buffer), out);
+                0
             }
             Body::Generated { sizes, header_bytes, content } => {
                 let room = sizes.of(sequence) as usize - (out.len() - before);
@@ -364,8 +424,17 @@ impl Template {
                     out.push(&content[..end]);
                 }
                 out.push(tail);
+                room - header_bytes
             }
+        };
+        if let (Some(stamp), Some(at)) = (&self.stamp, stamp_at) {
+            stamp.write(&self.body, sequence, room, wall, out, at);
         }
+    }
+
+    #[inline]
+    fn stamp_bytes(&self) -> u64 {
+        self.stamp.as_ref().map_or(0, |_| FIELD_BYTES as u64)
     }
 
     #[inline]
@@ -386,6 +455,7 @@ impl Template {
         push(b"\r\n");
         match &self.head {
             Head::Nothing | Head::Fresh => {}
+            Head::WithPlaceholder => push(TO_RECIPIENT),
             Head::WithTo => each_to_part(&self.recipients, sequence, push),
             Head::WithVariables(members) => {
                 push(TO_RECIPIENT);
@@ -410,6 +480,7 @@ impl Template {
         let (shortest, longest) = match &self.head {
             Head::Nothing => (0, 0),
             Head::Fresh => (fresh, fresh),
+            Head::WithPlaceholder => (fresh + TO_RECIPIENT.len(), fresh + TO_RECIPIENT.len()),
             Head::WithTo => (fresh + to(shortest), fresh + to(longest).max(filled)),
             Head::WithVariables(members) => {
                 let member = members.values().map(|member| member.len() + 1).max().unwrap_or_default();
@@ -417,7 +488,17 @@ impl Template {
                 (begin, begin + member * self.recipients.per_message() as usize)
             }
         };
-        (shortest as u64, longest as u64)
+        (shortest as u64 + self.stamp_bytes(), longest as u64 + self.stamp_bytes())
+    }
+}
+
+impl Head {
+    /// That of a message with variables that the server replaces.
+    fn of_variables(variables: &RecipientVariables, beside: bool) -> Result<Head, MessageError> {
+        match beside {
+            true => Ok(Head::WithPlaceholder),
+            false => Ok(Head::WithVariables(variables.folded_members()?)),
+        }
     }
 }
 

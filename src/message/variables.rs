@@ -83,9 +83,13 @@ impl RecipientVariables {
             if recipient.len() > MAILBOX_BYTES_MAX {
                 return Err(VariablesError::Form(format!("{:?} as an address", shortened(recipient))));
             }
+            let control = || VariablesError::Control(recipient.chars().take(60).collect());
+            if breaks(recipient) {
+                return Err(control());
+            }
             for (name, value) in variables {
-                if breaks(recipient) || breaks(name) || value.as_str().is_some_and(breaks) {
-                    return Err(VariablesError::Control(recipient.chars().take(60).collect()));
+                if breaks(name) || value.as_str().is_some_and(breaks) {
+                    return Err(control());
                 }
                 if value.is_array() || value.is_object() {
                     return Err(VariablesError::Form(format!("a list or an object as {:?}", shortened(name))));
@@ -98,6 +102,17 @@ impl RecipientVariables {
     /// Recipients that have variables.
     pub fn len(&self) -> usize {
         self.recipients.len()
+    }
+
+    /// Whether all their values are ASCII.
+    pub(super) fn is_ascii(&self) -> bool {
+        let mut values = self.recipients.values().flat_map(BTreeMap::values);
+        values.all(|value| value.as_str().is_none_or(str::is_ascii))
+    }
+
+    /// Whether this recipient has any.
+    pub(super) fn contains(&self, recipient: &[u8]) -> bool {
+        std::str::from_utf8(recipient).is_ok_and(|recipient| self.recipients.contains_key(recipient))
     }
 
     /// Whether nobody has any.
@@ -231,9 +246,13 @@ mod tests {
 
     #[test]
     fn what_could_break_a_line_is_refused() {
-        for json in
-            [r#"{"a@x":{"v":"a\r\nb"}}"#, r#"{"a@x":{"v":"\n"}}"#, r#"{"a@x":{"v\u0000":1}}"#, r#"{"a\r@x":{"v":1}}"#]
-        {
+        for json in [
+            r#"{"a@x":{"v":"a\r\nb"}}"#,
+            r#"{"a@x":{"v":"\n"}}"#,
+            r#"{"a@x":{"v\u0000":1}}"#,
+            r#"{"a\r@x":{"v":1}}"#,
+            r#"{"a\n@x":{}}"#,
+        ] {
             assert!(matches!(parse(json), Err(VariablesError::Control(_))), "{json}");
         }
         for json in ["", "[]", "{\"a\":1}", r#"{"a@x":{"v":[1]}}"#, r#"{"a@x":{"v":{}}}"#, "{} {}"] {

@@ -6,14 +6,13 @@
 //! holds the key. Fields have one spelling each: what was parsed is written again for the check, and white space that a
 //! server may have put between them is of no consequence.
 
-use std::fmt;
-
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use mail_parser::MessageParser;
-use secrecy::{ExposeSecret as _, SecretBox};
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::audit::stamp;
+pub use crate::audit::stamp::{KEY_BYTES, Key};
 use crate::time::WallTime;
 
 /// The header's name.
@@ -24,42 +23,6 @@ const VERSION: &str = "1";
 pub const ROUTE_CHARS_MAX: usize = 64;
 /// Octets of the longest value that is looked at. One that was written here has fewer than 300.
 const VALUE_BYTES_MAX: usize = 990;
-/// Octets of a key.
-pub const KEY_BYTES: usize = 32;
-
-/// What tells our probes from those of others. Shown nowhere.
-pub struct Key(SecretBox<[u8; KEY_BYTES]>);
-
-impl Key {
-    /// A key of these octets.
-    pub fn new(octets: [u8; KEY_BYTES]) -> Key {
-        Key(SecretBox::new(Box::new(octets)))
-    }
-
-    /// Reads 64 hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Key> {
-        hex_octets(text).map(Key::new)
-    }
-
-    fn mac(&self, text: &str) -> Hmac<Sha256> {
-        let mut mac = Hmac::new_from_slice(self.0.expose_secret()).expect("HMAC takes a key of any length");
-        mac.update(text.as_bytes());
-        mac
-    }
-}
-
-impl Clone for Key {
-    fn clone(&self) -> Key {
-        Key::new(*self.0.expose_secret())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key([REDACTED])")
-    }
-}
-
 /// What the header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -94,7 +57,7 @@ impl Token {
     /// The header's value.
     pub fn write(&self, key: &Key) -> String {
         let signed = self.signed();
-        let mac = key.mac(&signed).finalize().into_bytes();
+        let mac = mac(key, &signed).finalize().into_bytes();
         let mac: String = mac.iter().map(|octet| format!("{octet:02x}")).collect();
         format!("{signed}; mac={mac}")
     }
@@ -139,7 +102,7 @@ impl Token {
         }
         let token = Token { id, route: route.to_owned(), sent: WallTime::from_unix_ns(sent), nonce };
         // In constant time, so that nobody can feel his way to the right one.
-        key.mac(&token.signed()).verify_slice(&mac).map_err(|_| HeaderFault::Forged)?;
+        self::mac(key, &token.signed()).verify_slice(&mac).map_err(|_| HeaderFault::Forged)?;
         Ok(token)
     }
 }
@@ -159,6 +122,16 @@ pub fn find(headers: &[u8], key: &Key) -> Result<Token, HeaderFault> {
     let value = headers.get(header.offset_start as usize..header.offset_end as usize).unwrap_or_default();
     let value = std::str::from_utf8(value).map_err(|_| HeaderFault::Malformed("it is not ASCII"))?;
     Token::parse(value.trim(), key)
+}
+
+/// Characters of a subject that are shown.
+const SUBJECT_CHARS_MAX: usize = 200;
+
+/// The subject of a message, short and without what would control a terminal; empty where there is none.
+pub fn subject(headers: &[u8]) -> String {
+    let message = headers_only(headers, |parser| parser.header_text("Subject"));
+    let subject = message.as_ref().and_then(|message| message.subject()).unwrap_or_default();
+    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect()
 }
 
 /// Reads these headers of a block and ignores all others; bodies and nested parts are never parsed.
@@ -182,20 +155,14 @@ fn decimal(text: &str) -> Option<u64> {
 
 /// Exactly `N` octets in lower-case hexadecimal.
 fn hex_octets<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |octet: u8| match octet {
-        b'0'..=b'9' => Some(octet - b'0'),
-        b'a'..=b'f' => Some(octet - b'a' + 10),
-        _ => None,
-    };
-    let text = text.as_bytes();
-    let mut octets = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
-    for (octet, pair) in octets.iter_mut().zip(text.chunks_exact(2)) {
-        *octet = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(octets)
+    stamp::hex_octets(text.as_bytes())
+}
+
+/// The MAC of a header's text.
+fn mac(key: &Key, text: &str) -> Hmac<Sha256> {
+    let mut mac = key.mac();
+    mac.update(text.as_bytes());
+    mac
 }
 
 #[cfg(test)]
@@ -293,6 +260,13 @@ mod tests {
         assert_eq!(find(nested.as_bytes(), &key()), Err(HeaderFault::Absent));
         let forwarded = format!("Content-Type: message/rfc822\r\n\r\n{NAME}: {value}\r\n\r\n");
         assert_eq!(find(forwarded.as_bytes(), &key()), Err(HeaderFault::Absent));
+    }
+
+    #[test]
+    fn a_subject_is_shown_short_and_without_what_controls_a_terminal() {
+        assert_eq!(subject(b"To: a@b\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe=1B[2J?=\r\n\r\nx"), "gr\u{fc}\u{df}e[2J");
+        assert_eq!(subject(format!("Subject: {}\r\n\r\n", "x".repeat(900)).as_bytes()).len(), SUBJECT_CHARS_MAX);
+        assert_eq!(subject(b"To: a@b\r\n\r\nSubject: x\r\n"), "");
     }
 
     #[test]

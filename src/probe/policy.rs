@@ -19,11 +19,13 @@ pub const HEADER_BYTES_MAX: usize = 256 << 10;
 pub const ARRIVALS_PENDING_MAX: usize = 64;
 /// How long a reply waits for control's word before the message is put off by 451.
 pub const WORD_WITHIN: Duration = Duration::from_secs(10);
-/// The longest session: whoever takes longer is cut off.
-pub const SESSION_TIME_MAX: Duration = Duration::from_secs(3_600);
+/// The longest session: whoever takes longer is cut off. A server that has so much to say comes again.
+pub const SESSION_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// The reply to a message that could not be stored, or for which control had no word in time.
 pub const DEFERRED: Refusal = Refusal::from_static("451 4.3.0 try again later\r\n");
+/// The last reply of a session that ends because others have none, see [`ProbePolicy::crowd`].
+pub const MADE_ROOM: &[u8] = b"421 4.7.0 too many connections from your address, closing\r\n";
 const FULL: Refusal = Refusal::from_static("421 4.7.0 too many connections, try again later\r\n");
 const FULL_FOR_CLIENT: Refusal =
     Refusal::from_static("421 4.7.0 too many connections from your address, try again later\r\n");
@@ -107,6 +109,8 @@ pub struct ServerCounts {
     pub sessions: u64,
     /// Those of them that were turned away for want of room: in all, or from their address.
     pub sessions_refused: u64,
+    /// Sessions that were ended so that a client with fewer of them had room.
+    pub sessions_ended: u64,
     /// TLS handshakes that came to a good end.
     pub secured: u64,
     /// Messages accepted.
@@ -151,6 +155,11 @@ pub struct Visitor {
 }
 
 impl Visitor {
+    /// Whether it belongs to a client that [`ProbePolicy::crowd`] has named.
+    pub fn is_of(&self, client: IpAddr) -> bool {
+        self.client.map(network) == Some(client)
+    }
+
     /// When it must be gone, whatever it does.
     pub fn until(&self) -> Instant {
         self.until
@@ -206,6 +215,15 @@ impl ProbePolicy {
                 self.clients.remove(&client);
             }
         }
+    }
+
+    /// Where there is no room for a visitor who has just entered, the client with the most connections, if it has more than
+    /// the visitor's: one of its sessions is to end, so that a few addresses cannot keep out all others. IPv6 by network.
+    pub fn crowd(&self, visitor: &Visitor) -> Option<IpAddr> {
+        let client = visitor.client.map(network)?;
+        let own = self.clients.get(&client).copied().unwrap_or(0);
+        let (crowd, most) = self.clients.iter().max_by_key(|(client, connections)| (**connections, **client))?;
+        (self.connections > self.limits.connections_max && *most > own).then_some(*crowd)
     }
 
     /// The policy of one visitor's session.

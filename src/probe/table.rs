@@ -2,12 +2,17 @@
 //!
 //! A probe enters before it is sent and leaves none of four ways open: it arrived in time (`ok`) or not (`late`), it did
 //! not arrive within its time limit (`lost`), or it was never accepted by the server that it was handed to
-//! (`send_failed`). A lost one that arrives after all has become `late`. Whatever else arrives changes nothing.
+//! (`send_failed`). A lost one that arrives after all has become `late`. Whatever else arrives changes nothing. One that is
+//! not there at its threshold is overdue: that it will not be in time is known then, whatever its outcome will be.
 //!
 //! While the process lives, times are those of the monotonic clock. Only a probe that was sent before a restart is
 //! measured by the wall clock, and a difference that is negative then counts as skew and as no measurement. The time in
-//! which nobody was there to take it is no part of its round trip, extends its deadline, and whatever becomes of it is no
-//! reason to call anybody.
+//! which nobody was there to take it is no part of its round trip and extends its deadlines.
+//!
+//! Servers that found nobody at our port come again only after a while. For as long what is late or lost is excused: it
+//! is no reason to call anybody. Mail that was on its way is waited for by [`BACK_OFF_MIN`] at least and [`BACK_OFF_MAX`]
+//! at most, since servers come again after as long as they have tried. Mail that was sent later is held up only by a
+//! server that takes us for dead, for as long as we were, and for [`BACK_OFF_MIN`] at most.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,6 +29,11 @@ use crate::time::{Instant, WallTime, duration_ns};
 pub const OUTSTANDING_MAX: usize = 1_000;
 /// Ended probes of one route that are remembered, so that a later copy is known, and a lost one that arrives.
 pub const ENDED_KEPT: usize = 1_000;
+/// How long a server may hold mail back that found nobody at its first try, such as Postfix by its defaults: for
+/// `minimal_backoff_time` (300 s) and until the next run of its queue (300 s).
+pub const BACK_OFF_MIN: Duration = Duration::from_secs(600);
+/// The same for mail that it has tried for long: `maximal_backoff_time` (4,000 s) and the next run of the queue.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(4_300);
 /// Characters of what a server said that are kept.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -132,6 +142,9 @@ pub struct Probe {
     pub threshold_ns: u64,
     /// So many nanoseconds of its way this service was down.
     pub down_ns: u64,
+    /// Whether it was not there at its threshold.
+    #[serde(default)]
+    pub overdue: bool,
     /// What became of it; `None` while it is outstanding.
     pub outcome: Option<Outcome>,
     /// From its start to its end of data here, without the time in which the service was down.
@@ -201,8 +214,21 @@ pub struct Ended {
     pub round_trip: Option<Duration>,
     /// Whether the clocks disagreed, so that it is not known.
     pub skewed: bool,
-    /// Whether this service was restarted on its way: nothing that came of it is a reason to call anybody.
-    pub was_down: bool,
+    /// Whether [`Table::overdue`] has said before that it would not be in time.
+    pub was_overdue: bool,
+    /// Whether this service was down of late, so that its being late or lost is no reason to call anybody.
+    pub is_excused: bool,
+}
+
+/// A probe that was not there at its threshold, and may come yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The probe.
+    pub id: u64,
+    /// Its route.
+    pub route: String,
+    /// As [`Ended::is_excused`].
+    pub is_excused: bool,
 }
 
 /// What a message with a good header was.
@@ -228,6 +254,8 @@ pub struct Table {
     routes: BTreeMap<String, OfRoute>,
     /// Those that are no longer kept, until somebody asks for them.
     forgotten: Vec<u64>,
+    /// Until then new probes may be held up because this service was down.
+    excused_until: Instant,
 }
 
 /// The probes of one route.
@@ -243,7 +271,12 @@ struct Entry {
     probe: Probe,
     /// `None` for one that was sent before a restart.
     started: Option<Instant>,
+    /// When it is overdue.
+    late_at: Instant,
+    /// When it is lost.
     deadline: Instant,
+    /// Until then its being late or lost is excused.
+    excused_until: Instant,
     accepted: Option<Instant>,
     arrived: Option<Instant>,
 }
@@ -251,8 +284,9 @@ struct Entry {
 impl Table {
     /// What an earlier service left, which was last alive at `alive`, and is not told more often than when it starts.
     pub fn restored(probes: Vec<Probe>, now: Instant, wall: WallTime, alive: Option<WallTime>) -> Table {
-        let mut table = Table::default();
         let wall_ns = wall.as_unix_ns();
+        let down = Duration::from_nanos(alive.map_or(0, |alive| wall_ns.saturating_sub(alive.as_unix_ns())));
+        let mut table = Table { excused_until: now + down.min(BACK_OFF_MIN), ..Table::default() };
         let mut probes = probes;
         probes.sort_by_key(|probe| probe.sent_unix_ns);
         for mut probe in probes {
@@ -266,9 +300,20 @@ impl Table {
                 probe.down_ns = probe.down_ns.saturating_add(wall_ns.saturating_sub(down_since));
             }
             let waited = wall_ns.saturating_sub(probe.sent_unix_ns);
-            let left = probe.timeout_ns.saturating_add(probe.down_ns).saturating_sub(waited);
-            let deadline = now + Duration::from_nanos(left);
-            table.probes.insert(probe.id, Entry { probe, started: None, deadline, accepted: None, arrived: None });
+            let until = |limit_ns: u64| {
+                now + Duration::from_nanos(limit_ns.saturating_add(probe.down_ns).saturating_sub(waited))
+            };
+            let back_off = Duration::from_nanos(probe.down_ns).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
+            let entry = Entry {
+                started: None,
+                late_at: until(probe.threshold_ns),
+                deadline: until(probe.timeout_ns),
+                excused_until: now + back_off,
+                accepted: None,
+                arrived: None,
+                probe,
+            };
+            table.probes.insert(entry.probe.id, entry);
         }
         table.forget_old();
         table
@@ -294,6 +339,7 @@ impl Table {
             timeout_ns: duration_ns(new.timeout),
             threshold_ns: duration_ns(new.threshold),
             down_ns: 0,
+            overdue: false,
             outcome: None,
             round_trip_ns: None,
             skewed: false,
@@ -301,8 +347,15 @@ impl Table {
             detail: None,
             hops: Vec::new(),
         };
-        let deadline = now + new.timeout;
-        let entry = Entry { probe, started: Some(now), deadline, accepted: None, arrived: None };
+        let entry = Entry {
+            probe,
+            started: Some(now),
+            late_at: now + new.threshold,
+            deadline: now + new.timeout,
+            excused_until: self.excused_until,
+            accepted: None,
+            arrived: None,
+        };
         self.probes.insert(new.id, entry);
         self.routes.entry(new.route.clone()).or_default().outstanding.insert(new.id);
         Ok(Token { id: new.id, route: new.route, sent: wall, nonce: new.nonce })
@@ -335,11 +388,11 @@ impl Table {
             entry.probe.legs.transit_s = Some((arrived - accepted).as_secs_f64());
         }
         let outcome = if in_time && !was_lost { Outcome::Ok } else { Outcome::Late };
-        Arrival::Ended(self.end(token.id, outcome))
+        Arrival::Ended(self.end(token.id, outcome, arrived))
     }
 
     /// Takes how the sending of a probe ended, and how long its parts took.
-    pub fn posted(&mut self, id: u64, sent: Sent, legs: Legs) -> Option<Ended> {
+    pub fn posted(&mut self, id: u64, sent: Sent, legs: Legs, now: Instant) -> Option<Ended> {
         let entry = self.probes.get_mut(&id)?;
         entry.probe.legs = Legs { transit_s: entry.probe.legs.transit_s, ..legs };
         match sent {
@@ -355,18 +408,34 @@ impl Table {
             Sent::Failed(detail) => {
                 entry.probe.detail = Some(cut(&detail));
                 // What arrived was sent, whatever its sender heard.
-                entry.probe.outcome.is_none().then(|| self.end(id, Outcome::SendFailed))
+                entry.probe.outcome.is_none().then(|| self.end(id, Outcome::SendFailed, now))
             }
         }
+    }
+
+    /// What has passed its threshold and is still outstanding: each probe once. To be called before [`Table::expire`], so
+    /// that what is lost was overdue.
+    pub fn overdue(&mut self, now: Instant) -> Vec<Overdue> {
+        let ids: Vec<u64> = self.outstanding_ids().collect();
+        let entries = ids.into_iter().filter_map(|id| {
+            let entry = self.probes.get_mut(&id)?;
+            if entry.late_at >= now && entry.deadline > now {
+                return None;
+            }
+            let was = std::mem::replace(&mut entry.probe.overdue, true);
+            let is_excused = now < entry.excused_until;
+            (!was).then(|| Overdue { id, route: entry.probe.route.clone(), is_excused })
+        });
+        entries.collect()
     }
 
     /// Ends what has passed its deadline.
     pub fn expire(&mut self, now: Instant) -> Vec<Ended> {
         let over: Vec<u64> = self.waiting().filter(|(_, deadline)| *deadline <= now).map(|(id, _)| id).collect();
-        over.into_iter().map(|id| self.end(id, Outcome::Lost)).collect()
+        over.into_iter().map(|id| self.end(id, Outcome::Lost, now)).collect()
     }
 
-    fn end(&mut self, id: u64, outcome: Outcome) -> Ended {
+    fn end(&mut self, id: u64, outcome: Outcome, now: Instant) -> Ended {
         let entry = self.probes.get_mut(&id).expect("whoever ends a probe has just looked at it");
         let was = entry.probe.outcome.replace(outcome);
         debug_assert!(was.is_none() || (was, outcome) == (Some(Outcome::Lost), Outcome::Late), "{was:?} {outcome:?}");
@@ -377,7 +446,8 @@ impl Table {
             was_lost: was.is_some(),
             round_trip: entry.probe.round_trip_ns.map(Duration::from_nanos),
             skewed: entry.probe.skewed,
-            was_down: entry.started.is_none(),
+            was_overdue: entry.probe.overdue || was.is_some(),
+            is_excused: now < entry.excused_until,
         };
         if was.is_none() {
             let of_route = self.routes.entry(ended.route.clone()).or_default();
@@ -433,20 +503,36 @@ impl Table {
         self.routes.get(route).map_or(0, |of_route| of_route.outstanding.len())
     }
 
+    /// How many of them have passed their threshold.
+    pub fn outstanding_overdue(&self, route: &str) -> usize {
+        let ids = self.routes.get(route).into_iter().flat_map(|of_route| &of_route.outstanding);
+        ids.filter(|id| self.get(**id).is_some_and(|probe| probe.overdue)).count()
+    }
+
+    /// When the last probe of a route arrived that was in time, by the wall clock.
+    pub fn last_ok(&self, route: &str) -> Option<WallTime> {
+        let probes = self.routes.get(route)?.ended.iter().filter_map(|&id| self.get(id));
+        let in_time = probes.filter(|probe| probe.outcome == Some(Outcome::Ok));
+        let arrived = |probe: &Probe| {
+            let on_its_way = probe.round_trip_ns.unwrap_or(0).saturating_add(probe.down_ns);
+            WallTime::from_unix_ns(probe.sent_unix_ns.saturating_add(on_its_way))
+        };
+        in_time.map(arrived).max()
+    }
+
     /// When [`Table::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.waiting().map(|(_, deadline)| deadline).min()
     }
 
-    /// The outstanding probes with their deadlines.
-    fn waiting(&self) -> impl Iterator<Item = (u64, Instant)> {
-        let ids = self.routes.values().flat_map(|of_route| &of_route.outstanding);
-        ids.filter_map(|id| Some((*id, self.probes.get(id)?.deadline)))
+    /// The outstanding probes.
+    pub fn outstanding_ids(&self) -> impl Iterator<Item = u64> {
+        self.routes.values().flat_map(|of_route| &of_route.outstanding).copied()
     }
 
-    /// The outstanding probes.
-    pub fn all_outstanding(&self) -> Vec<u64> {
-        self.waiting().map(|(id, _)| id).collect()
+    /// The same with their deadlines.
+    fn waiting(&self) -> impl Iterator<Item = (u64, Instant)> {
+        self.outstanding_ids().filter_map(|id| Some((id, self.probes.get(&id)?.deadline)))
     }
 }
 

@@ -10,21 +10,23 @@ use super::table::{Legs, Outcome, Probe};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteState {
-    /// No probe of it has ended yet.
+    /// Nothing is known of any probe yet.
     Unknown,
-    /// Its last probe arrived in time.
+    /// Its last probe of which something is known arrived in time.
     Ok,
-    /// Its last probe that has ended arrived late.
+    /// That one arrived late, or has not arrived within the threshold.
     Late,
-    /// Its last probe that has ended is lost.
+    /// That one is lost.
     Lost,
-    /// Its last probe that has ended could not be sent.
+    /// That one could not be sent.
     SendFailed,
 }
 
-impl From<Option<Outcome>> for RouteState {
-    fn from(last: Option<Outcome>) -> RouteState {
-        match last {
+impl RouteState {
+    /// By the route's probes, the newest first: the first of them of which something is known.
+    pub fn of(probes: &[&Probe]) -> RouteState {
+        let known = |probe: &&Probe| probe.outcome.or(probe.overdue.then_some(Outcome::Late));
+        match probes.iter().find_map(known) {
             None => RouteState::Unknown,
             Some(Outcome::Ok) => RouteState::Ok,
             Some(Outcome::Late) => RouteState::Late,
@@ -43,6 +45,8 @@ pub struct ProbeView {
     pub sent_unix_ns: u64,
     /// What became of it; `null` while it is outstanding.
     pub outcome: Option<Outcome>,
+    /// Whether it was not there at the threshold, so that it is late at best.
+    pub overdue: bool,
     /// From its start to its end of data here; `null` where it has not arrived, or where that cannot be known.
     pub round_trip_s: Option<f64>,
     /// The parts of its way.
@@ -63,6 +67,7 @@ impl From<&Probe> for ProbeView {
             id: format!("{:016x}", probe.id),
             sent_unix_ns: probe.sent_unix_ns,
             outcome: probe.outcome,
+            overdue: probe.overdue,
             round_trip_s: probe.round_trip_ns.map(|ns| ns as f64 / 1e9),
             legs: probe.legs,
             detail: probe.detail.clone(),

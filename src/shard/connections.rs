@@ -48,6 +48,10 @@ struct Connection {
     /// In the clear, where TLS protects it too.
     out: Option<Outgoing>,
     tls: Option<Box<Tls>>,
+    /// What TLS has made of it so far in this turn.
+    records: Option<Outgoing>,
+    /// Octets in the clear of which the owner is to be told that they leave.
+    leaving: usize,
 }
 
 impl Connection {
@@ -61,6 +65,8 @@ impl Connection {
         target: 0,
         out: None,
         tls: None,
+        records: None,
+        leaving: 0,
     };
 }
 
@@ -418,32 +424,42 @@ impl Connections {
 }
 
 impl Connections {
+    /// Seals what was put out for a connection with TLS, if it has any, while the keys and the octets are still in the
+    /// cache; the records leave with the turn.
+    pub fn seal(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Open && !self.ring.is_sending(file) {
+            let Some((records, _)) = connection.seal(&mut self.ring) else { return };
+            match records.is_empty() {
+                true => self.ring.keep(records),
+                false => connection.records = Some(records),
+            }
+        }
+    }
+
     /// As [`Connections::flush`], for one connection with TLS.
     fn flush_secured(&mut self, file: u32, leaving: &mut impl FnMut(u32, usize)) {
         let connection = &mut self.connections[file as usize];
-        let Some(tls) = &mut connection.tls else { return };
         let is_open = connection.stage == Stage::Open;
         let may_speak = is_open || connection.stage == Stage::Closing && !connection.close_submitted;
         if !may_speak || self.ring.is_sending(file) {
             return;
         }
-        if let Some(plain) = &connection.out {
-            let octets = tls.news(plain);
-            if octets > 0 {
-                leaving(file, octets);
+        let is_last = !is_open || connection.close_after_write;
+        let records = match connection.records.take_if(|_| connection.out.is_none() && !is_last) {
+            Some(records) => records,
+            None => {
+                let Some((mut records, is_whole)) = connection.seal(&mut self.ring) else { return };
+                if let Some(tls) = connection.tls.as_mut().filter(|_| is_last && (is_whole || !is_open)) {
+                    tls.close();
+                    tls.seal(None, &mut records);
+                }
+                records
             }
-        }
-        let mut records = self.ring.outgoing();
-        let mut is_last = !is_open;
-        if tls.seal(connection.out.as_ref(), &mut records) {
-            if let Some(whole) = connection.out.take() {
-                self.ring.keep(whole);
-            }
-            is_last |= connection.close_after_write;
-        }
-        if is_last {
-            tls.close();
-            tls.seal(None, &mut records);
+        };
+        let octets = std::mem::take(&mut connection.leaving);
+        if octets > 0 {
+            leaving(file, octets);
         }
         match records.is_empty() {
             true => self.ring.keep(records),
@@ -453,6 +469,23 @@ impl Connections {
         if is_open && connection.close_after_write && !self.ring.is_sending(file) {
             self.parting.push(file);
         }
+    }
+}
+
+impl Connection {
+    /// Puts records of what is in hand behind those that wait; says whether all of it is in records now. `None` without
+    /// TLS.
+    fn seal(&mut self, ring: &mut Ring) -> Option<(Outgoing, bool)> {
+        let tls = self.tls.as_mut()?;
+        if let Some(plain) = &self.out {
+            self.leaving += tls.news(plain);
+        }
+        let mut records = self.records.take().unwrap_or_else(|| ring.outgoing());
+        let is_whole = tls.seal(self.out.as_ref(), &mut records);
+        if let Some(whole) = self.out.take_if(|_| is_whole) {
+            ring.keep(whole);
+        }
+        Some((records, is_whole))
     }
 }
 

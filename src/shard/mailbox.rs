@@ -2,21 +2,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, Sender, TrySendError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::tls::ClientTls;
+use super::tls::{ClientTls, ServerTls};
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::probe::policy::{Arrival, Verdict};
 use crate::sink::SinkCounts;
 
-/// Commands that may wait for a shard.
+/// Commands that may wait for a shard, which takes all of them in each of its turns.
 const COMMANDS_MAX: usize = 64;
+/// How long a command waits for room. A shard that takes none for so long hangs, and control must not.
+const ROOM_WITHIN: Duration = Duration::from_secs(1);
+/// How often room is looked for.
+const ROOM_EVERY: Duration = Duration::from_millis(1);
 
-/// What control tells a shard. Sender: control. Loss: none; control waits for room.
+/// What control tells a shard. Sender: control, which waits a second at most for room. Loss: what a shard that hangs, or is
+/// gone, is told.
 #[derive(Debug)]
 pub enum Command {
     /// Begin a share of a job.
@@ -44,8 +50,13 @@ pub enum Command {
         /// What it says.
         verdict: Verdict,
     },
+    /// Secure the connections of our own port 25 that begin from now on by this.
+    Secure(ServerTls),
     /// Close everything and end.
     Shutdown,
+    /// Do what no shard does: panic, or never come back.
+    #[cfg(test)]
+    Fault(fn()),
 }
 
 /// What a shard tells control. Sender: a shard. Loss: none; see [`Delta`].
@@ -99,10 +110,18 @@ pub fn mailbox() -> std::io::Result<(Mailbox, Inbox)> {
 }
 
 impl Mailbox {
-    /// Gives the shard a command, waiting for room if `COMMANDS_MAX` are there that it has not yet taken; hands it
-    /// back when the shard is gone.
-    pub fn send(&self, command: Command) -> Result<(), Command> {
-        self.commands.send_blocking(command).map_err(|error| error.into_inner())?;
+    /// Gives the shard a command; hands it back when the shard is gone, or has had no room for it for a second.
+    pub fn send(&self, mut command: Command) -> Result<(), Command> {
+        let mut waited = Duration::ZERO;
+        loop {
+            command = match self.commands.try_send(command) {
+                Ok(()) => break,
+                Err(TrySendError::Full(command)) if waited < ROOM_WITHIN => command,
+                Err(error) => return Err(error.into_inner()),
+            };
+            thread::sleep(ROOM_EVERY);
+            waited += ROOM_EVERY;
+        }
         // A full counter would mean 2^64 unread rings of the bell, and the shard reads it whenever it rings.
         let _ = self.bell.write(1);
         Ok(())

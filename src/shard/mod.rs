@@ -10,13 +10,14 @@
 //! - [`mailbox`]: commands in, measurements out;
 //! - [`machine`]: whether this machine can run shards, and at full speed;
 //! - [`placement`], [`pool`]: which CPUs, start and stop;
-//! - [`listen`]: sockets that many shards listen on;
+//! - [`listen`]: sockets that many shards listen on, and `listeners`: how a service accepts from them;
 //! - [`clock`]: the only reader of the clock.
 
 pub mod clock;
 pub mod connections;
 pub mod http_service;
 pub mod listen;
+mod listeners;
 pub mod machine;
 pub mod mailbox;
 pub mod placement;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
 
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, Sender, TryRecvError};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use thiserror::Error;
 
@@ -17,6 +19,10 @@ use crate::probe::policy::ARRIVALS_PENDING_MAX;
 
 /// Memory for glommio's own I/O, of which a shard does none.
 const EXECUTOR_IO_BYTES: usize = 64 << 10;
+/// How long shards may take to end, which they do in their next turn.
+pub const SHARDS_END_WITHIN: Duration = Duration::from_secs(5);
+/// How often ending shards are listened to.
+const LISTEN_EVERY: Duration = Duration::from_millis(1);
 /// Measurements that may wait for control, for each shard.
 const EVENTS_PER_SHARD: usize = 4;
 
@@ -59,6 +65,11 @@ pub enum PoolError {
         reason: String,
     },
 }
+
+/// A shard hangs.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("a shard has not ended within {0:?} and is left behind; this is a fault of timecop")]
+pub struct LeftBehind(Duration);
 
 /// Running shards.
 #[derive(Debug)]
@@ -137,23 +148,35 @@ impl Pool {
         &self.events
     }
 
-    /// Gives a shard a command. A shard that is gone has said so in its last event.
+    /// Gives a shard a command. A shard that is gone has said so in its last event; one that hangs is not waited for long.
     pub fn send(&self, shard: usize, command: Command) {
-        let _ = self.shards[shard].mailbox.send(command);
+        if let Some(shard) = self.shards.get(shard) {
+            let _ = shard.mailbox.send(command);
+        }
     }
 
-    /// Tells all shards to end.
-    pub fn shut_down(&self) {
+    /// Tells all shards to end, gives what they still say to `take`, and waits for their threads. Blocks, no longer than
+    /// `within`.
+    ///
+    /// # Errors
+    ///
+    /// A shard has not ended by then, because it hangs; it is left behind.
+    pub fn end(&mut self, within: Duration, mut take: impl FnMut(usize, Event)) -> Result<(), LeftBehind> {
         (0..self.len()).for_each(|shard| self.send(shard, Command::Shutdown));
-    }
-
-    /// Waits for the threads, after all their events were read.
-    pub fn join(self) {
-        drop(self.events);
-        for shard in self.shards {
+        let until = self.clock.now() + within;
+        loop {
+            match self.events.try_recv() {
+                Ok((shard, event)) => take(shard, event),
+                Err(TryRecvError::Closed) => break,
+                Err(TryRecvError::Empty) if self.clock.now() >= until => return Err(LeftBehind(within)),
+                Err(TryRecvError::Empty) => thread::sleep(LISTEN_EVERY),
+            }
+        }
+        for shard in self.shards.drain(..) {
             // A shard that panicked has said so in its last event.
             let _ = shard.thread.join();
         }
+        Ok(())
     }
 }
 
@@ -200,7 +223,7 @@ struct LastWord {
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             let reason = "the shard panicked; this is a fault of timecop".to_owned();
             let _ = self.events.send_blocking((self.shard, Event::Failed(reason)));
         }

@@ -1,22 +1,23 @@
 //! Our own port 25 on a shard: incoming connections, and the sessions on them whose last reply waits for control.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_channel::Sender;
 
 use super::connections::Connections;
+use super::listeners::{Accept, Listeners};
 use super::mailbox::Event;
 use super::ring::Completion;
-use super::sink_service::{ACCEPT_PAUSE, ListenerSpec, UNREAD_BYTES_MAX};
+use super::sink_service::{ListenerSpec, UNREAD_BYTES_MAX};
 use super::tls::ServerTls;
-use crate::probe::policy::{DEFERRED, ProbePolicy, ServerCounts, Verdict, Visitor, VisitorPolicy};
+use crate::probe::policy::{DEFERRED, MADE_ROOM, ProbePolicy, ServerCounts, Verdict, Visitor, VisitorPolicy};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
 /// How long a client may take to read its last reply.
-const PARTING_TIME_MAX: Duration = Duration::from_secs(30);
+pub(super) const PARTING_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// What a shard needs to serve our own port 25.
 #[derive(Debug)]
@@ -41,8 +42,7 @@ struct Visit {
 /// The sessions of our own port 25.
 pub struct ProbeService {
     spec: ProbeSpec,
-    /// By listener: rests until then.
-    paused: Vec<Option<Instant>>,
+    listeners: Listeners,
     /// By file slot, from `first_file` on.
     visits: Vec<Option<Box<Visit>>>,
     first_file: u32,
@@ -54,31 +54,25 @@ pub struct ProbeService {
 
 impl ProbeService {
     /// A service whose connections get file slots from `first_file` on, and which tells control of arrivals.
-    pub fn new(spec: ProbeSpec, first_file: u32, shard: usize, events: Sender<(usize, Event)>) -> ProbeService {
-        let paused = vec![None; spec.listeners.len()];
+    pub fn new(mut spec: ProbeSpec, first_file: u32, shard: usize, events: Sender<(usize, Event)>) -> ProbeService {
+        let listeners = Listeners::new(std::mem::take(&mut spec.listeners), Accept::One);
         let published = ServerCounts::default();
-        ProbeService { spec, paused, visits: Vec::new(), first_file, shard, events, published }
+        ProbeService { spec, listeners, visits: Vec::new(), first_file, shard, events, published }
     }
 
     /// Begins to accept.
     pub fn open(&mut self, connections: &mut Connections) {
-        for (index, listener) in self.spec.listeners.iter().enumerate() {
-            connections.ring().accept_one(index as u32, &listener.socket);
-        }
+        self.listeners.open(connections);
     }
 
     /// When [`ProbeService::turn`] must be called at the latest.
     pub fn wake_at(&self) -> Instant {
-        self.paused.iter().flatten().copied().min().unwrap_or(Instant::NEVER)
+        self.listeners.wake_at()
     }
 
     /// What the passing of time brings.
     pub fn turn(&mut self, now: Instant, connections: &mut Connections) {
-        for (index, paused) in self.paused.iter_mut().enumerate() {
-            if paused.take_if(|until| *until <= now).is_some() {
-                connections.ring().accept_one(index as u32, &self.spec.listeners[index].socket);
-            }
-        }
+        self.listeners.turn(now, connections);
         if self.published != self.spec.policy.counts {
             self.published = self.spec.policy.counts;
             *self.spec.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.published;
@@ -87,17 +81,10 @@ impl ProbeService {
 
     /// A listener has a new connection, or could not have one.
     pub fn accept_completed(&mut self, completion: &Completion, connections: &mut Connections) {
-        let (index, now) = (completion.index, completion.arrived);
-        let client = connections.ring().take_peer(index);
-        match u32::try_from(completion.result) {
-            Ok(file) => {
-                let listener = &self.spec.listeners[index as usize];
-                connections.ring().accept_one(index, &listener.socket);
-                let implicit_tls = listener.implicit_tls;
-                self.accepted(file, now, client, implicit_tls, connections);
-            }
-            // Out of file slots, descriptors or memory, or the client is gone: to try again at once might spin.
-            Err(_) => self.paused[index as usize] = Some(now + ACCEPT_PAUSE),
+        let client = connections.ring().take_peer(completion.index);
+        if let Some((file, listener)) = self.listeners.accepted(completion, connections) {
+            let implicit_tls = listener.implicit_tls;
+            self.accepted(file, completion.arrived, client, implicit_tls, connections);
         }
     }
 
@@ -114,7 +101,11 @@ impl ProbeService {
         if index >= self.visits.len() {
             self.visits.resize_with(index + 1, || None);
         }
-        let visitor = self.spec.policy.enter(now, client.map(|client| client.ip()));
+        let client = client.map(|client| client.ip());
+        let visitor = self.spec.policy.enter(now, client);
+        if let Some(crowd) = self.spec.policy.crowd(&visitor) {
+            self.make_room(crowd, now, connections);
+        }
         self.visits[index] = Some(Box::new(Visit { session: Session::new(), visitor }));
         self.with(file, now, connections, |session, config, policy, out| match implicit_tls {
             true => {
@@ -126,6 +117,22 @@ impl ProbeService {
         if implicit_tls {
             self.start_tls(file, connections);
         }
+    }
+
+    /// Ends the oldest session of a client, but for one whose message waits for its reply.
+    fn make_room(&mut self, client: IpAddr, now: Instant, connections: &mut Connections) {
+        let visits = self.visits.iter().enumerate().filter_map(|(index, visit)| Some((index, visit.as_ref()?)));
+        let of_client = visits.filter(|(_, visit)| visit.visitor.is_of(client) && visit.session.pending().is_none());
+        let Some((index, _)) = of_client.min_by_key(|(_, visit)| visit.visitor.until()) else { return };
+        let file = index as u32 + self.first_file;
+        connections.outgoing(file).bytes.extend_from_slice(MADE_ROOM);
+        self.spec.policy.counts.sessions_ended += 1;
+        self.follow(file, now, Flow::Close, connections);
+    }
+
+    /// Connections that begin from now on are secured by this, where STARTTLS is offered.
+    pub fn secure(&mut self, tls: ServerTls) {
+        self.spec.tls = Some(tls);
     }
 
     fn start_tls(&self, file: u32, connections: &mut Connections) {

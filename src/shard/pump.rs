@@ -336,6 +336,7 @@ impl Pump {
             Some(Ok(())) => self.notify(file, Notice::Closed(None), arrived),
             Some(Err(failure)) => self.tls_failed(file, arrived, &failure),
         }
+        self.connections.seal(file);
     }
 
     fn tls_ready(&mut self, file: u32, now: Instant, session: TlsSession) {
@@ -452,7 +453,14 @@ impl Pump {
                         sink.answer(ticket, verdict, now, &mut self.connections);
                     }
                 }
+                Command::Secure(tls) => {
+                    if let Some(sink) = &mut self.sink {
+                        sink.secure(tls);
+                    }
+                }
                 Command::Shutdown => self.shutting_down = true,
+                #[cfg(test)]
+                Command::Fault(fault) => fault(),
             }
         }
     }

@@ -7,6 +7,7 @@ use super::mailbox::Event;
 use super::probe_service::{ProbeService, ProbeSpec};
 use super::ring::Completion;
 use super::sink_service::{SinkService, SinkSpec};
+use super::tls::ServerTls;
 use crate::probe::policy::Verdict;
 use crate::sink::SinkCounts;
 use crate::time::Instant;
@@ -97,7 +98,7 @@ impl Service {
     /// A client's TLS handshake failed, or its TLS broke.
     pub fn tls_failed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         match self {
-            Service::Sink(sink) => sink.tls_failed(file, connections),
+            Service::Sink(sink) => sink.tls_failed(file, now, connections),
             Service::Probe(probe) => probe.tls_failed(file, now, connections),
         }
     }
@@ -113,8 +114,16 @@ impl Service {
     /// A client has closed its side, or its connection broke.
     pub fn closed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         match self {
-            Service::Sink(sink) => sink.closed(file, connections),
+            Service::Sink(sink) => sink.closed(file, now, connections),
             Service::Probe(probe) => probe.closed(file, now, connections),
+        }
+    }
+
+    /// Connections that begin from now on are secured by this.
+    pub fn secure(&mut self, tls: ServerTls) {
+        match self {
+            Service::Sink(_) => {}
+            Service::Probe(probe) => probe.secure(tls),
         }
     }
 

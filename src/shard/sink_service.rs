@@ -4,20 +4,18 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use socket2::Socket;
 
 use super::connections::Connections;
 use super::http_service::{HttpService, HttpSession, HttpSpec};
+use super::listeners::{Accept, Listeners};
+use super::probe_service::PARTING_TIME_MAX;
 use super::ring::Completion;
 use super::tls::ServerTls;
 use crate::sink::{SinkCounts, SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
-
-/// How long a listener rests after the kernel had no file slot, descriptor or memory for a new connection.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Octets of replies that may wait for a client to read them.
 pub(super) const UNREAD_BYTES_MAX: usize = 256 << 10;
@@ -91,14 +89,6 @@ impl SaveFolder {
     }
 }
 
-struct Listener {
-    socket: Socket,
-    implicit_tls: bool,
-    protocol: Protocol,
-    /// Rests until then.
-    paused: Option<Instant>,
-}
-
 /// The session on one connection.
 enum Conversation {
     Smtp(Session),
@@ -107,7 +97,7 @@ enum Conversation {
 
 /// The sessions of one shard.
 pub struct SinkService {
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     config: Arc<ServerConfig>,
     tls: Option<ServerTls>,
     policy: SinkPolicy,
@@ -123,16 +113,7 @@ impl SinkService {
     /// A service whose connections get file slots from `first_file` on.
     pub fn new(spec: SinkSpec, first_file: u32) -> SinkService {
         SinkService {
-            listeners: spec
-                .listeners
-                .into_iter()
-                .map(|ListenerSpec { socket, implicit_tls, protocol }| Listener {
-                    socket,
-                    implicit_tls,
-                    protocol,
-                    paused: None,
-                })
-                .collect(),
+            listeners: Listeners::new(spec.listeners, Accept::Many),
             config: spec.config,
             tls: spec.tls,
             policy: SinkPolicy::new(spec.settings, spec.start, spec.seed),
@@ -151,24 +132,17 @@ impl SinkService {
 
     /// Begins to accept.
     pub fn open(&mut self, connections: &mut Connections) {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            connections.ring().accept(index as u32, &listener.socket);
-        }
+        self.listeners.open(connections);
     }
 
     /// When [`SinkService::turn`] must be called at the latest.
     pub fn wake_at(&self) -> Instant {
-        self.listeners.iter().filter_map(|listener| listener.paused).min().unwrap_or(Instant::NEVER)
+        self.listeners.wake_at()
     }
 
     /// What the passing of time brings, and the messages that the turn has brought.
     pub fn turn(&mut self, now: Instant, connections: &mut Connections) {
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            if listener.paused.is_some_and(|until| until <= now) {
-                listener.paused = None;
-                connections.ring().accept(index as u32, &listener.socket);
-            }
-        }
+        self.listeners.turn(now, connections);
         if let Some(folder) = &self.save {
             for message in self.policy.take_kept() {
                 if let (Err(error), false) = (folder.save(&message), self.save_failed) {
@@ -183,20 +157,9 @@ impl SinkService {
 
     /// A listener has a new connection, or could not have one.
     pub fn accept_completed(&mut self, completion: &Completion, connections: &mut Connections) {
-        let now = completion.arrived;
-        let listener = &mut self.listeners[completion.index as usize];
-        match u32::try_from(completion.result) {
-            Ok(file) => {
-                if !completion.more {
-                    connections.ring().accept(completion.index, &listener.socket);
-                }
-                let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
-                self.accepted(file, now, implicit_tls, protocol, connections);
-            }
-            // Out of file slots, descriptors or memory: to try again at once would spin.
-            Err(_) if !completion.more => listener.paused = Some(now + ACCEPT_PAUSE),
-            // The kernel has closed a connection for which it had no file slot; the client sees that.
-            Err(_) => {}
+        if let Some((file, listener)) = self.listeners.accepted(completion, connections) {
+            let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
+            self.accepted(file, completion.arrived, implicit_tls, protocol, connections);
         }
     }
 
@@ -225,7 +188,7 @@ impl SinkService {
                 (Conversation::Http(_), None) => {}
             }
             self.start_tls(file, connections);
-            return self.follow(file, Flow::Continue, connections);
+            return self.follow(file, now, Flow::Continue, connections);
         }
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
@@ -233,25 +196,26 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.connected(now, &http.config, &mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// Bytes came from a client.
     #[inline]
-    pub fn received(&mut self, file: u32, arrived: Instant, bytes: &[u8], connections: &mut Connections) {
+    pub fn received(&mut self, file: u32, now: Instant, bytes: &[u8], connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
-            (Conversation::Smtp(session), _) => session.handle(arrived, bytes, &self.config, &mut self.policy, out),
-            (Conversation::Http(session), Some(http)) => {
-                session.handle(arrived, bytes, &http.config, &mut http.stub, out)
+            (Conversation::Smtp(session), _) => {
+                self.policy.attend(index, now);
+                session.handle(now, bytes, &self.config, &mut self.policy, out)
             }
+            (Conversation::Http(session), Some(http)) => session.handle(now, bytes, &http.config, &mut http.stub, out),
             (Conversation::Http(_), None) => Flow::Drop,
         };
         // A client that goes on sending and reads nothing of what it is answered.
         let flow = if out.len() > UNREAD_BYTES_MAX { Flow::Drop } else { flow };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     fn start_tls(&mut self, file: u32, connections: &mut Connections) {
@@ -275,11 +239,11 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.tls_ready(now, resumed, &http.config, &mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A client's TLS handshake failed, or its TLS broke.
-    pub fn tls_failed(&mut self, file: u32, connections: &mut Connections) {
+    pub fn tls_failed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let flow = match (&mut **session, &mut self.http) {
@@ -287,24 +251,27 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.tls_failed(&mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A session's deadline has come.
     pub fn expired(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else {
+            // It has not read its last reply.
+            return connections.close(file);
+        };
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.handle_timeout(now, &http.config, &mut http.stub, out),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     /// A client has closed its side, or its connection broke.
-    pub fn closed(&mut self, file: u32, connections: &mut Connections) {
+    pub fn closed(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
         let flow = match (&mut **session, &mut self.http) {
@@ -312,16 +279,16 @@ impl SinkService {
             (Conversation::Http(session), Some(http)) => session.end_of_stream(&mut http.stub),
             (Conversation::Http(_), None) => Flow::Drop,
         };
-        self.follow(file, flow, connections);
+        self.follow(file, now, flow, connections);
     }
 
     #[inline]
-    fn follow(&mut self, file: u32, flow: Flow, connections: &mut Connections) {
+    fn follow(&mut self, file: u32, now: Instant, flow: Flow, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         match flow {
             Flow::StartTls => {
                 self.start_tls(file, connections);
-                self.follow(file, Flow::Continue, connections);
+                self.follow(file, now, Flow::Continue, connections);
             }
             Flow::Continue => {
                 let deadline = match self.sessions[index].as_deref() {
@@ -334,6 +301,7 @@ impl SinkService {
             Flow::Close => {
                 self.sessions[index] = None;
                 connections.close_after_write(file);
+                connections.timers.set(file, now + PARTING_TIME_MAX);
             }
             Flow::Drop => {
                 self.sessions[index] = None;

@@ -3,10 +3,12 @@
 use super::capacity::Capacity;
 use super::counts::Counts;
 use super::fault::{Faults, phase_of};
+use crate::audit::ledger::{Ledger, Reader};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Answer, Decision, Event, Policy, Question, Refusal};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
+use std::sync::Arc;
 
 const OTHER_DOMAIN: Refusal = Refusal::from_static("550 5.7.1 no mail for this domain here\r\n");
 const FULL: Refusal = Refusal::from_static("452 4.3.1 too many messages in line, try again later\r\n");
@@ -22,6 +24,8 @@ pub struct SinkSettings {
     pub capacity: Option<Capacity>,
     /// Octets of each message that are kept for [`SinkPolicy::take_kept`]; 0 keeps none.
     pub keep_bytes_max: usize,
+    /// Where arrivals are put down, if they are audited; shared by all shards.
+    pub audit: Option<Arc<Ledger>>,
 }
 
 /// The policy of one shard of a sink.
@@ -33,13 +37,23 @@ pub struct SinkPolicy {
     random: Pcg64,
     counts: Counts,
     kept: Vec<Vec<u8>>,
+    audit: Option<Box<Reader>>,
 }
 
 impl SinkPolicy {
     /// The policy of a shard that starts at `start`. `seed` repeats the rolls of its faults; each shard needs its own.
     pub fn new(settings: SinkSettings, start: Instant, seed: u64) -> SinkPolicy {
         let random = Pcg64::seed_from_u64(seed);
-        SinkPolicy { settings, start, random, counts: Counts::default(), kept: Vec::new() }
+        let audit = settings.audit.clone().map(|ledger| Box::new(Reader::new(ledger)));
+        SinkPolicy { settings, start, random, counts: Counts::default(), kept: Vec::new(), audit }
+    }
+
+    /// What follows is of this connection, whose octets have arrived at `arrived`: an audit tells messages apart by it.
+    #[inline]
+    pub fn attend(&mut self, connection: usize, arrived: Instant) {
+        if let Some(audit) = &mut self.audit {
+            audit.attend(connection, arrived);
+        }
     }
 
     /// What has arrived so far.
@@ -86,6 +100,9 @@ impl Policy for SinkPolicy {
         } else {
             struck.refusal.map_or(Answer::Accept, Answer::Refuse)
         };
+        if let (Some(audit), Question::Data { .. }) = (&mut self.audit, question) {
+            audit.begin();
+        }
         Decision { answer, hold: struck.hold }
     }
 
@@ -100,8 +117,23 @@ impl Policy for SinkPolicy {
     }
 
     #[inline]
+    fn reads_content(&self) -> bool {
+        self.audit.as_ref().is_some_and(|audit| audit.is_reading())
+    }
+
+    #[inline]
+    fn content(&mut self, octets: &[u8]) {
+        if let Some(audit) = &mut self.audit {
+            audit.update(octets);
+        }
+    }
+
+    #[inline]
     fn observe(&mut self, event: Event) {
         self.counts.add(&event);
+        if let (Some(audit), Event::Message { .. }) = (&mut self.audit, &event) {
+            audit.accepted();
+        }
         if let Event::Message { content, .. } = event
             && self.settings.keep_bytes_max > 0
         {

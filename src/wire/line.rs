@@ -77,6 +77,10 @@ impl LineScanner {
     pub fn set_line_bytes_max(&mut self, line_bytes_max: u32) {
         debug_assert!(!self.is_within_line());
         self.line_bytes_max = line_bytes_max;
+        // Room for longer lines than there may be is not kept, nor what stood in them.
+        if self.partial.capacity() > line_bytes_max as usize + 1 {
+            self.partial = Vec::new();
+        }
     }
 
     /// Whether the beginning of a line has arrived, but not its end.
@@ -260,5 +264,14 @@ mod tests {
                 prop_assert_eq!(lines(line_bytes_max, &pieces), lines(line_bytes_max, &[&stream]));
             }
         }
+    }
+
+    #[test]
+    fn room_for_longer_lines_is_given_back() {
+        let mut scanner = LineScanner::new(12_000);
+        scanner.scan(&[b'x'; 10_000]);
+        assert_eq!(scanner.scan(b"\r\n").line.map(|line| line.map(<[u8]>::len)), Some(Ok(10_000)));
+        scanner.set_line_bytes_max(512);
+        assert!(scanner.partial.capacity() <= 513, "{}", scanner.partial.capacity());
     }
 }

@@ -8,13 +8,14 @@ use secrecy::SecretString;
 use timecop::phase::Phase;
 use timecop::time::Instant;
 use timecop::wire::smtp::auth::Credentials;
-use timecop::wire::smtp::client::{Client, ClientConfig, Event, Output, Timeouts, TlsStart, Write};
+use timecop::wire::smtp::client::{Client, ClientConfig, Event, Needs, Output, Timeouts, TlsStart, Write};
 
 use super::{SPLITS, Settings};
 
 const CONFIG: ClientConfig = ClientConfig {
     tls: TlsStart::Never,
     auth: None,
+    needs: Needs { eight_bit_mime: false, smtp_utf8: false },
     pipelining: true,
     timeouts: Timeouts::uniform(Duration::from_secs(9)),
 };

@@ -55,6 +55,7 @@ fn check_message(input: &[u8], recipients: &Recipients, variables: &RecipientVar
         verbatim: false,
         variables: Some(variables),
         expand: true,
+        beside: false,
         recipients,
         run_id: 1,
         host: "h",

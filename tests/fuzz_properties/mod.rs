@@ -6,14 +6,23 @@
 
 #![allow(dead_code, reason = "each fuzz target uses a part")]
 
+pub mod audit_stamp;
 pub mod auth_exchange;
 pub mod client_session;
+pub mod command;
+#[cfg(feature = "engine")]
+pub mod config;
+pub mod data_decoder;
 pub mod expansion;
+pub mod form;
 pub mod http_response;
 pub mod http_server;
 pub mod job_request;
+pub mod line_scanner;
 pub mod probe_header;
+pub mod reply;
 pub mod server_session;
+pub mod words;
 
 /// What the first line of an input chooses.
 pub struct Settings<'a>(&'a [u8]);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::support::{
-    Aiosmtpd, Certificate, Finished, Hammer, Postfix, Process, Run, Service, Sink, python, script, text,
+    Aiosmtpd, Certificate, Exim, Finished, Hammer, Postfix, Process, Run, Service, Sink, python, script, text,
 };
 
 pub const USER: &str = "tim";
@@ -348,4 +348,26 @@ fn a_job_of_the_service_logs_in_by_its_target_and_leaves_no_trace_of_the_passwor
     service.signal("TERM");
     let Finished { stdout, stderr, .. } = service.finish();
     assert_tells_nothing(&(String::from_utf8_lossy(&stored).into_owned() + &stdout + &stderr));
+}
+
+#[test]
+fn exim_takes_mail_over_tls_from_whom_it_knows() {
+    let (certificate, secrets) = (localhost(), Secrets::new());
+    let exim = Exim::start(&certificate, USER, PASSWORD);
+    for (scheme, port) in [("smtp+starttls", exim.starttls_port()), ("smtps", exim.tls_port())] {
+        let right = run(scheme, port, &certificate, &secrets.path("password"), &["-m", "40", "-c", "4"]);
+        right.assert_all_accepted(40);
+        assert_eq!(logins(&right), ("PLAIN".to_owned(), 4, 4), "{}", right.shown());
+        let wrong = run(scheme, port, &certificate, &secrets.path("wrong"), &["-m", "1"]);
+        assert_eq!((wrong.count("messages.rejected"), wrong.replies("auth", 535)), (1, 1), "{}", wrong.shown());
+    }
+    let several = ["-m", "12", "-c", "1", "--messages-per-connection", "2"];
+    let resumed = run("smtps", exim.tls_port(), &certificate, &secrets.path("password"), &several);
+    resumed.assert_all_accepted(12);
+    assert_eq!(resumed.count("tls.full") + resumed.count("tls.resumed"), 6, "{}", resumed.shown());
+    // In the clear it offers no login, but STARTTLS, under which it does.
+    let clear = run("smtp", exim.starttls_port(), &certificate, &secrets.path("password"), &["-m", "1"]);
+    assert_eq!(clear.errors_of("auth_not_offered", "auth"), 1, "{}", clear.shown());
+    assert!(clear.shown().contains("smtp+starttls://"), "{}", clear.shown());
+    assert_eq!(exim.completed(USER, 92), 92);
 }

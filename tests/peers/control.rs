@@ -15,6 +15,20 @@ fn stages_ramp_the_rate_and_end_with_the_last_of_them() {
 }
 
 #[test]
+fn stages_of_connections_open_them_one_by_one_and_end_them() {
+    let sink = Sink::start(&["--delay", "final=5ms"]);
+    let run = Hammer::run(sink.port(), &["--stages", "1s@20c,500ms@20c,500ms@0c"]);
+    assert_eq!(run.report["load_model"], "closed");
+    assert_eq!((run.count("connections.asked"), run.count("connections.opened")), (20, 20), "{}", run.shown());
+    // A line from none to 20 and back: 10 + 10 + 5 seconds of a connection.
+    let asked = run.count("messages.asked");
+    run.assert_all_accepted(asked);
+    assert!(asked > 0 && asked < 5_000, "{}", run.shown());
+    assert!(run.number("elapsed_s") >= 2.0, "{}", run.shown());
+    assert_eq!(sink.stop()["messages"], asked);
+}
+
+#[test]
 fn a_warm_up_is_shown_apart_and_counted_nowhere_else() {
     let sink = Sink::start(&["--reply", "rcpt=451,10%"]);
     let load = ["--rate", "500", "-d", "2s", "--arrival", "constant", "--warmup", "1s"];

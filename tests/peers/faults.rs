@@ -1,5 +1,9 @@
 //! Our generator against a sink that misbehaves on purpose: every fault is an outcome with its phase and code.
 
+mod kill;
+mod proxy;
+mod scarce;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;

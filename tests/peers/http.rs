@@ -5,7 +5,9 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
-use crate::support::{Certificate, Hammer, Nginx, Process, Run, text, timecop};
+use serde_json::Value;
+
+use crate::support::{Certificate, Hammer, Nginx, Process, Run, Sink, text, timecop};
 
 fn run(url: &str, options: &[&str]) -> Run {
     Hammer::start_at(url, options).finish()
@@ -141,6 +143,9 @@ fn a_wrong_value_names_its_option() {
         (&["http://127.0.0.1:1/v3/a", "--type", "smtp"][..], "--type: expected http, http.mime or http.raw"),
         (&["smtp://127.0.0.1:1", "--type", "http"], "--type: expected a TARGET such as http://"),
         (&["http://127.0.0.1:1/v3/a?b"], "TARGET: expected a URL without a query"),
+        (&["http://127.0.0.1:1/v3/a/messages"], "TARGET: expected the URL before /messages"),
+        (&["http://127.0.0.1:1/v3/a/messages.mime/"], "TARGET: expected the URL before /messages.mime"),
+        (&["--type", "http.raw"], "--type: expected a TARGET such as http://"),
         (&["http://127.0.0.1:1/a#b"], "TARGET: expected"),
         (&["http://127.0.0.1:1/a", "--header", "Host: tanstaafl"], "--header: expected a header field that is not"),
         (&["http://127.0.0.1:1/a", "--header", "A: tanst\naafl"], "--header: expected a header field without control"),
@@ -156,5 +161,58 @@ fn a_wrong_value_names_its_option() {
         assert_eq!(finished.status.code(), Some(2), "{arguments:?}: {}", finished.stderr);
         assert!(finished.stderr.contains(says), "{arguments:?}: {}", finished.stderr);
         assert!(!finished.stderr.contains("tanst"), "{arguments:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn both_apis_reach_the_stub_through_nginx_with_tls() {
+    let (sink, certificate) = (Sink::http("", &[]), Certificate::of(&["127.0.0.1"]));
+    let nginx = Nginx::before(&certificate, sink.port());
+    let (ca, dir) = (certificate.file(), tempfile::tempdir().expect("a temporary folder"));
+    let key = dir.path().join("key");
+    fs::write(&key, "key-tanstaafl\n").expect("a file in our folder");
+    let variables = dir.path().join("variables.json");
+    fs::write(&variables, r#"{"load@example.com":{"first":"Jörg"}}"#).expect("a file in our folder");
+    let file = dir.path().join("text");
+    fs::write(&file, "Hi %recipient.first%\n").expect("a file in our folder");
+    let with_variables = ["--text", text(&file), "--recipient-variables", text(&variables)];
+    for content in [&["-s", "3000"][..], &["--html", text(&file)], &with_variables] {
+        for kind in ["http", "http.mime"] {
+            let login = ["--ca-file", text(&ca), "--password-file", text(&key)];
+            let options = [&["-m", "150", "-c", "4", "--type", kind][..], &login, content].concat();
+            run(&nginx.secured_url("/stub/v3/example.com"), &options).assert_all_accepted(150);
+        }
+    }
+    assert_eq!(nginx.stop().len(), 900);
+    let report = sink.stop();
+    let http = &report["http"];
+    assert_eq!((&http["messages"], &http["errors"]), (&900.into(), &0.into()), "{report}");
+}
+
+#[test]
+fn without_a_target_a_stub_is_started_and_loaded() {
+    for kind in ["http", "http.mime"] {
+        let finished = Process::run(timecop().args(["hammer", "--type", kind, "-m", "500", "-c", "5", "--json", "-"]));
+        assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
+        let report: Value = serde_json::from_str(&finished.stdout).expect("a report");
+        assert_eq!(report["messages"]["accepted"], 500, "{report}");
+        let name = report["target"].as_str().unwrap_or_default();
+        assert!(name.starts_with("http://127.0.0.1:") && name.contains("embedded"), "{report}");
+        assert!(report["notes"].to_string().contains("counted 500 messages, as many as"), "{report}");
+    }
+}
+
+#[test]
+fn what_does_not_speak_the_targets_protocol_is_told_in_plain_words() {
+    let (mail, api) = (Sink::start(&[]), Nginx::start(&Certificate::of(&["127.0.0.1"])));
+    for (url, says) in [
+        (format!("smtps://127.0.0.1:{}", mail.port()), "the peer does not speak TLS at this port"),
+        (format!("http://127.0.0.1:{}/v3/a", mail.port()), "be one of mail (smtp://)"),
+        (api.url("").replace("http://", "smtp://"), "a port with TLS from the first byte (smtps://), or one of HTTP"),
+        (api.url("/v3/a").replace("http://", "https://"), "the peer does not speak TLS at this port"),
+    ] {
+        let run = run(&url, &["-m", "1", "--timeout", "1s"]);
+        assert_eq!(run.count("messages.failed"), 1, "{url}: {}", run.shown());
+        assert!(run.shown().contains(says), "{url}: {}", run.shown());
     }
 }

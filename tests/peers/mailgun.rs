@@ -196,6 +196,15 @@ fn smtp_and_http_are_served_beside_each_other() {
 }
 
 #[test]
+fn the_stub_does_not_pretend_to_save_what_it_keeps_nothing_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().expect("a plain name");
+    let finished = Process::run(crate::support::timecop().args(["sink", "--http", "127.0.0.1:0", "--save", folder]));
+    assert_eq!(finished.status.code(), Some(2), "{}", finished.stderr);
+    assert!(finished.stderr.contains("--save: expected --listen beside it"), "{}", finished.stderr);
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_their_order() {
     let sink = Sink::http("", &[]);
     let mut stream = TcpStream::connect(("127.0.0.1", sink.port())).unwrap();

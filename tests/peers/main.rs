@@ -2,6 +2,7 @@
 //! aiosmtpd, swaks, msmtp, openssl, curl, Python's smtplib, Mailgun's own clients, Prometheus, schemathesis, nginx. A missing peer fails the test; `tools/test` installs
 //! them all.
 
+mod audit;
 mod auth;
 mod bench;
 mod content;

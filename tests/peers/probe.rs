@@ -4,12 +4,13 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use timecop::probe::header::{Key, Token};
 use timecop::time::WallTime;
@@ -180,8 +181,13 @@ fn mail_that_postfix_holds_back_is_late() {
     prober.is_handed_over("postfix", &id);
     let sent = prober.probe("postfix", &id)["sent_unix_ns"].as_u64().expect("a time");
     poll("the threshold to pass", || (unix_ns() > sent + 1_100_000_000).then_some(()));
+    poll("it to be late before it arrives", || {
+        (prober.metric("timecop_probe_overdue{route=\"postfix\"}") == 1.0).then_some(())
+    });
+    assert_eq!(prober.metric("timecop_probe_not_in_time_total{route=\"postfix\"}"), 1.0);
     public.postfix.release();
     let probe = prober.ends("postfix", &id, "late");
+    assert_eq!(prober.metric("timecop_probe_not_in_time_total{route=\"postfix\"}"), 1.0, "once a probe");
     assert!(probe["round_trip_s"].as_f64() >= Some(1.1) && probe["legs"]["transit_s"].as_f64() >= Some(1.0), "{probe}");
     assert_eq!((prober.outcomes("late"), prober.outcomes("lost"), prober.outcomes("ok")), (1.0, 0.0, 0.0));
 }
@@ -306,8 +312,35 @@ fn swaks_is_refused_what_our_own_port_25_does_not_take() {
     assert!(accepted, "{said}");
     let (accepted, said) = attempt(&["--to", ADDRESS, "--auth", "PLAIN", "--auth-user", "a", "--auth-password", "b"]);
     assert!(!accepted && !said.contains("250-AUTH"), "nobody logs in here: {said}");
-    assert_eq!(prober.ignored("absent"), 2.0);
+    assert_eq!((prober.ignored("absent"), prober.ignored("postmaster")), (1.0, 1.0));
     assert_eq!(prober.metric("timecop_smtp_recipients_refused_total"), 3.0);
+}
+
+/// Two addresses hold all connections; a third one is served, for which one of theirs ends.
+#[test]
+fn a_few_addresses_cannot_keep_others_from_our_own_port_25() {
+    let claim = Port::claim();
+    let port = claim.number();
+    let service = Service::start(&format!(
+        "[smtp]\nlisten = [\"127.0.0.1:{port}\"]\nhostname = \"timecop.test\"\nconnections_max = 4\n\
+         client_connections_max = 2\n[probe]\naddress = \"{ADDRESS}\"\n"
+    ));
+    let mut crowd: Vec<Client> =
+        (0..4).map(|n| Client::connect_from(["127.0.0.2", "127.0.0.3"][n % 2], port)).collect();
+    let mut newcomer = Client::connect_from("127.0.0.4", port);
+    newcomer.say("EHLO c");
+    assert!(newcomer.message("Subject: x\r\n\r\n").starts_with("250 "));
+    let said = crowd.iter_mut().map(|client| {
+        // Whose session was ended has been told so before the newcomer was greeted.
+        if !client.has_heard() {
+            client.write("NOOP\r\n");
+        }
+        client.read()
+    });
+    let said: Vec<String> = said.collect();
+    let count = |code: &str| said.iter().filter(|reply| reply.starts_with(code)).count();
+    assert_eq!((count("250 "), count("421 4.7.0")), (3, 1), "{said:?}");
+    drop(service);
 }
 
 #[test]
@@ -393,11 +426,29 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     fn connect(port: u16) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        Client::connect_from("127.0.0.1", port)
+    }
+
+    /// From an address of this machine.
+    fn connect_from(address: &str, port: u16) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let at = |address: &str, port| SocketAddr::new(address.parse().expect("an address"), port).into();
+        socket.bind(&at(address, 0)).expect("an address of ours");
+        socket.connect(&at("127.0.0.1", port)).expect("it listens");
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
         let mut client = Client(BufReader::new(stream));
         assert!(client.read().starts_with("220 timecop.test "));
         client
+    }
+
+    /// Whether something has come that was not read yet.
+    fn has_heard(&self) -> bool {
+        let stream = self.0.get_ref();
+        stream.set_nonblocking(true).expect("a socket");
+        let has_heard = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).expect("a socket");
+        has_heard
     }
 
     /// Delivers one message, and gives the last reply to it.

@@ -50,6 +50,24 @@ fn a_target_that_refuses_everything_holds_nothing() {
 }
 
 #[test]
+fn a_target_where_nobody_listens_ends_the_search_after_one_trial() {
+    let options = ["--trial", "200ms", "--confirm", "200ms", "--cool-down", "0s"];
+    let (exit, report, finished) = search(9, &[&SLO[..], &options[..]].concat());
+    assert_eq!((exit, report["result"].as_str()), (1, Some("unfinished")), "{report:#}");
+    assert_eq!(report["trials"].as_array().map(Vec::len), Some(1), "{report:#}");
+    assert!(finished.stderr.contains("refused"), "{}", finished.stderr);
+}
+
+#[test]
+fn the_help_offers_what_a_search_takes_and_nothing_else() {
+    let help = Process::run(timecop().args(["search", "--help"])).stdout;
+    for option in ["--rate", "--stages", "--messages ", "--duration"] {
+        assert!(!help.contains(&format!(" {option}")), "{option}: {help}");
+    }
+    assert!(help.contains("--start-rate") && help.contains("--warmup"), "{help}");
+}
+
+#[test]
 fn what_a_search_decides_cannot_be_asked_for() {
     for options in [["--rate", "5"], ["-m", "5"], ["-d", "5s"]] {
         let mut command = timecop();

@@ -76,7 +76,7 @@ impl Play {
         };
         let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
         let (now, wall) = (Instant::from_ns(1_000_000_000_000), WallTime::from_unix_ns(1_700_000_000_000_000_000));
-        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into() };
+        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into(), audit: None };
         let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
         let share = job.split(spec.connections, 1).pop().expect("there is one shard");
         let mut links = Recorded::default();
@@ -403,8 +403,9 @@ fn a_reply_that_comes_before_its_command_has_left_answers_nothing() {
     play.session("");
     send_message(&mut play);
     assert_eq!(play.say("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n"), "");
-    assert_eq!((play.messages().accepted, play.messages().failed), (1, 1));
-    assert_eq!((play.error(), play.closed()), (Some(("protocol", Phase::Idle)), vec![0]));
+    // What had not left goes on the next connection.
+    assert_eq!((play.messages().accepted, play.messages().failed, play.messages().sent), (1, 0, 1));
+    assert_eq!((play.error(), play.closed(), play.dialed()), (Some(("protocol", Phase::Idle)), vec![0], vec![0]));
     // A greeting that runs ahead.
     let mut play = Play::new(|_| {});
     play.connect(0);
@@ -631,6 +632,56 @@ fn a_handshake_that_does_not_end_is_given_up_and_one_that_is_broken_off_fails() 
     play.connect(0);
     play.worker.closed(0, play.now, None, &mut play.links);
     assert_eq!((play.messages().failed, play.error()), (1, Some(("closed", Phase::Tls))));
+}
+
+#[test]
+fn messages_made_here_go_to_no_server_that_cannot_take_them() {
+    let made = |values: &str, capabilities: &str| {
+        let mut play = Play::new(|raw| {
+            raw.text = Some("Hi %recipient.first%\n".into());
+            raw.subject = Some("Hi %recipient.first%".into());
+            (raw.expand, raw.recipient_variables) = (Some(true), Some(values.into()));
+        });
+        let written = play.session(capabilities);
+        (written, play.error())
+    };
+    let (ascii, beyond) = (r#"{"load@example.com":{"first":"Ann"}}"#, r#"{"load@example.com":{"first":"Jörg"}}"#);
+    assert!(made(ascii, "").0.starts_with("MAIL FROM:<timecop@example.com>"));
+    assert_eq!(made(beyond, "250-8BITMIME\r\n"), (String::new(), Some(("smtputf8_not_offered", Phase::Ehlo))));
+    assert!(made(beyond, "250-8BITMIME\r\n250-SMTPUTF8\r\n").0.contains(" BODY=8BITMIME SMTPUTF8"));
+    let in_text = |capabilities: &str| {
+        let mut play = Play::new(|raw| {
+            raw.text = Some("Hi %recipient.first%\n".into());
+            (raw.expand, raw.recipient_variables) = (Some(true), Some(beyond.into()));
+        });
+        let written = play.session(capabilities);
+        (written, play.error())
+    };
+    assert_eq!(in_text(""), (String::new(), Some(("8bitmime_not_offered", Phase::Ehlo))));
+    assert!(in_text("250-8BITMIME\r\n").0.contains(" BODY=8BITMIME"));
+    // Without variables such a text is encoded, which any server takes.
+    let mut play = Play::new(|raw| (raw.text, raw.subject) = (Some("Grüße\n".into()), Some("Grüße".into())));
+    assert!(play.session("").starts_with("MAIL"));
+}
+
+#[test]
+fn a_port_of_another_protocol_is_told_by_how_it_greets() {
+    let example = |play: &mut Play| play.worker.delta_mut().errors[0].example.clone();
+    let mut play = Play::new(|raw| raw.timeout = Some(SECOND.into()));
+    play.connect(0);
+    play.wait_for_deadline(0);
+    assert_eq!(play.error(), Some(("timeout", Phase::Banner)));
+    assert!(example(&mut play).contains("smtps://"));
+    let mut play = Play::new(|_| {});
+    play.connect(0);
+    play.worker.closed(0, play.now, None, &mut play.links);
+    assert_eq!(play.error(), Some(("closed", Phase::Banner)));
+    assert!(example(&mut play).contains("http://"));
+    let mut play = Play::new(|_| {});
+    play.connect(0);
+    play.say("HTTP/1.1 400 Bad Request\r\n");
+    assert_eq!(play.error(), Some(("protocol", Phase::Banner)));
+    assert!(example(&mut play).contains("no mail server"));
 }
 
 /// Logins (AUTH).

@@ -119,7 +119,7 @@ impl World {
         };
         let spec = JobSpec::new(raw, target, seed).expect("the job is valid");
         let (now, wall) = (Instant::from_ns(77_000 * MS), WallTime::from_unix_ns(1_700_000_000_000 * MS));
-        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into() };
+        let at = Circumstances { now, wall, run_id: 1, host: "load.example".into(), audit: None };
         let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
         let share = job.split(spec.connections, 1).pop().expect("there is one shard");
         let mut ends = Ends::default();

@@ -3,16 +3,22 @@
 //! The client's side keeps the pump's rules: all that arrives in a turn carries the turn's time; what a worker puts out
 //! leaves together at the end of the turn; a close ends everything; a dial waits for the close before it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod ends;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use timecop::job::link::{LinkError, Links};
+use timecop::job::link::{LinkError, Links, TlsFailure, TlsSession};
 use timecop::job::worker::Worker;
-use timecop::outgoing::Outgoing;
 use timecop::time::Instant;
 
-use crate::server::{ACCEPTED, Parting, Peer, Server};
+use self::ends::{Ends, Stage, Tls};
+use crate::server::{Parting, Peer, Server};
+
+/// What every good handshake of the simulation comes to.
+const TLS_SESSION: TlsSession = TlsSession { version: "TLSv1.3", cipher: "TLS13_AES_256_GCM_SHA384", resumed: false };
 
 /// What the network does to connections. Times in nanoseconds, the rest probabilities.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +45,16 @@ pub struct Conditions {
     pub rude_close: f64,
     /// Connects at once; 0 for any number.
     pub dialing_max: usize,
+    /// The kernel takes a part of a write, and the rest later.
+    pub short_write: f64,
+    /// A TLS handshake fails, on either side.
+    pub tls_fail: f64,
+    /// TLS breaks at a piece that arrives, on either side.
+    pub tls_break: f64,
 }
 
 /// Which way octets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Way {
     ToServer,
     ToClient,
@@ -51,6 +63,12 @@ enum Way {
 #[derive(Debug)]
 enum Item {
     Bytes(Vec<u8>),
+    /// The first flight of a TLS handshake, and the server's answer.
+    Hello,
+    /// The server's answer with a certificate that nobody should believe.
+    BadHello,
+    /// The client's last word of a handshake.
+    Finished,
     End,
     Reset,
 }
@@ -80,6 +98,8 @@ struct Connection {
     /// None before the server has accepted it.
     peer: Option<Peer>,
     timer_queued_ns: u64,
+    /// What the kernel has not yet taken of the client's writes.
+    unsent: Vec<u8>,
     /// The end of what the client has read, for [`World::accepted_heard`].
     heard: Vec<u8>,
 }
@@ -93,7 +113,7 @@ impl Connection {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 enum Event {
     /// Something has come out of a pipe.
     Arrive(usize, Way),
@@ -101,120 +121,13 @@ enum Event {
     Accept(usize),
     Connected(usize),
     ConnectFailed(usize, LinkError),
+    /// The kernel takes the rest of a write.
+    Left(usize),
     /// A closed slot can be dialled again.
     Freed(usize, u32),
     SessionTimer(usize),
     /// A hostile server does something unasked.
     Mischief(usize),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Free,
-    InLine,
-    Dialing,
-    Open,
-    Closing,
-}
-
-struct End {
-    stage: Stage,
-    connection: usize,
-    out: Outgoing,
-    is_touched: bool,
-    redial: bool,
-    deadline: Instant,
-}
-
-/// The client's ends of one shard's connections.
-pub struct Ends {
-    ends: Vec<End>,
-    timers: BTreeSet<(Instant, u32)>,
-    in_line: VecDeque<u32>,
-    touched: Vec<u32>,
-    /// Slots that were closed since the last look, and whether they were still dialling.
-    closed: Vec<(u32, bool)>,
-    dialing: usize,
-}
-
-impl Ends {
-    fn new(slots: u32) -> Ends {
-        let end = |_| End {
-            stage: Stage::Free,
-            connection: usize::MAX,
-            out: Outgoing::new(),
-            is_touched: false,
-            redial: false,
-            deadline: Instant::NEVER,
-        };
-        let ends = (0..slots).map(end).collect();
-        let (timers, in_line, touched, closed) = Default::default();
-        Ends { ends, timers, in_line, touched, closed, dialing: 0 }
-    }
-
-    fn touch(&mut self, slot: u32) {
-        if !std::mem::replace(&mut self.ends[slot as usize].is_touched, true) {
-            self.touched.push(slot);
-        }
-    }
-
-    fn set_deadline(&mut self, slot: u32, at: Instant) {
-        let before = std::mem::replace(&mut self.ends[slot as usize].deadline, at);
-        self.timers.remove(&(before, slot));
-        if at < Instant::NEVER {
-            self.timers.insert((at, slot));
-        }
-    }
-
-    fn leads(&self, slot: u32, connection: usize, stage: Stage) -> bool {
-        let end = &self.ends[slot as usize];
-        end.connection == connection && end.stage == stage
-    }
-}
-
-impl Links for Ends {
-    fn dial(&mut self, slot: u32) {
-        let end = &mut self.ends[slot as usize];
-        match end.stage {
-            Stage::Free => {
-                end.stage = Stage::InLine;
-                self.in_line.push_back(slot);
-            }
-            Stage::Closing => end.redial = true,
-            stage => panic!("slot {slot} is dialled while it is {stage:?}"),
-        }
-    }
-
-    fn outgoing(&mut self, slot: u32) -> &mut Outgoing {
-        assert_eq!(self.ends[slot as usize].stage, Stage::Open, "slot {slot} writes without a connection");
-        self.touch(slot);
-        &mut self.ends[slot as usize].out
-    }
-
-    fn close(&mut self, slot: u32) {
-        self.set_deadline(slot, Instant::NEVER);
-        let end = &mut self.ends[slot as usize];
-        end.out.clear();
-        match end.stage {
-            Stage::Free => {}
-            Stage::Closing => end.redial = false,
-            Stage::InLine => end.stage = Stage::Free,
-            Stage::Dialing | Stage::Open => {
-                let was_dialing = end.stage == Stage::Dialing;
-                end.stage = Stage::Closing;
-                self.dialing -= usize::from(was_dialing);
-                self.closed.push((slot, was_dialing));
-            }
-        }
-    }
-
-    fn start_tls(&mut self, _slot: u32) {
-        unreachable!("the jobs of the simulation are plain ones");
-    }
-
-    fn deadline(&mut self, slot: u32, at: Instant) {
-        self.set_deadline(slot, at);
-    }
 }
 
 /// A worker and its ends.
@@ -239,6 +152,10 @@ pub struct World {
     pub connected: u64,
     /// Replies by which the server accepted a message and which a worker has read.
     pub accepted_heard: u64,
+    /// Writes that the kernel did not take at once.
+    pub short_writes: u64,
+    /// Everything that has happened, in order.
+    log: DefaultHasher,
     conditions: Conditions,
     random: Pcg64,
     connections: Vec<Connection>,
@@ -257,6 +174,8 @@ impl World {
             written: 0,
             connected: 0,
             accepted_heard: 0,
+            short_writes: 0,
+            log: DefaultHasher::new(),
             conditions,
             random: Pcg64::seed_from_u64(seed),
             connections: Vec::new(),
@@ -272,6 +191,11 @@ impl World {
             self.with(shard, |worker, ends| worker.start(now, ends));
         }
         self.end_of_turn();
+    }
+
+    /// A number that stands for everything that has happened: for every event with its time, and for every octet.
+    pub fn log(&self) -> u64 {
+        self.log.finish()
     }
 
     /// Stops all workers.
@@ -292,6 +216,12 @@ impl World {
     pub fn is_closed(&self) -> bool {
         let ends = self.shards.iter().flat_map(|shard| &shard.ends.ends);
         ends.into_iter().all(|end| matches!(end.stage, Stage::Free | Stage::Closing) && !end.redial)
+    }
+
+    /// Whether the server has no session open, but for those whose end was lost on the way.
+    pub fn is_closed_at_server(&self) -> bool {
+        let open = |connection: &Connection| connection.peer.as_ref().is_some_and(|peer| peer.is_open);
+        self.connections.iter().all(|connection| !open(connection) || connection.to_server.is_dead)
     }
 
     /// When something happens next, if anything ever does.
@@ -378,17 +308,43 @@ impl World {
                         worker.written(slot, sent, 0);
                         self.connect(shard, slot);
                     }
-                    Stage::Open if !end.out.is_empty() => {
+                    Stage::Open => {
                         let (bytes, id) = (end.out.to_vec(), end.connection);
                         end.out.clear();
-                        worker.written(slot, sent, bytes.len());
-                        self.written += bytes.len() as u64;
-                        self.transmit(id, Way::ToServer, self.now_ns, &bytes);
+                        let begins_tls = end.tls == Tls::Wanted;
+                        if begins_tls {
+                            end.tls = Tls::Handshaking;
+                        }
+                        if !bytes.is_empty() {
+                            worker.written(slot, sent, bytes.len());
+                            self.written += bytes.len() as u64;
+                            self.log.write(&bytes);
+                            self.write(id, bytes);
+                        }
+                        if begins_tls {
+                            self.connections[id].to_server.is_dead |= self.chance(self.conditions.swallow);
+                            self.put(id, Way::ToServer, self.now_ns, Item::Hello);
+                        }
                     }
                     _ => {}
                 }
             }
         }
+    }
+
+    /// Hands octets to the kernel, which may take some of them only later.
+    fn write(&mut self, id: usize, mut bytes: Vec<u8>) {
+        if !self.connections[id].unsent.is_empty() {
+            return self.connections[id].unsent.append(&mut bytes);
+        }
+        if self.chance(self.conditions.short_write) {
+            let rest = bytes.split_off(self.up_to(bytes.len() as u64 - 1) as usize);
+            self.connections[id].unsent = rest;
+            self.short_writes += 1;
+            let left_ns = self.now_ns + 1 + self.up_to(2 * self.connections[id].latency_ns);
+            self.later(left_ns, Event::Left(id));
+        }
+        self.transmit(id, Way::ToServer, self.now_ns, &bytes);
     }
 
     fn dial_those_in_line(&mut self, shard: usize) {
@@ -416,13 +372,19 @@ impl World {
     fn connect(&mut self, shard: usize, slot: u32) {
         let (id, (least, most)) = (self.connections.len(), self.conditions.latency_ns);
         let latency_ns = least + self.up_to(most - least);
-        self.shards[shard].ends.ends[slot as usize].connection = id;
-        let (to_server, to_client) = Default::default();
-        let timer_queued_ns = u64::MAX;
-        let heard = Vec::new();
-        let connection =
-            Connection { shard, slot, latency_ns, to_server, to_client, peer: None, timer_queued_ns, heard };
-        self.connections.push(connection);
+        let end = &mut self.shards[shard].ends.ends[slot as usize];
+        (end.connection, end.tls) = (id, Tls::None);
+        self.connections.push(Connection {
+            shard,
+            slot,
+            latency_ns,
+            to_server: Pipe::default(),
+            to_client: Pipe::default(),
+            peer: None,
+            timer_queued_ns: u64::MAX,
+            unsent: Vec::new(),
+            heard: Vec::new(),
+        });
         let there_ns = self.now_ns + latency_ns;
         if self.chance(self.conditions.refuse) {
             let error = if self.chance(0.8) { LinkError::Refused } else { LinkError::Unreachable };
@@ -434,7 +396,17 @@ impl World {
 
     fn happen(&mut self, at_ns: u64, event: Event) {
         let now = Instant::from_ns(self.now_ns);
+        (at_ns, self.now_ns, &event).hash(&mut self.log);
         match event {
+            Event::Left(id) => {
+                let Connection { shard, slot, .. } = self.connections[id];
+                let rest = std::mem::take(&mut self.connections[id].unsent);
+                // What a client that closes has not sent by then is not sent.
+                if self.shards[shard].ends.leads(slot, id, Stage::Open) {
+                    self.transmit(id, Way::ToServer, at_ns, &rest);
+                    self.shards[shard].worker.left(slot, now);
+                }
+            }
             Event::Arrive(id, Way::ToServer) => self.arrive_at_server(id, at_ns),
             Event::Arrive(id, Way::ToClient) => self.arrive_at_client(id, at_ns),
             Event::Accept(id) => self.accept(id, at_ns),
@@ -480,7 +452,7 @@ impl World {
         let connection = &mut self.connections[id];
         let client_ns = at_ns + connection.latency_ns;
         connection.to_client.last_ns = client_ns;
-        connection.peer = Some(Peer::new());
+        connection.peer = Some(self.server.accept());
         self.later(client_ns, Event::Connected(id));
         if self.server.is_hostile() {
             let mischief_ns = at_ns + self.up_to(self.server.mischief_ns);
@@ -512,6 +484,12 @@ impl World {
         let rude = self.chance(self.conditions.rude_close);
         match parting {
             Parting::Stay => self.set_session_timer(id),
+            Parting::StartTls => {
+                if let Some(peer) = self.connections[id].peer.as_mut() {
+                    (peer.is_open, peer.is_handshaking) = (true, true);
+                }
+                self.set_session_timer(id);
+            }
             Parting::Close if !rude => self.put(id, Way::ToClient, at_ns, Item::End),
             Parting::Close | Parting::Drop => self.put(id, Way::ToClient, at_ns, Item::Reset),
         }
@@ -529,8 +507,19 @@ impl World {
 
     fn arrive_at_server(&mut self, id: usize, at_ns: u64) {
         while let Some(item) = self.connections[id].to_server.arrived(at_ns) {
-            let is_open = self.connections[id].peer.as_ref().is_some_and(|peer| peer.is_open);
+            let peer = self.connections[id].peer.as_ref().filter(|peer| peer.is_open);
+            let (is_open, is_handshaking) = (peer.is_some(), peer.is_some_and(|peer| peer.is_handshaking));
             match item {
+                Item::Hello if is_handshaking => match self.chance(self.conditions.tls_fail) {
+                    false => self.put(id, Way::ToClient, at_ns, Item::Hello),
+                    true if self.chance(0.5) => self.put(id, Way::ToClient, at_ns, Item::BadHello),
+                    true => self.serve(id, at_ns, Server::tls_failed),
+                },
+                Item::Finished if is_handshaking => self.serve(id, at_ns, Server::tls_ready),
+                Item::Hello | Item::BadHello | Item::Finished => self.serve(id, at_ns, Server::record),
+                Item::Bytes(_) if self.is_secured(id) && self.chance(self.conditions.tls_break) => {
+                    self.serve(id, at_ns, Server::tls_failed);
+                }
                 Item::Bytes(bytes) if is_open => {
                     self.serve(id, at_ns, |server, peer, now, out| server.received(peer, now, &bytes, out));
                 }
@@ -549,6 +538,18 @@ impl World {
         let mut together = Vec::new();
         while let Some(item) = self.connections[id].to_client.arrived(at_ns) {
             match item {
+                Item::Bytes(_) if self.is_secured(id) && self.chance(self.conditions.tls_break) => {
+                    self.give(id, &std::mem::take(&mut together));
+                    self.tell_tls_failed(id, "tls");
+                }
+                Item::Hello => {
+                    self.give(id, &std::mem::take(&mut together));
+                    self.tell_tls_ready(id);
+                }
+                Item::BadHello | Item::Finished => {
+                    self.give(id, &std::mem::take(&mut together));
+                    self.tell_tls_failed(id, "certificate");
+                }
                 Item::Bytes(bytes) => {
                     together.extend_from_slice(&bytes);
                     if self.chance(0.5) {
@@ -573,6 +574,10 @@ impl World {
         let Connection { shard, slot, .. } = self.connections[id];
         let now = Instant::from_ns(self.now_ns);
         while !bytes.is_empty() && self.shards[shard].ends.leads(slot, id, Stage::Open) {
+            if matches!(self.shards[shard].ends.ends[slot as usize].tls, Tls::Wanted | Tls::Handshaking) {
+                // Octets in the clear are no handshake.
+                return self.tell_tls_failed(id, "handshake");
+            }
             let length = if self.chance(self.conditions.split) {
                 self.random.random_range(1..=bytes.len())
             } else {
@@ -588,9 +593,40 @@ impl World {
     fn note_heard(&mut self, id: usize, piece: &[u8]) {
         let heard = &mut self.connections[id].heard;
         heard.extend_from_slice(piece);
-        self.accepted_heard += memchr::memmem::find_iter(heard, ACCEPTED).count() as u64;
-        let kept = heard.iter().rposition(|octet| *octet == b'\n').map_or(0, |lf| lf + 1);
-        heard.drain(..kept);
+        self.log.write(piece);
+        let accepted = self.server.accepts_by();
+        while let Some(at) = memchr::memmem::find(heard, accepted) {
+            self.accepted_heard += 1;
+            heard.drain(..at + accepted.len());
+        }
+        heard.drain(..heard.len().saturating_sub(accepted.len()));
+    }
+
+    /// Whether the client's side of a connection goes through TLS.
+    fn is_secured(&self, id: usize) -> bool {
+        let Connection { shard, slot, .. } = self.connections[id];
+        let ends = &self.shards[shard].ends;
+        ends.leads(slot, id, Stage::Open) && ends.ends[slot as usize].tls == Tls::Ready
+    }
+
+    fn tell_tls_ready(&mut self, id: usize) {
+        let Connection { shard, slot, .. } = self.connections[id];
+        let now = Instant::from_ns(self.now_ns);
+        let ends = &mut self.shards[shard].ends;
+        if ends.leads(slot, id, Stage::Open) && ends.ends[slot as usize].tls == Tls::Handshaking {
+            ends.ends[slot as usize].tls = Tls::Ready;
+            self.put(id, Way::ToServer, self.now_ns, Item::Finished);
+            self.with(shard, |worker, ends| worker.tls_ready(slot, now, TLS_SESSION, ends));
+        }
+    }
+
+    fn tell_tls_failed(&mut self, id: usize, kind: &'static str) {
+        let Connection { shard, slot, .. } = self.connections[id];
+        let now = Instant::from_ns(self.now_ns);
+        if self.shards[shard].ends.leads(slot, id, Stage::Open) {
+            let failure = TlsFailure { kind, reason: "made up".to_owned() };
+            self.with(shard, |worker, ends| worker.tls_failed(slot, now, &failure, ends));
+        }
     }
 
     fn tell_closed(&mut self, id: usize, error: Option<LinkError>) {

@@ -60,7 +60,7 @@ fn run(latency_ns: u64, connections: u32, load: Option<(f64, Arrival)>) -> (Delt
     };
     let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
     let now = Instant::from_ns(123 * MS);
-    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };
+    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
     let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
     let share = || job.split(connections, 1).pop().expect("there is one shard");
     let mut schedule = share().pacer;

@@ -2,7 +2,7 @@
 //! late, lost, doubled, or refused, and routes that are changed under way.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use rand::{RngExt as _, SeedableRng as _};
@@ -10,7 +10,7 @@ use rand_pcg::Pcg64;
 use timecop::alert::policy::{Action, Kind, RouteAlerts, Rule};
 use timecop::probe::header::{Key, Token};
 use timecop::probe::schedule::Schedule;
-use timecop::probe::table::{Arrival, Ended, Legs, NewProbe, Outcome, Probe, Sent, Table};
+use timecop::probe::table::{Arrival, BACK_OFF_MAX, Ended, Legs, NewProbe, Outcome, Overdue, Probe, Sent, Table};
 use timecop::time::{Instant, WallTime};
 
 use crate::seeds::for_each_seed;
@@ -59,6 +59,7 @@ struct World {
     /// By id: what was sent, in true time, and in which process.
     fired: BTreeMap<u64, (Token, u64, Option<u64>)>,
     outcomes: BTreeMap<u64, Vec<Outcome>>,
+    was_overdue: BTreeSet<u64>,
     open: BTreeMap<(String, &'static str), bool>,
 }
 
@@ -82,6 +83,7 @@ fn run(seed: u64) {
         stored: BTreeMap::new(),
         fired: BTreeMap::new(),
         outcomes: BTreeMap::new(),
+        was_overdue: BTreeSet::new(),
         open: BTreeMap::new(),
     };
     world.reload();
@@ -126,7 +128,7 @@ impl World {
                     1 => Sent::Unsure("no reply".to_owned()),
                     _ => Sent::Accepted { at: self.instant(process) },
                 };
-                let ended = self.table.posted(id, sent, Legs::default());
+                let ended = self.table.posted(id, sent, Legs::default(), self.instant(process));
                 self.keep(id);
                 ended.iter().for_each(|ended| self.ended(ended));
             }
@@ -188,7 +190,12 @@ impl World {
 
     fn look(&mut self, process: u64) {
         let now = self.instant(process);
+        for overdue in self.table.overdue(now) {
+            self.keep(overdue.id);
+            self.overdue(&overdue);
+        }
         for ended in self.table.expire(now) {
+            assert!(ended.was_overdue, "{ended:?}");
             self.keep(ended.id);
             self.ended(&ended);
         }
@@ -247,11 +254,11 @@ impl World {
         let (_, sent, process) = &self.fired[&ended.id];
         let took = Duration::from_nanos(self.now - sent);
         if *process == self.process {
-            assert_eq!((ended.round_trip, ended.skewed, ended.was_down), (Some(took), false, false), "{ended:?}");
+            assert_eq!((ended.round_trip, ended.skewed), (Some(took), false), "{ended:?}");
             let in_time = took.as_nanos() <= u128::from(THRESHOLD);
             assert_eq!(ended.outcome == Outcome::Ok, in_time && !ended.was_lost, "{ended:?}");
         } else {
-            assert!(ended.was_down && ended.skewed == ended.round_trip.is_none(), "{ended:?}");
+            assert_eq!(ended.skewed, ended.round_trip.is_none(), "{ended:?}");
         }
     }
 
@@ -265,18 +272,41 @@ impl World {
         let route = self.alerts.entry(ended.route.clone()).or_default();
         let actions = match ended.outcome {
             Outcome::Ok => route.well(RULE),
-            Outcome::Late if ended.was_lost => route.found(),
-            _ if ended.was_down => return,
-            Outcome::Late => route.bad(Kind::Late, RULE),
-            Outcome::Lost => route.bad(Kind::Lost, RULE),
-            Outcome::SendFailed => route.bad(Kind::SendFailed, RULE),
+            Outcome::Late if ended.was_lost => route.found(ended.id),
+            Outcome::Late if ended.was_overdue || ended.is_excused => return,
+            Outcome::Late => route.bad(ended.id, Kind::Late, RULE),
+            Outcome::Lost if ended.is_excused => return,
+            Outcome::Lost => route.bad(ended.id, Kind::Lost, RULE),
+            Outcome::SendFailed => route.bad(ended.id, Kind::SendFailed, RULE),
         };
+        self.act(&ended.route, actions);
+    }
+
+    /// A probe is overdue at its threshold and not before, whatever the wall clock does.
+    fn overdue(&mut self, overdue: &Overdue) {
+        let (_, sent, process) = &self.fired[&overdue.id];
+        assert!(!self.outcomes.contains_key(&overdue.id), "{overdue:?} has ended");
+        assert!(self.was_overdue.insert(overdue.id), "{overdue:?} twice");
+        let waited = self.now - sent;
+        if *process == self.process {
+            assert!(waited > THRESHOLD && waited <= THRESHOLD + 60 * LOOK, "{overdue:?} after {waited}");
+        }
+        let since_start = self.now - self.process.expect("it lives");
+        assert!(!overdue.is_excused || u128::from(since_start) < BACK_OFF_MAX.as_nanos(), "{overdue:?}");
+        if !overdue.is_excused {
+            let route = self.alerts.entry(overdue.route.clone()).or_default();
+            let actions = route.bad(overdue.id, Kind::Late, RULE);
+            self.act(&overdue.route, actions);
+        }
+    }
+
+    fn act(&mut self, route: &str, actions: Vec<Action>) {
         for action in actions {
             let (kind, opens) = match action {
                 Action::Trigger(kind) => (kind, true),
                 Action::Resolve(kind) => (kind, false),
             };
-            let is_open = self.open.entry((ended.route.clone(), kind.name())).or_default();
+            let is_open = self.open.entry((route.to_owned(), kind.name())).or_default();
             assert_ne!(*is_open, opens, "{action:?} of what is so already");
             *is_open = opens;
         }

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Runs `one` for `share` of all seeds: 10,000 unless `TIMECOP_SIM_SEEDS` says otherwise, or for the one that
+/// Runs `one` for `share` of all seeds: 20,000 unless `TIMECOP_SIM_SEEDS` says otherwise, or for the one that
 /// `TIMECOP_SIM_SEED` names. `test` is the test's name.
 pub fn for_each_seed(test: &str, share: f64, one: impl Fn(u64) + Sync) {
     let number = |name: &str| {
@@ -13,7 +13,7 @@ pub fn for_each_seed(test: &str, share: f64, one: impl Fn(u64) + Sync) {
     if let Some(seed) = number("TIMECOP_SIM_SEED") {
         return one(seed);
     }
-    let seeds = (number("TIMECOP_SIM_SEEDS").unwrap_or(10_000) as f64 * share).ceil() as u64;
+    let seeds = (number("TIMECOP_SIM_SEEDS").unwrap_or(20_000) as f64 * share).ceil() as u64;
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let work = || {
         while !failed.load(Ordering::Relaxed) {

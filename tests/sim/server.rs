@@ -2,17 +2,25 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
-use timecop::sink::{SinkPolicy, SinkSettings};
+use timecop::sink::{SinkPolicy, SinkSettings, Stub};
 use timecop::time::Instant;
+use timecop::wire::http::server as http;
 use timecop::wire::smtp::server::{Flow, ServerConfig, Session};
 
 /// The line by which a session accepts a message.
 pub const ACCEPTED: &[u8] = b"250 2.6.0 accepted\r\n";
 
+/// The end of the answer by which the stub accepts a message.
+pub const QUEUED: &[u8] = br#""message":"Queued. Thank you."}"#;
+/// What a session hears that did not ask for the TLS records that come.
+const RECORD: &[u8] = b"\x16\x03\x01\x00\x05hello\r\n";
+
 /// What becomes of a connection, from the server's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parting {
     Stay,
+    /// It stays, and TLS begins behind what is written.
+    StartTls,
     Close,
     Drop,
 }
@@ -21,31 +29,37 @@ impl From<Flow> for Parting {
     fn from(flow: Flow) -> Parting {
         match flow {
             Flow::Continue => Parting::Stay,
-            Flow::StartTls => unreachable!("the servers of the simulation do not offer it"),
+            Flow::StartTls => Parting::StartTls,
             Flow::Close => Parting::Close,
             Flow::Drop => Parting::Drop,
         }
     }
 }
 
+enum Dialogue {
+    Smtp(Session),
+    Http(http::Session<<Stub as http::Policy>::Request>),
+}
+
 /// One accepted connection.
 pub struct Peer {
-    session: Session,
+    dialogue: Dialogue,
     /// When the last MAIL came.
     mail: Instant,
     /// The server has not closed it.
     pub is_open: bool,
+    /// It waits for a TLS handshake to begin or to end.
+    pub is_handshaking: bool,
 }
 
 impl Peer {
-    /// A connection that is about to be greeted.
-    pub fn new() -> Peer {
-        Peer { session: Session::new(), mail: Instant::ZERO, is_open: true }
-    }
-
     /// When [`Server::timeout`] is due.
     pub fn deadline(&self) -> Instant {
-        if self.is_open { self.session.deadline() } else { Instant::NEVER }
+        match &self.dialogue {
+            _ if !self.is_open => Instant::NEVER,
+            Dialogue::Smtp(session) => session.deadline(),
+            Dialogue::Http(session) => session.deadline(),
+        }
     }
 }
 
@@ -59,6 +73,14 @@ pub struct Server {
     pub served: Vec<(Instant, Instant)>,
     /// Within this time from the accept a hostile server does something unasked.
     pub mischief_ns: u64,
+    /// TLS comes before everything else.
+    pub tls_at_once: bool,
+    /// From when to when the server wants to be left alone, whatever arrives.
+    pub storm_ns: (u64, u64),
+    /// How often it said so.
+    pub storms: u64,
+    /// It speaks HTTP.
+    pub http: Option<(http::ServerConfig, Stub)>,
     config: ServerConfig,
     malice: f64,
     random: Pcg64,
@@ -72,6 +94,10 @@ impl Server {
             kept: Vec::new(),
             served: Vec::new(),
             mischief_ns: 1_000_000_000,
+            tls_at_once: false,
+            storm_ns: (0, 0),
+            storms: 0,
+            http: None,
             config,
             malice,
             random: Pcg64::seed_from_u64(seed ^ 0x5eed),
@@ -83,39 +109,126 @@ impl Server {
         self.malice > 0.0
     }
 
-    /// See [`Session::connected`].
+    /// The line or answer by which a message is accepted.
+    pub fn accepts_by(&self) -> &'static [u8] {
+        if self.http.is_some() { QUEUED } else { ACCEPTED }
+    }
+
+    /// A connection that is about to be greeted.
+    pub fn accept(&self) -> Peer {
+        let dialogue = match self.http {
+            None => Dialogue::Smtp(Session::new()),
+            Some(_) => Dialogue::Http(http::Session::new()),
+        };
+        Peer { dialogue, mail: Instant::ZERO, is_open: true, is_handshaking: self.tls_at_once }
+    }
+
+    /// See [`Session::connected`] and [`Session::secure`].
     pub fn connected(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
-        let flow = peer.session.connected(now, &self.config, &mut self.policy, out);
+        let storms = self.storms(now);
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) if self.tls_at_once => {
+                session.secure(now, &self.config);
+                Flow::Continue
+            }
+            (Dialogue::Smtp(_), _) if storms => return self.storm(out),
+            (Dialogue::Smtp(session), _) => session.connected(now, &self.config, &mut self.policy, out),
+            (Dialogue::Http(session), Some((config, _))) if self.tls_at_once => {
+                session.secure(now, config);
+                Flow::Continue
+            }
+            (Dialogue::Http(session), Some((config, stub))) => session.connected(now, config, stub),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
         self.follow(flow, out)
+    }
+
+    /// See [`Session::tls_ready`].
+    pub fn tls_ready(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        peer.is_handshaking = false;
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) => session.tls_ready(now, false, &self.config, &mut self.policy, out),
+            (Dialogue::Http(session), Some((config, stub))) => session.tls_ready(now, false, config, stub),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
+        self.follow(flow, out)
+    }
+
+    /// See [`Session::tls_failed`].
+    pub fn tls_failed(&mut self, peer: &mut Peer, _now: Instant, out: &mut Vec<u8>) -> Parting {
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) => session.tls_failed(&mut self.policy),
+            (Dialogue::Http(session), Some((_, stub))) => session.tls_failed(stub),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
+        self.follow(flow, out)
+    }
+
+    /// TLS records come that nobody asked for.
+    pub fn record(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        self.received(peer, now, RECORD, out)
     }
 
     /// See [`Session::handle`].
     pub fn received(&mut self, peer: &mut Peer, now: Instant, bytes: &[u8], out: &mut Vec<u8>) -> Parting {
+        if peer.is_handshaking {
+            // What comes instead of a handshake is none.
+            return self.tls_failed(peer, now, out);
+        }
+        if self.storms(now) {
+            let _ = self.end_of_stream(peer, now, &mut Vec::new());
+            return self.storm(out);
+        }
         if bytes.starts_with(b"MAIL ") {
             peer.mail = now;
         }
-        let flow = peer.session.handle(now, bytes, &self.config, &mut self.policy, out);
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) => session.handle(now, bytes, &self.config, &mut self.policy, out),
+            (Dialogue::Http(session), Some((config, stub))) => session.handle(now, bytes, config, stub, out),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
         self.note_served(peer, now, out);
         self.follow(flow, out)
     }
 
     /// See [`Session::handle_timeout`].
     pub fn timeout(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
-        let flow = peer.session.handle_timeout(now, &self.config, &mut self.policy, out);
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
+            (Dialogue::Http(session), Some((config, stub))) => session.handle_timeout(now, config, stub, out),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
         self.note_served(peer, now, out);
         self.follow(flow, out)
     }
 
     /// See [`Session::end_of_stream`].
     pub fn end_of_stream(&mut self, peer: &mut Peer, _now: Instant, out: &mut Vec<u8>) -> Parting {
-        let flow = peer.session.end_of_stream(&mut self.policy);
+        let flow = match (&mut peer.dialogue, &mut self.http) {
+            (Dialogue::Smtp(session), _) => session.end_of_stream(&mut self.policy),
+            (Dialogue::Http(session), Some((_, stub))) => session.end_of_stream(stub),
+            (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
+        };
         self.follow(flow, out)
     }
 
     /// The connection broke.
-    pub fn broken(&mut self, peer: &mut Peer, _now: Instant, _out: &mut Vec<u8>) -> Parting {
-        let _ = peer.session.end_of_stream(&mut self.policy);
+    pub fn broken(&mut self, peer: &mut Peer, now: Instant, _out: &mut Vec<u8>) -> Parting {
+        let _ = self.end_of_stream(peer, now, &mut Vec::new());
         Parting::Drop
+    }
+
+    fn storms(&self, now: Instant) -> bool {
+        (self.storm_ns.0..self.storm_ns.1).contains(&now.as_ns())
+    }
+
+    fn storm(&mut self, out: &mut Vec<u8>) -> Parting {
+        self.storms += 1;
+        out.extend_from_slice(match self.http {
+            None => b"421 4.3.2 come back later\r\n",
+            Some(_) => b"HTTP/1.1 503 Later\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        });
+        Parting::Close
     }
 
     /// Something unasked, at any time.

@@ -68,7 +68,7 @@ fn run(delay: &str, load: f64, conditions: Conditions, seed: u64) -> Run {
     };
     let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
     let now = Instant::from_ns(123 * MS);
-    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into() };
+    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
     let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
     let share = || job.split(CONNECTIONS, 1).pop().expect("there is one shard");
     let mut schedule = share().pacer;

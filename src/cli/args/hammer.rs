@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::audit::HammerAuditArguments;
 use super::http::HttpArguments;
 use super::load::{FailIfArguments, GeneratorArguments, LoadArguments, TlsArguments};
 
@@ -18,6 +19,8 @@ Examples:
       5,000 messages a second for a minute, whatever the server does (open loop, Poisson arrivals)
   timecop hammer smtp://127.0.0.1:2525 --stages 1m@1000,5m@1000,1m@0
       up to 1,000 messages a second in a minute, five minutes there, down again
+  timecop hammer smtp://127.0.0.1:2525 --stages 1m@50c,5m@50c
+      one connection after the other up to 50 in a minute, five minutes with all of them (closed loop)
   timecop hammer smtp://127.0.0.1:2525 -m 1000 --messages-per-connection 1 --json - --quiet
       a connection a message, the result as one JSON object on standard output
   timecop hammer smtp://127.0.0.1:2525 -m 5000 -s 2000:70,100000:30 --to 'user{1..100000}@example.com'
@@ -38,6 +41,8 @@ Examples:
       any other API: one request a message, its body with %recipient%, %from%, %message_id%, … replaced
   timecop hammer smtp://127.0.0.1:2525 --rate 500 -d 1m --fail-if 'p99>300ms' --fail-if 'failures>0.1%'
       a test that fails when the server is too slow
+  timecop hammer smtp://relay.example.com -m 100000 -c 50 --audit --audit-key audit.key --audit-report accepted.json
+      stamp each message, and put down which were accepted, to be held against what arrives at a sink with the same key
 
 Exit code: 0 all messages were accepted; 1 some were not, the run was given up, a condition of --fail-if is true of
 it, or its verdict is INVALID; 2 it could not start; 130 a second interrupt ended it at once.";
@@ -46,7 +51,8 @@ it, or its verdict is INVALID; 2 it could not start; 130 a second interrupt ende
 #[command(after_help = HAMMER_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct HammerArguments {
     /// The server, as smtp://HOST[:PORT], smtps:// (TLS), smtp+starttls://, http:// or https:// with a path, or mx://DOMAIN
-    /// for the domain's most preferred mail exchanger; without it a sink on loopback is started and loaded
+    /// (mx+starttls://) for the domain's most preferred mail exchanger; without it a sink on loopback is started and loaded, for
+    /// --type http and http.mime a stub of Mailgun's API
     #[arg(value_name = "TARGET")]
     pub(in crate::cli) target: Option<String>,
     #[command(flatten)]
@@ -70,6 +76,8 @@ pub(in crate::cli) struct HammerArguments {
     /// How the kernel controls congestion on the connections, such as cubic or bbr [default: as the system does]
     #[arg(long, value_name = "NAME", help_heading = "Run")]
     pub(in crate::cli) congestion: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) audit: HammerAuditArguments,
     #[command(flatten)]
     pub(in crate::cli) generator: GeneratorArguments,
     /// Write the result as one JSON object to a file, or to standard output for -

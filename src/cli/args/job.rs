@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::http::FormArguments;
 use super::load::{FailIfArguments, LoadArguments};
+use super::search::{SearchOptions, Slo, slo};
 use super::value::whole_number;
 
 const JOB_EXAMPLES: &str = "\
@@ -16,6 +17,8 @@ Examples:
       a URL that the service allows, or a target of its configuration by name; waits for the end
   timecop job run mailgun --type http --auth --option o:testmode=yes -m 1000
       a configured target with an API like Mailgun's; without a target, the service's own stub
+  timecop job run smtp://127.0.0.1:2525 --search --slo 'p99<250ms,failures<0.1%' --wait
+      the highest rate that the target holds, as timecop search finds it
   timecop job get 1 --json
   timecop job list
   timecop job stop 1
@@ -91,8 +94,7 @@ pub(in crate::cli) struct JobRunArguments {
     pub(in crate::cli) load: LoadArguments,
     #[command(flatten)]
     pub(in crate::cli) form: FormArguments,
-    /// How connections are secured; a configured target with TLS needs its own one named [default: as the target's URL
-    /// says, else plain]
+    /// How connections are secured [default: as the target's URL says, here or in the configuration, else plain]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Load")]
     pub(in crate::cli) connection_type: Option<ConnectionTypeArgument>,
     /// Log in with the credentials that the configured target has
@@ -101,6 +103,9 @@ pub(in crate::cli) struct JobRunArguments {
     /// Believe any certificate, whoever shows it; the result says so. A configured target decides for itself
     #[arg(long, help_heading = "Load")]
     pub(in crate::cli) skip_verify: bool,
+    /// Stamp each message, and hold what was accepted against what arrives at the service's own sink
+    #[arg(long, help_heading = "Audit")]
+    pub(in crate::cli) audit: bool,
     /// Shards of the service that are used [default: all]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>, help_heading = "Run")]
     pub(in crate::cli) shards: Option<usize>,
@@ -109,6 +114,14 @@ pub(in crate::cli) struct JobRunArguments {
     pub(in crate::cli) wait: bool,
     #[command(flatten)]
     pub(in crate::cli) fail_if: FailIfArguments,
+    /// Search the highest rate that the target holds, in trials
+    #[arg(long, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) search: bool,
+    /// What must be true of a trial that the target holds
+    #[arg(long, value_name = "CONDITION[,CONDITION...]", value_parser = slo, requires = "search", help_heading = "Search")]
+    pub(in crate::cli) slo: Option<Slo>,
+    #[command(flatten)]
+    pub(in crate::cli) search_options: SearchOptions,
     #[command(flatten)]
     pub(in crate::cli) service: ServiceArguments,
 }

@@ -51,8 +51,9 @@ pub(in crate::cli) struct LoadArguments {
     #[arg(long, value_name = "N", value_parser = rate, help_heading = "Load")]
     pub(in crate::cli) rate: Option<f64>,
     /// Linear ramps of the rate, as in 1m@1000,5m@5000: from --rate, or from 0, to 1,000 messages a second in a minute,
-    /// then to 5,000 in five; 5m@5000 after 0s@5000 jumps there and stays; open loop, ends with the last stage
-    #[arg(long, value_name = "TIME@RATE[,...]", value_parser = stages, conflicts_with_all = ["messages", "duration"], help_heading = "Load")]
+    /// then to 5,000 in five; 5m@5000 after 0s@5000 jumps there and stays; open loop, ends with the last stage. Or of the
+    /// number of connections, from 0, in a closed loop: 1m@50c,5m@50c
+    #[arg(long, value_name = "TIME@RATE|TIME@Nc[,...]", value_parser = stages, conflicts_with_all = ["messages", "duration"], help_heading = "Load")]
     pub(in crate::cli) stages: Option<Stages>,
     /// How the messages of an open loop are spaced [default: poisson]
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Load")]

@@ -1,5 +1,6 @@
 //! The arguments as they are written, command by command.
 
+mod audit;
 mod hammer;
 mod http;
 mod job;
@@ -13,6 +14,7 @@ mod value;
 
 use clap::{Parser, Subcommand};
 
+pub(super) use self::audit::{AuditArguments, HammerAuditArguments, SinkAuditArguments};
 pub(super) use self::hammer::HammerArguments;
 pub(super) use self::http::HttpArguments;
 pub(super) use self::job::{
@@ -55,6 +57,8 @@ pub(super) enum Command {
     Compare(CompareArguments),
     /// Merge the reports of several generators into one, exactly.
     Merge(MergeArguments),
+    /// Hold what a generator was promised against what has arrived at sinks: what is missing, twice, altered or late?
+    Audit(AuditArguments),
     /// Say whether this machine can run at full speed, and what mends it where it cannot.
     Doctor(DoctorArguments),
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::http::HttpArguments;
 use super::load::{GeneratorArguments, LoadArguments, TlsArguments};
 use super::value::{duration, rate};
+use crate::job::search::RawSearch;
 use crate::load::search::PRECISION_MIN;
 use crate::measure::threshold::Threshold;
 
@@ -27,7 +28,24 @@ ended it at once.";
 
 /// `timecop search`.
 #[derive(Debug, Args)]
-#[command(after_help = SEARCH_EXAMPLES, allow_negative_numbers = true)]
+#[command(
+    after_help = SEARCH_EXAMPLES,
+    allow_negative_numbers = true,
+    // What the search decides is refused with a word on what decides it, and not offered.
+    mut_arg("messages", |argument| argument.hide(true)),
+    mut_arg("duration", |argument| argument.hide(true)),
+    mut_arg("rate", |argument| argument.hide(true)),
+    mut_arg("stages", |argument| argument.hide(true)),
+    mut_arg("connections", |argument| argument.help("Connections [default: 100]")),
+    mut_arg("arrival", |argument| argument.help("How messages are spaced [default: constant]")),
+    mut_arg("warmup", |argument| argument.help(
+        "The first part of each trial, as a time or a number of messages, which is left out of all figures"
+    )),
+    mut_arg("abort_on", |argument| argument.help(
+        "Give a trial up, as one that was not held, when this is true of its last seconds, such as 'failures>5%' or \
+         'p99>2s,window=10s,grace=5s'; repeatable"
+    )),
+)]
 pub(in crate::cli) struct SearchArguments {
     /// The server, as smtp://HOST[:PORT], or http://HOST[:PORT]/PATH
     #[arg(value_name = "TARGET")]
@@ -35,24 +53,8 @@ pub(in crate::cli) struct SearchArguments {
     /// What must be true of a trial that the target holds
     #[arg(long, value_name = "CONDITION[,CONDITION...]", value_parser = slo, help_heading = "Search")]
     pub(in crate::cli) slo: Slo,
-    /// Messages a second of the first trial [default: 100]
-    #[arg(long, value_name = "N", value_parser = rate, help_heading = "Search")]
-    pub(in crate::cli) start_rate: Option<f64>,
-    /// Never offer more than this, in messages a second
-    #[arg(long, value_name = "N", value_parser = rate, help_heading = "Search")]
-    pub(in crate::cli) max_rate: Option<f64>,
-    /// Length of the trials that find the rate
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s", help_heading = "Search")]
-    pub(in crate::cli) trial: Duration,
-    /// Length of the trials that confirm it
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20s", help_heading = "Search")]
-    pub(in crate::cli) confirm: Duration,
-    /// How long the target rests between two trials
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s", help_heading = "Search")]
-    pub(in crate::cli) cool_down: Duration,
-    /// How close the rate that holds and the one that does not must come, at least 0.2%
-    #[arg(long, value_name = "P%", value_parser = precision, default_value = "1%", help_heading = "Search")]
-    pub(in crate::cli) precision: f64,
+    #[command(flatten)]
+    pub(in crate::cli) options: SearchOptions,
     #[command(flatten)]
     pub(in crate::cli) load: LoadArguments,
     #[command(flatten)]
@@ -69,11 +71,42 @@ pub(in crate::cli) struct SearchArguments {
     pub(in crate::cli) quiet: bool,
 }
 
+/// How a search goes on.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SearchOptions {
+    /// Messages a second of the first trial [default: 100]
+    #[arg(long, value_name = "N", value_parser = rate, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) start_rate: Option<f64>,
+    /// Never offer more than this, in messages a second
+    #[arg(long, value_name = "N", value_parser = rate, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) max_rate: Option<f64>,
+    /// Length of the trials that find the rate [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) trial: Option<Duration>,
+    /// Length of the trials that confirm it [default: 20s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) confirm: Option<Duration>,
+    /// How long the target rests between two trials [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) cool_down: Option<Duration>,
+    /// How close the rate that holds and the one that does not must come, at least 0.2% [default: 1%]
+    #[arg(long, value_name = "P%", value_parser = precision, requires = "slo", help_heading = "Search")]
+    pub(in crate::cli) precision: Option<f64>,
+}
+
+impl SearchOptions {
+    /// With the conditions.
+    pub(in crate::cli) fn with(self, Slo(slo): Slo) -> RawSearch {
+        let SearchOptions { start_rate, max_rate, trial, confirm, cool_down, precision } = self;
+        RawSearch { slo, start_rate, max_rate, trial, confirm, cool_down, precision }
+    }
+}
+
 /// `--slo`.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Slo(pub(in crate::cli) Vec<Threshold>);
 
-fn slo(text: &str) -> Result<Slo, String> {
+pub(super) fn slo(text: &str) -> Result<Slo, String> {
     let conditions = text.split(',').map(Threshold::parse).collect::<Result<_, _>>();
     conditions.map(Slo).map_err(|error| error.to_string())
 }

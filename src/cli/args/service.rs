@@ -42,7 +42,7 @@ Examples:
       as the file says; `timecop check --config timecop.toml` tries the file first
 
 SIGTERM or Ctrl-C ends it: no new jobs, running ones drain for at most 10 seconds; a second one ends it at once.
-SIGHUP reads targets, routes and limits again.
+SIGHUP reads targets, routes, limits and the certificate of [smtp] again.
 Exit code: 0 it was told to end; 1 a shard failed, or its last jobs could not be stored; 2 it could not start;
 130 a second signal ended it at once.";
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::audit::SinkAuditArguments;
 use super::value::{Cpus, cpus, whole_number};
 use crate::control::sink::Listen;
 use crate::shard::sink_service::Protocol;
@@ -26,6 +27,8 @@ Examples:
       messages a second, and 503 to one request in a hundred
   timecop sink --listen 127.0.0.1:2525 --http https://127.0.0.1:8443 --http-key-file key.txt
       SMTP, and the stub with TLS and for those who know its key
+  timecop sink --listen 127.0.0.1:2525 --audit-key audit.key --audit-report arrived.json
+      put down which messages of `timecop hammer --audit --audit-key audit.key` have arrived, for `timecop audit`
 
 PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message), or http (the response to
 a request, whose CODE is a status from 400 to 599).
@@ -69,9 +72,12 @@ pub(in crate::cli) struct SinkArguments {
     /// Take mail for this domain, and none for domains not named; repeat it for more [default: all domains]
     #[arg(long, value_name = "DOMAIN")]
     pub(in crate::cli) accept_domain: Vec<String>,
-    /// Write each message as it was received, without dot-stuffing, to a file in this folder; for looking, not for speed
+    /// Write each message that comes by SMTP as it was received, without dot-stuffing, to a file in this folder; for looking,
+    /// not for speed
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) save: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) audit: SinkAuditArguments,
     /// Shards: threads that serve, each on a CPU of its own [default: half of the CPUs]
     #[arg(long, value_name = "N", value_parser = whole_number::<usize>)]
     pub(in crate::cli) shards: Option<usize>,

@@ -117,7 +117,8 @@ fn retry_after_is_seconds_or_a_date() {
 fn alerts(path: &Path, config: Option<&PagerDuty>) -> (Alerts, Rc<Store>) {
     let (store, kept) = Store::open(path, 10).unwrap();
     let store = Rc::new(store);
-    let alerts = Alerts::new(config, "here".to_owned(), Rc::clone(&store), &kept.events, &kept.notes).unwrap();
+    let names = Names { source: "here".to_owned(), address: "probe@example.com".to_owned() };
+    let alerts = Alerts::new(config, names, Rc::clone(&store), &kept.events, &kept.notes).unwrap();
     (alerts, store)
 }
 
@@ -127,8 +128,13 @@ fn closed(alerts: Alerts, store: Rc<Store>) {
 }
 
 fn lost(alerts: &mut Alerts) {
-    let account =
-        Account { route: "r", severity: Severity::Critical, summary: "mail is lost".to_owned(), details: Map::new() };
+    let account = Account {
+        route: "r",
+        probe: 1,
+        severity: Severity::Critical,
+        summary: "mail is lost".to_owned(),
+        details: Map::new(),
+    };
     alerts.bad(Kind::Lost, ONCE, WallTime::from_unix_ns(1_795_521_602_000_000_000), account);
 }
 
@@ -154,6 +160,7 @@ fn an_alert_and_its_end_are_told_once_each_and_in_order_whatever_goes_wrong_mean
     let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
     lost(&mut alerts);
     lost(&mut alerts);
+    alerts.look(Instant::ZERO);
     alerts.well("r", ONCE);
     assert_eq!((alerts.counts().waiting, alerts.counts().open), (2, 0));
     look_until(&mut alerts, "both", |counts| counts.taken == 2);
@@ -162,7 +169,7 @@ fn an_alert_and_its_end_are_told_once_each_and_in_order_whatever_goes_wrong_mean
     let told: Vec<Value> = bodies.try_iter().collect();
     let actions: Vec<&Value> = told.iter().map(|body| &body["event_action"]).collect();
     assert_eq!(actions, ["trigger", "trigger", "trigger", "trigger", "resolve"]);
-    assert!(told.iter().all(|body| body["dedup_key"] == "timecop/here/r/lost"), "{told:?}");
+    assert!(told.iter().all(|body| body["dedup_key"] == "timecop/r/lost/probe@example.com"), "{told:?}");
     assert_eq!(told[0]["payload"]["timestamp"], "2026-11-24T12:00:02Z");
     assert_eq!(told[0]["client_url"], "https://a.example/d");
     closed(alerts, store);
@@ -193,15 +200,76 @@ fn what_was_not_delivered_survives_a_restart_and_what_was_open_is_resolved_after
 }
 
 #[test]
-fn what_is_refused_is_given_up_and_what_is_behind_it_goes_on() {
+fn what_is_refused_is_given_up_and_the_next_bad_probe_tells_of_it_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, _bodies) = stub(vec![NO]);
+    let (config, bodies) = stub(vec![NO]);
     let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
     lost(&mut alerts);
+    look_until(&mut alerts, "the refusal", |counts| counts.refused == 1);
+    assert_eq!((alerts.open("r"), alerts.counts().waiting), (&[Kind::Lost][..], 0));
+    lost(&mut alerts);
+    look_until(&mut alerts, "the second one", |counts| counts.taken == 1);
+    lost(&mut alerts);
     alerts.well("r", ONCE);
-    look_until(&mut alerts, "both", |counts| counts.taken == 1);
-    assert_eq!((alerts.counts().refused, alerts.counts().waiting), (1, 0));
+    look_until(&mut alerts, "the resolve", |counts| counts.taken == 2);
+    let actions: Vec<Value> = bodies.try_iter().map(|body| body["event_action"].clone()).collect();
+    assert_eq!(actions, ["trigger", "trigger", "resolve"]);
     closed(alerts, store);
+}
+
+#[test]
+fn an_alert_that_is_over_before_it_could_be_told_is_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let (config, bodies) = stub(Vec::new());
+    let (mut first, store) = alerts(&path, Some(&config));
+    lost(&mut first);
+    first.well("r", ONCE);
+    assert_eq!((first.counts().waiting, first.counts().dropped, first.counts().open), (0, 0, 0));
+    first.look(Instant::ZERO);
+    closed(first, store);
+    assert!(bodies.try_recv().is_err());
+    assert_eq!(Store::open(&path, 10).unwrap().1.events, []);
+}
+
+#[test]
+fn a_thread_that_has_ended_is_said_to_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut alerts, store) = alerts(&folder.path().join("a.db"), None);
+    alerts.courier = Some(Courier::start(|_| panic!("a fault")).unwrap());
+    assert_eq!(alerts.health(), Ok(()));
+    lost(&mut alerts);
+    for _ in 0..6_000 {
+        alerts.look(Instant::ZERO);
+        if let Err(why) = alerts.health() {
+            assert!(why.contains("nobody is called"), "{why}");
+            return closed(alerts, store);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited in vain for the thread's end");
+}
+
+#[test]
+fn the_key_of_an_alert_hangs_on_no_host_and_keeps_kinds_apart_however_long_it_is() {
+    let long = format!("{}@example.com", "a".repeat(240));
+    let keys = Kind::ALL.map(|kind| {
+        let event = Event { dedup_key: dedup_key(&long, &"r".repeat(64), kind), trigger: None };
+        let body: Value = serde_json::from_str(&event.body("k")).unwrap();
+        body["dedup_key"].as_str().unwrap().to_owned()
+    });
+    assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2], "{keys:?}");
+}
+
+#[test]
+fn what_cannot_be_read_of_an_earlier_service_does_not_hinder_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&folder.path().join("a.db"), 10).unwrap();
+    let event = (7, serde_json::to_string(&event()).unwrap());
+    let notes = BTreeMap::from([("alert/r".to_owned(), "nonsense".to_owned())]);
+    let names = Names { source: "here".to_owned(), address: "a@b".to_owned() };
+    let alerts = Alerts::new(None, names, Rc::new(store), &[(3, "nonsense".to_owned()), event], &notes).unwrap();
+    assert_eq!((alerts.counts().waiting, alerts.open("r")), (1, &[][..]));
 }
 
 #[test]
@@ -211,6 +279,7 @@ fn a_route_that_is_gone_takes_its_alerts_with_it() {
     let (config, bodies) = stub(Vec::new());
     let (mut first, store) = alerts(&path, Some(&config));
     lost(&mut first);
+    first.look(Instant::ZERO);
     first.keep_routes(|route| route != "r");
     look_until(&mut first, "both", |counts| counts.taken == 2);
     assert_eq!(bodies.try_iter().last().unwrap()["event_action"], "resolve");
@@ -270,6 +339,7 @@ fn what_is_sent_is_what_the_vendor_describes() {
     let (config, bodies) = stub(Vec::new());
     let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
     lost(&mut alerts);
+    alerts.look(Instant::ZERO);
     alerts.well("r", ONCE);
     look_until(&mut alerts, "both", |counts| counts.taken == 2);
     let bodies: Vec<Value> = bodies.try_iter().collect();

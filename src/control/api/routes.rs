@@ -90,7 +90,7 @@ impl Api {
     }
 
     fn choose(&self, request: &JobRequest) -> Result<Unresolved, SpecError> {
-        let connection = request.smtp_connection_type.unwrap_or_default();
+        let connection = request.smtp_connection_type;
         let auth = request.auth.unwrap_or(false);
         let (targets, target) = (self.targets.borrow(), request.target.as_deref());
         match request.job_type() {
@@ -154,7 +154,8 @@ impl Api {
     }
 
     fn ready(&self) -> Response {
-        match self.jobs.borrow().readiness() {
+        let alerts = self.prober.as_ref().map_or(Ok(()), |prober| prober.borrow().health());
+        match self.jobs.borrow().readiness().and(alerts) {
             Ok(()) => json(&all_is_well()),
             Err(why) => reason(StatusCode::SERVICE_UNAVAILABLE, &why),
         }

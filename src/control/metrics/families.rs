@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Totals, seconds};
 use crate::job::record::JobState;
+use crate::job::search::SearchResult;
 use crate::measure::histogram::LatencyHistogram;
 use crate::measure::recorder::{Delta, Latencies};
 use crate::measure::verdict::Validity;
@@ -89,6 +90,33 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "When the process began, in seconds since 1970.",
         labels: &[],
         samples: Samples::Gauge(|totals, sample| sample(&[], seconds(totals.now.start_unix_ns.into()))),
+    },
+    Family {
+        name: "timecop_audit_end_to_end_seconds",
+        help: "From when a message's content was written to when the sink had it all, of audited jobs that have ended.",
+        labels: &[],
+        samples: Samples::Histogram(&LATENCY_BOUNDS_NS, |totals, sample| sample(&[], &totals.audits.end_to_end)),
+    },
+    Family {
+        name: "timecop_audit_messages_total",
+        help: "Messages of audited jobs that have ended: accepted by their target; of these missing at the sink; and what the \
+               sink has seen of them.",
+        labels: &["what"],
+        samples: Samples::Counter(|totals, sample| {
+            let audits = &totals.audits;
+            let counts = [
+                ("accepted", audits.accepted),
+                ("arrived", audits.arrived),
+                ("missing", audits.missing),
+                ("unacknowledged", audits.unacknowledged),
+                ("duplicate", audits.duplicate),
+                ("altered", audits.altered),
+                ("late", audits.late),
+                ("forged", audits.forged),
+                ("malformed", audits.malformed),
+            ];
+            counts.iter().for_each(|&(what, count)| sample(&[what], count as f64));
+        }),
     },
     Family {
         name: "timecop_build_info",
@@ -274,6 +302,18 @@ pub(super) const FAMILIES: &[Family] = &[
                 }
                 for ((phase, class), count) in classes {
                     sample(&[kind.kind.name(), phase.name(), class], count as f64);
+                }
+            }
+        }),
+    },
+    Family {
+        name: "timecop_hammer_searches_total",
+        help: "Searches that have ended, by what came of them: found, at_least, none or unfinished.",
+        labels: &["type", "result"],
+        samples: Samples::Counter(|totals, sample| {
+            for kind in &totals.kinds {
+                for (result, &searches) in SearchResult::ALL.iter().zip(&kind.searches) {
+                    sample(&[kind.kind.name(), result.name()], searches as f64);
                 }
             }
         }),

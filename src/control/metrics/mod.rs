@@ -30,7 +30,9 @@ use self::families::{FAMILIES, Family, Samples};
 pub use self::probe::{IGNORED, ProbeTotals, RouteTotals};
 use crate::job::record::JobState;
 use crate::job::request::JobType;
-use crate::measure::histogram::LatencyHistogram;
+use crate::job::search::SearchResult;
+use crate::measure::audit;
+use crate::measure::histogram::{Digits, LatencyHistogram};
 use crate::measure::recorder::Delta;
 use crate::measure::report::Report;
 use crate::measure::verdict::Validity;
@@ -83,7 +85,61 @@ struct Totals {
     /// One for each of [`TYPES`].
     kinds: [KindTotals; TYPES.len()],
     probes: ProbeTotals,
+    audits: AuditTotals,
     now: Gauges,
+}
+
+/// All audits of jobs that have ended.
+#[derive(Debug)]
+struct AuditTotals {
+    accepted: u64,
+    arrived: u64,
+    missing: u64,
+    unacknowledged: u64,
+    duplicate: u64,
+    altered: u64,
+    late: u64,
+    forged: u64,
+    malformed: u64,
+    end_to_end: LatencyHistogram,
+}
+
+impl AuditTotals {
+    fn new() -> AuditTotals {
+        let end_to_end = LatencyHistogram::new(Digits::Three);
+        let [accepted, arrived, missing, unacknowledged, duplicate, altered, late, forged, malformed] = [0; 9];
+        AuditTotals {
+            accepted,
+            arrived,
+            missing,
+            unacknowledged,
+            duplicate,
+            altered,
+            late,
+            forged,
+            malformed,
+            end_to_end,
+        }
+    }
+
+    fn add(&mut self, report: &Report) {
+        let Some(audit) = &report.audit else { return };
+        self.accepted += audit.accepted;
+        let Some(arrivals) = &audit.arrivals else { return };
+        self.arrived += arrivals.arrived;
+        self.missing += arrivals.missing;
+        self.unacknowledged += arrivals.unacknowledged;
+        self.duplicate += arrivals.duplicate;
+        self.altered += arrivals.altered;
+        self.late += arrivals.late;
+        self.forged += arrivals.forged;
+        self.malformed += arrivals.malformed;
+        if let Some(Ok(end_to_end)) =
+            report.histograms.get(audit::HISTOGRAM).map(|text| LatencyHistogram::decode(text, Digits::Three))
+        {
+            self.end_to_end.merge(&end_to_end);
+        }
+    }
 }
 
 /// All jobs of one type.
@@ -100,6 +156,8 @@ struct KindTotals {
     ended: [u64; JobState::FINAL.len()],
     /// The same, for each of [`Validity::ALL`].
     verdicts: [u64; Validity::ALL.len()],
+    /// Searches that have ended, for each of [`SearchResult::ALL`].
+    searches: [u64; SearchResult::ALL.len()],
 }
 
 impl Metrics {
@@ -112,8 +170,14 @@ impl Metrics {
             cut: 0,
             ended: Default::default(),
             verdicts: Default::default(),
+            searches: Default::default(),
         };
-        let totals = Totals { kinds: TYPES.map(kind), probes: ProbeTotals::default(), now: Gauges::default() };
+        let totals = Totals {
+            kinds: TYPES.map(kind),
+            probes: ProbeTotals::default(),
+            audits: AuditTotals::new(),
+            now: Gauges::default(),
+        };
         let totals = Arc::new(Mutex::new(totals));
         let registry = Registry::new();
         let collector = TotalsCollector { descriptions: families().map(describe).collect(), totals: totals.clone() };
@@ -127,9 +191,12 @@ impl Metrics {
     }
 
     /// Counts a job's end, in one of [`JobState::FINAL`], and what its last report says of its messages and of itself; `None`
-    /// for a job that never ran.
+    /// for a job that never ran, and for a search, whose trials have said so.
     pub fn job_ended(&mut self, kind: JobType, state: JobState, report: Option<&Report>) {
         let mut totals = lock(&self.totals);
+        if let Some(report) = report {
+            totals.audits.add(report);
+        }
         let totals = totals.of(kind);
         let place = JobState::FINAL.iter().position(|&known| known == state);
         totals.ended[place.expect("a job that has ended does not run")] += 1;
@@ -138,6 +205,21 @@ impl Metrics {
         totals.cut += messages.cut;
         if let Some(verdict) = verdict {
             totals.verdicts[verdict.result as usize] += 1;
+        }
+    }
+
+    /// Counts what a trial of a search says at its end of its messages.
+    pub fn trial_ended(&mut self, kind: JobType, report: &Report) {
+        let mut totals = lock(&self.totals);
+        let totals = totals.of(kind);
+        totals.missed += report.messages.missed;
+        totals.cut += report.messages.cut;
+    }
+
+    /// Counts what came of a search.
+    pub fn search_ended(&mut self, kind: JobType, result: Option<SearchResult>) {
+        if let Some(result) = result {
+            lock(&self.totals).of(kind).searches[result as usize] += 1;
         }
     }
 

@@ -38,7 +38,8 @@ const LEG_BOUNDS_NS: [u64; 13] =
     [5 * MS, 10 * MS, 25 * MS, 50 * MS, 100 * MS, 250 * MS, 500 * MS, S, 2_500 * MS, 5 * S, 10 * S, 30 * S, 60 * S];
 
 /// Why a message that arrived ends no probe.
-pub const IGNORED: [&str; 8] = ["absent", "duplicate", "forged", "future", "malformed", "unknown", "unsent", "version"];
+pub const IGNORED: [&str; 9] =
+    ["absent", "duplicate", "forged", "future", "malformed", "postmaster", "unknown", "unsent", "version"];
 
 /// What was counted of probes since the service began.
 #[derive(Debug, Default)]
@@ -64,6 +65,8 @@ pub struct RouteTotals {
     legs: [LatencyHistogram; Leg::ALL.len()],
     /// For each of [`Outcome::ALL`].
     outcomes: [u64; Outcome::ALL.len()],
+    /// Those that were not in time, known so far.
+    not_in_time: u64,
     /// Lost ones that have arrived.
     found: u64,
     /// Those whose clocks disagreed.
@@ -72,6 +75,12 @@ pub struct RouteTotals {
     skipped: u64,
     /// Probes on their way.
     pub outstanding: u64,
+    /// Those of them that have passed the threshold.
+    pub overdue: u64,
+    /// Between two probes, until one is late, and until it is lost, in seconds.
+    pub times_s: [f64; 3],
+    /// When the service began to send probes by it, in seconds since 1970.
+    pub begin_unix_s: f64,
     /// When one last arrived in time, in seconds since 1970.
     pub last_ok_unix_s: Option<f64>,
     /// When the target's certificate expires, in seconds since 1970.
@@ -84,10 +93,14 @@ impl Default for RouteTotals {
             round_trip: LatencyHistogram::new(Digits::Three),
             legs: [const { LatencyHistogram::new(Digits::Two) }; Leg::ALL.len()],
             outcomes: Default::default(),
+            not_in_time: 0,
             found: 0,
             skewed: 0,
             skipped: 0,
             outstanding: 0,
+            overdue: 0,
+            times_s: Default::default(),
+            begin_unix_s: 0.0,
             last_ok_unix_s: None,
             certificate_expiry_unix_s: None,
         }
@@ -108,10 +121,18 @@ impl ProbeTotals {
         self.routes.entry(name.to_owned()).or_default()
     }
 
+    /// Counts a probe that has passed the threshold.
+    pub fn overdue(&mut self, route: &str) {
+        if let Some(route) = self.routes.get_mut(route) {
+            route.not_in_time += 1;
+        }
+    }
+
     /// Counts an outcome.
     pub fn ended(&mut self, ended: &Ended, wall: WallTime) {
         let Some(route) = self.routes.get_mut(&ended.route) else { return };
         route.outcomes[ended.outcome as usize] += 1;
+        route.not_in_time += u64::from(ended.outcome != Outcome::Ok && !ended.was_overdue);
         route.found += u64::from(ended.was_lost);
         route.skewed += u64::from(ended.skewed);
         if let Some(time) = ended.round_trip {
@@ -210,6 +231,12 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: single!(Gauge, probes => Some(probes.alerts.open as f64)),
     },
     Family {
+        name: "timecop_probe_begin_timestamp_seconds",
+        help: "When this service began to send probes by the route, in seconds since 1970.",
+        labels: &["route"],
+        samples: by_route!(Gauge, route => Some(route.begin_unix_s)),
+    },
+    Family {
         name: "timecop_probe_certificate_expiry_timestamp_seconds",
         help: "When the certificate of the route's target expires, in seconds since 1970.",
         labels: &["route"],
@@ -234,6 +261,12 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "timecop_probe_interval_seconds",
+        help: "Time between two probes of the route.",
+        labels: &["route"],
+        samples: by_route!(Gauge, route => Some(route.times_s[0])),
+    },
+    Family {
         name: "timecop_probe_last_success_timestamp_seconds",
         help: "When a probe of the route last arrived in time, in seconds since 1970.",
         labels: &["route"],
@@ -250,6 +283,12 @@ pub(super) const FAMILIES: &[Family] = &[
                 }
             }
         }),
+    },
+    Family {
+        name: "timecop_probe_not_in_time_total",
+        help: "Probes that were not in time, each once and as soon as that is known: at the threshold, whatever becomes of them.",
+        labels: &["route"],
+        samples: by_route!(Counter, route => Some(route.not_in_time as f64)),
     },
     Family {
         name: "timecop_probe_outcomes_total",
@@ -270,6 +309,12 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: by_route!(Gauge, route => Some(route.outstanding as f64)),
     },
     Family {
+        name: "timecop_probe_overdue",
+        help: "Probes on their way that have passed the threshold.",
+        labels: &["route"],
+        samples: by_route!(Gauge, route => Some(route.overdue as f64)),
+    },
+    Family {
         name: "timecop_probe_skewed_total",
         help: "Probes without a round trip, because the clocks before and behind a restart disagreed.",
         labels: &["route"],
@@ -282,6 +327,18 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: by_route!(Counter, route => Some(route.skipped as f64)),
     },
     Family {
+        name: "timecop_probe_threshold_seconds",
+        help: "After so long a probe of the route is late.",
+        labels: &["route"],
+        samples: by_route!(Gauge, route => Some(route.times_s[1])),
+    },
+    Family {
+        name: "timecop_probe_timeout_seconds",
+        help: "After so long a probe of the route is lost.",
+        labels: &["route"],
+        samples: by_route!(Gauge, route => Some(route.times_s[2])),
+    },
+    Family {
         name: "timecop_round_trip_seconds",
         help: "From the start of a probe to its end of data here, late ones included.",
         labels: &["route"],
@@ -291,7 +348,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_smtp_certificate_expiry_timestamp_seconds",
-        help: "When the certificate of our own server expires, in seconds since 1970.",
+        help: "When the certificate that our own server shows expires, in seconds since 1970.",
         labels: &[],
         samples: single!(Gauge, probes => probes.server_certificate_expiry_unix_s.map(|at| at as f64)),
     },
@@ -316,12 +373,13 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_smtp_sessions_total",
-        help: "Sessions that our own server began, and those that it turned away.",
+        help: "Sessions that our own server began, those that it turned away, and those that it ended to make room.",
         labels: &["result"],
         samples: Samples::Counter(|totals, sample| {
             if totals.probes.is_there {
                 sample(&["begun"], totals.probes.server.sessions as f64);
                 sample(&["turned_away"], totals.probes.server.sessions_refused as f64);
+                sample(&["ended_for_room"], totals.probes.server.sessions_ended as f64);
             }
         }),
     },

@@ -1,22 +1,24 @@
-//! When certificates expire: those of the routes' targets, asked for once a day by a handshake of its own, and ours.
+//! Certificates: when those of the routes' targets expire, asked for once a day by a handshake of its own; and that of our
+//! own server, read from its files.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::Receiver;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::config::Smtp;
 use crate::control::targets::ResolvedTarget;
 use crate::job::spec::ConnectionType;
-use crate::shard::tls::ClientTls;
+use crate::shard::tls::{ClientTls, ServerTls, expiry_unix_s};
 
-/// How long connecting, and each answer after it, may take.
+/// How long connecting and all answers together may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Octets of the largest file that is read.
+const PEM_BYTES_MAX: u64 = 1 << 20;
 /// Lines that a server may say before TLS, and octets of all of them.
 const LINES_MAX: usize = 100;
 const OCTETS_MAX: u64 = 64 << 10;
@@ -36,22 +38,58 @@ pub fn ask(target: ResolvedTarget) -> Option<Receiver<io::Result<i64>>> {
 }
 
 fn of_target(target: &ResolvedTarget) -> io::Result<i64> {
-    let mut stream = TcpStream::connect_timeout(&target.address, ANSWER_WITHIN)?;
-    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    of_target_within(target, ANSWER_WITHIN)
+}
+
+fn of_target_within(target: &ResolvedTarget, within: Duration) -> io::Result<i64> {
+    let until = Instant::now() + within;
+    let mut stream = Limited { stream: TcpStream::connect_timeout(&target.address, within)?, until };
     if target.connection == ConnectionType::StartTls {
-        start_tls(&stream)?;
+        start_tls(&mut stream)?;
     }
     let certificate = ClientTls::certificate_of(&target.as_target().host, &mut stream)?;
-    expiry(&certificate).ok_or_else(|| io::Error::other("the certificate cannot be read"))
+    expiry_unix_s(&certificate).ok_or_else(|| io::Error::other("the certificate cannot be read"))
+}
+
+/// A stream whose every call ends in time, so that a server that says an octet now and then holds nobody up.
+struct Limited {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl Limited {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Limited {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(octets)
+    }
+}
+
+impl Write for Limited {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// As far as TLS may begin (RFC 3207 §4).
-fn start_tls(mut stream: &TcpStream) -> io::Result<()> {
+fn start_tls(stream: &mut Limited) -> io::Result<()> {
     // What is read ahead of the last reply would be lost to TLS, and no server may say it.
     let mut reader = BufReader::new(Read::take(stream, OCTETS_MAX));
     let mut lines = 0;
-    let mut expect = |code: &str| -> io::Result<()> {
+    let mut expect = |reader: &mut BufReader<io::Take<&mut Limited>>, code: &str| -> io::Result<()> {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line)?;
@@ -64,20 +102,38 @@ fn start_tls(mut stream: &TcpStream) -> io::Result<()> {
             }
         }
     };
-    expect("220")?;
-    stream.write_all(b"EHLO timecop.invalid\r\n")?;
-    expect("250")?;
-    stream.write_all(b"STARTTLS\r\n")?;
-    expect("220")
+    expect(&mut reader, "220")?;
+    reader.get_mut().get_mut().write_all(b"EHLO timecop.invalid\r\n")?;
+    expect(&mut reader, "250")?;
+    reader.get_mut().get_mut().write_all(b"STARTTLS\r\n")?;
+    expect(&mut reader, "220")
 }
 
-/// When the first certificate of a file of PEM expires.
-pub fn of_file(path: &Path) -> Option<i64> {
-    expiry(&CertificateDer::from_pem_file(path).ok()?)
+/// The TLS of our own server as it is configured: by its files, or by a certificate that it signs itself.
+///
+/// # Errors
+///
+/// A file cannot be read, or holds something else. What was read before stays good.
+pub fn of_server(smtp: &Smtp, hostname: &str) -> Result<ServerTls, String> {
+    let made = match &smtp.certificate {
+        None => ServerTls::self_signed(hostname),
+        Some(files) => {
+            let certificate = read_pem("cert_file", &files.cert_file)?;
+            ServerTls::from_pem(&certificate, &read_pem("key_file", &files.key_file)?)
+        }
+    };
+    made.map_err(|error| format!("[smtp]: {error}"))
 }
 
-fn expiry(certificate: &[u8]) -> Option<i64> {
-    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
+fn read_pem(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let wrong =
+        |got: &dyn std::fmt::Display| format!("{key} in [smtp]: expected a file in PEM, got {}: {got}", path.display());
+    let mut pem = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut pem));
+    match read.map_err(|error| wrong(&error))? as u64 > PEM_BYTES_MAX {
+        true => Err(wrong(&format_args!("more than {PEM_BYTES_MAX} octets"))),
+        false => Ok(pem),
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +141,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::config::CertificateFiles;
 
     /// 2030-01-02 00:00:00 UTC.
     const UNTIL: i64 = 1_893_542_400;
@@ -148,13 +205,37 @@ mod tests {
         assert!(of_target(&ResolvedTarget { address: "127.0.0.1:1".parse().unwrap(), ..plain }).is_err());
     }
 
+    /// It says an octet now and then, and never all of a line.
     #[test]
-    fn a_files_first_certificate_says_when_it_expires() {
+    fn a_server_that_drips_is_waited_for_no_longer_than_one_that_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let dripping = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            while stream.write_all(b"2").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let target = ResolvedTarget { address, ..server(ConnectionType::StartTls) };
+        assert!(of_target_within(&target, Duration::from_millis(300)).is_err());
+        dripping.join().unwrap();
+    }
+
+    #[test]
+    fn our_own_certificate_is_read_from_its_files_and_says_when_it_expires() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.pem");
-        std::fs::write(&path, certificate().0.pem()).unwrap();
-        assert_eq!(of_file(&path), Some(UNTIL));
-        std::fs::write(&path, "none").unwrap();
-        assert_eq!((of_file(&path), of_file(Path::new("/nowhere"))), (None, None));
+        let files = CertificateFiles { cert_file: folder.path().join("a.pem"), key_file: folder.path().join("k.pem") };
+        let (certificate, key) = certificate();
+        std::fs::write(&files.cert_file, certificate.pem()).unwrap();
+        std::fs::write(&files.key_file, key.serialize_pem()).unwrap();
+        let smtp = Smtp { certificate: Some(files.clone()), ..Smtp::default() };
+        assert_eq!(of_server(&smtp, "a.example").unwrap().expiry_unix_s(), Some(UNTIL));
+        std::fs::write(&files.key_file, "none").unwrap();
+        let fault = of_server(&smtp, "a.example").unwrap_err();
+        assert!(fault.starts_with("[smtp]: "), "{fault}");
+        std::fs::remove_file(&files.cert_file).unwrap();
+        let fault = of_server(&smtp, "a.example").unwrap_err();
+        assert!(fault.starts_with("cert_file in [smtp]: expected a file in PEM"), "{fault}");
+        assert!(of_server(&Smtp::default(), "a.example").unwrap().expiry_unix_s() > Some(UNTIL));
     }
 }

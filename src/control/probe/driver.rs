@@ -4,7 +4,6 @@
 //! is in the store.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::certificate;
 use super::mail::{Arrival as Mail, Heard, Post, PostError, PostOutcome, Posted, ProbeShard, Verdict};
 use crate::alert::policy::Kind;
 use crate::config::{Config, Route};
-use crate::control::alert::{Account, Alerts};
+use crate::control::alert::{Account, Alerts, read};
 use crate::control::metrics::{Metrics, ProbeTotals};
 use crate::control::store::{Kept, Row, RowKey, Store};
 use crate::control::targets::{ResolveError, ResolvedTarget, Resolver, Targets, Unresolved};
@@ -26,7 +25,7 @@ use crate::message::{Mailbox, ReversePath};
 use crate::probe::header::{self, Key, Token};
 use crate::probe::hops::hops;
 use crate::probe::schedule::Schedule;
-use crate::probe::table::{Arrival, Ended, Leg, Legs, NewProbe, Outcome, Probe, Sent, StartFault, Table};
+use crate::probe::table::{Arrival, Ended, Leg, Legs, NewProbe, Outcome, Overdue, Probe, Sent, StartFault, Table};
 use crate::probe::view::{ProbeView, RouteFired, RouteList, RouteState, RouteView};
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
@@ -42,6 +41,8 @@ const POST_WITHIN: Duration = Duration::from_secs(300);
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// How often a target's certificate is looked at.
 const CERTIFICATE_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// The same where it was not shown.
+const CERTIFICATE_AGAIN: Duration = Duration::from_secs(3_600);
 /// The note with the time when the service was last alive.
 const ALIVE: &str = "alive";
 
@@ -82,8 +83,8 @@ pub struct Prober {
     alive_at: Instant,
     /// When certificates are looked at next.
     certificates_at: Instant,
-    /// The file with our own server's.
-    certificate_file: Option<PathBuf>,
+    /// Whether our own server's certificate is one that was given.
+    has_certificate: bool,
     closing: bool,
 }
 
@@ -122,7 +123,8 @@ impl Prober {
     /// Goes on with the probes of an earlier service.
     pub fn new(parts: ProberParts<'_>, config: &Config, targets: Targets) -> Prober {
         let ProberParts { shard, clock, key, address, alerts, store, metrics, kept } = parts;
-        let probes: Vec<Probe> = kept.probes.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        let probe = |(id, text): &(u64, String)| read(&format!("probe {id:016x}"), text);
+        let probes: Vec<Probe> = kept.probes.iter().filter_map(probe).collect();
         let alive = kept.notes.get(ALIVE).and_then(|text| text.parse().ok()).map(WallTime::from_unix_ns);
         let mut prober = Prober {
             table: Table::restored(probes, clock.now(), wall_now(), alive),
@@ -139,17 +141,36 @@ impl Prober {
             resolver: Rc::default(),
             alive_at: Instant::ZERO,
             certificates_at: Instant::ZERO,
-            certificate_file: config.smtp.certificate.as_ref().map(|files| files.cert_file.clone()),
+            has_certificate: false,
             closing: false,
         };
         // How long it was down, for the next one.
-        prober.table.all_outstanding().into_iter().for_each(|id| prober.keep(id));
+        prober.table.outstanding_ids().for_each(|id| prober.keep(id));
         prober.configure(config, targets);
+        let unix_s = |wall: WallTime| wall.as_unix_ns() as f64 / 1e9;
+        prober.metrics.probes(|totals| {
+            for route in &prober.routes {
+                totals.route(&route.name).last_ok_unix_s = prober.table.last_ok(&route.name).map(unix_s);
+            }
+        });
         prober
     }
 
+    /// Takes the routes of a configuration that was read again, and the certificate of our own server, which may be a new
+    /// one in the same files.
+    pub fn reload(&mut self, config: &Config, targets: Targets) {
+        if config.smtp.certificate.is_some() || self.has_certificate {
+            match certificate::of_server(&config.smtp, self.shard.host()) {
+                Ok(tls) => self.shard.secure(tls),
+                Err(error) => tracing::error!("the certificate stays the one that it was: {error}"),
+            }
+        }
+        self.configure(config, targets);
+    }
+
     /// Takes the routes of a configuration in the place of those before.
-    pub fn configure(&mut self, config: &Config, targets: Targets) {
+    fn configure(&mut self, config: &Config, targets: Targets) {
+        self.has_certificate = config.smtp.certificate.is_some();
         self.routes.clone_from(&config.probe.routes);
         self.targets = targets;
         let times = self.routes.iter().map(|route| (route.name.clone(), route.interval));
@@ -158,7 +179,19 @@ impl Prober {
         self.certificates_at = Instant::ZERO;
         self.table.keep_routes(is_route);
         self.alerts.keep_routes(is_route);
-        self.metrics.probes(|totals| totals.set_routes(self.routes.iter().map(|route| route.name.as_str())));
+        self.metrics.probes(|totals| {
+            totals.set_routes(self.routes.iter().map(|route| route.name.as_str()));
+            let now = wall_now().as_unix_ns() as f64 / 1e9;
+            for route in &self.routes {
+                let totals = totals.route(&route.name);
+                totals.times_s = [route.interval, route.threshold, route.timeout].map(|time| time.as_secs_f64());
+                if totals.begin_unix_s == 0.0 {
+                    totals.begin_unix_s = now;
+                }
+                // That of its target now; it is asked for at once.
+                totals.certificate_expiry_unix_s = None;
+            }
+        });
         self.forget();
     }
 
@@ -272,7 +305,7 @@ impl Prober {
     /// Takes how the sending of a probe ended.
     fn posted(&mut self, id: u64, sent: Sent, legs: Legs) {
         let had_transit = self.table.get(id).is_some_and(|probe| probe.legs.transit_s.is_some());
-        let ended = self.table.posted(id, sent, legs);
+        let ended = self.table.posted(id, sent, legs, self.clock.now());
         let Some(probe) = self.table.get(id) else { return };
         let measured = Leg::ALL.into_iter().filter(|leg| *leg != Leg::Transit || !had_transit);
         self.metrics.probes(|totals| totals.legs(&probe.route, &probe.legs, measured));
@@ -288,6 +321,12 @@ impl Prober {
             self.metrics.probes(|totals| totals.ignore(reason));
             tracing::debug!(reason, client = ?mail.client, "a message arrived that ends no probe");
         };
+        if mail.to_postmaster {
+            // RFC 5321 §4.5.1: it has to be taken. Whoever reads the log is the postmaster.
+            let (from, subject) = (String::from_utf8_lossy(&mail.reverse_path), header::subject(&mail.header));
+            tracing::info!(client = ?mail.client, %from, subject, "mail for the postmaster arrived, which is not kept");
+            return (ignored("postmaster"), false).1;
+        }
         let token = match header::find(&mail.header, &self.key) {
             Ok(token) => token,
             Err(header::HeaderFault::Absent) => return (ignored("absent"), false).1,
@@ -319,39 +358,71 @@ impl Prober {
         self.forget();
         let round_trip_s = ended.round_trip.map(|time| time.as_secs_f64());
         tracing::debug!(route = ended.route, outcome = ended.outcome.name(), round_trip_s, "probe ended");
-        let Some(route) = self.routes.iter().find(|route| route.name == ended.route).cloned() else { return };
+        let Some(route) = self.route(&ended.route) else { return };
         let kind = match ended.outcome {
             Outcome::Ok => return self.alerts.well(&route.name, route.rule),
-            Outcome::Late if ended.was_lost => return self.alerts.found(&route.name),
-            _ if ended.was_down => return,
+            Outcome::Late if ended.was_lost => return self.alerts.found(&route.name, ended.id),
+            Outcome::Late if ended.was_overdue || ended.is_excused => return,
+            Outcome::Lost if ended.is_excused => return,
             Outcome::Late => Kind::Late,
             Outcome::Lost => Kind::Lost,
             Outcome::SendFailed => Kind::SendFailed,
         };
-        let probe = self.table.get(ended.id);
+        self.alert(ended.id, kind, &route);
+    }
+
+    /// A probe has passed its threshold, and may come yet.
+    fn overdue(&mut self, overdue: &Overdue) {
+        self.metrics.probes(|totals| totals.overdue(&overdue.route));
+        self.keep(overdue.id);
+        tracing::debug!(route = overdue.route, "probe overdue");
+        if let Some(route) = self.route(&overdue.route).filter(|_| !overdue.is_excused) {
+            self.alert(overdue.id, Kind::Late, &route);
+        }
+    }
+
+    fn route(&self, name: &str) -> Option<Route> {
+        self.routes.iter().find(|route| route.name == name).cloned()
+    }
+
+    /// Tells the alerts of a probe that was not well.
+    fn alert(&mut self, id: u64, kind: Kind, route: &Route) {
+        let wall = wall_now();
+        let probe = self.table.get(id);
         let detail = probe.and_then(|probe| probe.detail.clone());
+        let round_trip_s = probe.and_then(|probe| probe.round_trip_ns).map(|ns| ns as f64 / 1e9);
         let shown = |time| humantime::format_duration(time).to_string();
-        let what = match kind {
-            Kind::Late => format!(
-                "mail is late: it took {:.1} s, more than {}",
-                round_trip_s.unwrap_or_default(),
-                shown(route.threshold)
-            ),
-            Kind::Lost => format!("mail is lost: it has not arrived within {}", shown(route.timeout)),
-            Kind::SendFailed => {
+        let what = match (kind, round_trip_s) {
+            (Kind::Late, Some(took)) => {
+                format!("mail is late: it took {took:.1} s, more than {}", shown(route.threshold))
+            }
+            (Kind::Late, None) => {
+                format!("mail is late: it has not arrived within {}", shown(route.threshold))
+            }
+            (Kind::Lost, _) => format!("mail is lost: it has not arrived within {}", shown(route.timeout)),
+            (Kind::SendFailed, _) => {
                 format!("mail cannot be sent: {}", detail.as_deref().unwrap_or("the server does not take it"))
             }
         };
         let mut details = Map::new();
-        details.insert("probe".to_owned(), json!(format!("{:016x}", ended.id)));
+        details.insert("probe".to_owned(), json!(format!("{id:016x}")));
         details.insert("target".to_owned(), json!(route.target));
         details.insert("round_trip_s".to_owned(), json!(round_trip_s));
         details.insert("threshold_s".to_owned(), json!(route.threshold.as_secs_f64()));
         details.insert("timeout_s".to_owned(), json!(route.timeout.as_secs_f64()));
         details.insert("detail".to_owned(), json!(detail));
         let summary = format!("timecop route {}: {what}", route.name);
-        let account = Account { route: &route.name, severity: route.severity, summary, details };
+        let account = Account { route: &route.name, probe: id, severity: route.severity, summary, details };
         self.alerts.bad(kind, route.rule, wall, account);
+    }
+
+    /// Whether alerts can be told, or why not.
+    ///
+    /// # Errors
+    ///
+    /// In words.
+    pub fn health(&self) -> Result<(), String> {
+        self.alerts.health()
     }
 
     /// All routes.
@@ -368,7 +439,7 @@ impl Prober {
 
     fn view(&self, route: &Route) -> RouteView {
         let name = &route.name;
-        let last = self.table.last(name, usize::MAX).into_iter().find_map(|probe| probe.outcome);
+        let state = RouteState::of(&self.table.last(name, usize::MAX));
         let (last_ok_unix_s, certificate_expiry_unix_s) = self
             .metrics
             .probes(|totals| (totals.route(name).last_ok_unix_s, totals.route(name).certificate_expiry_unix_s));
@@ -383,7 +454,7 @@ impl Prober {
             interval_s: route.interval.as_secs_f64(),
             threshold_s: route.threshold.as_secs_f64(),
             timeout_s: route.timeout.as_secs_f64(),
-            state: RouteState::from(last),
+            state,
             alerts: kinds.collect(),
             outstanding: self.table.outstanding(name),
             last_ok_unix_s,
@@ -397,8 +468,11 @@ impl Prober {
         self.metrics.probes(|totals: &mut ProbeTotals| {
             totals.alerts = self.alerts.counts();
             totals.server = self.shard.counts();
+            totals.server_certificate_expiry_unix_s = self.shard.certificate_expiry_unix_s();
             for route in &self.routes {
-                totals.route(&route.name).outstanding = self.table.outstanding(&route.name) as u64;
+                let totals = totals.route(&route.name);
+                totals.outstanding = self.table.outstanding(&route.name) as u64;
+                totals.overdue = self.table.outstanding_overdue(&route.name) as u64;
             }
         });
     }
@@ -454,6 +528,9 @@ pub fn look(prober: &Rc<RefCell<Prober>>) {
     let mut this = prober.borrow_mut();
     let now = this.clock.now();
     this.shard.look();
+    for overdue in this.table.overdue(now) {
+        this.overdue(&overdue);
+    }
     for ended in this.table.expire(now) {
         this.ended(&ended);
     }
@@ -487,27 +564,36 @@ pub fn look(prober: &Rc<RefCell<Prober>>) {
     }
 }
 
-/// Asks all targets for their certificates, one after the other.
+/// Asks all targets for their certificates, one after the other; where one does not answer, again after an hour.
 fn ask_for_certificates(prober: &Rc<RefCell<Prober>>) {
     let this = prober.borrow();
-    let own = this.certificate_file.as_deref().and_then(certificate::of_file);
-    this.metrics.probes(|totals| totals.server_certificate_expiry_unix_s = own);
     let aims: Vec<Aim> = this.routes.iter().filter_map(|route| this.aim(&route.name).ok()).collect();
     let prober = Rc::downgrade(prober);
     drop(this);
     glommio::spawn_local(async move {
         for aim in aims {
             let (route, target) = aim.resolve().await;
-            let Some(answer) = target.ok().and_then(certificate::ask) else { continue };
-            let expiry = answer.recv().await;
+            let expiry = match target {
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+                Ok(target) => match certificate::ask(target) {
+                    None => continue,
+                    Some(answer) => answer.recv().await.unwrap_or_else(|_| Err(std::io::Error::other("no answer"))),
+                },
+            };
             let Some(prober) = prober.upgrade() else { return };
-            let this = prober.borrow();
+            let mut this = prober.borrow_mut();
+            // The answer of a target that is that of another route, or of none, by now says nothing.
+            if !this.routes.contains(&route) {
+                continue;
+            }
             match expiry {
-                Ok(Ok(expiry)) if this.routes.iter().any(|other| other.name == route.name) => {
+                Ok(expiry) => {
                     this.metrics.probes(|totals| totals.route(&route.name).certificate_expiry_unix_s = Some(expiry));
                 }
-                Ok(Err(error)) => tracing::debug!(route = route.name, %error, "no certificate was shown"),
-                _ => {}
+                Err(error) => {
+                    tracing::debug!(route = route.name, %error, "no certificate was shown");
+                    this.certificates_at = this.certificates_at.min(this.clock.now() + CERTIFICATE_AGAIN);
+                }
             }
         }
     })

@@ -27,7 +27,7 @@ pub use crate::probe::policy::{Arrival, ServerCounts, ServerLimits, Verdict};
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::listen::listen;
 use crate::shard::mailbox::{Command, Event};
-use crate::shard::pool::{Pool, ShardSpec};
+use crate::shard::pool::{Pool, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::probe_service::ProbeSpec;
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol};
@@ -163,6 +163,8 @@ pub struct ProbeShard {
     pool: Pool,
     addresses: Vec<SocketAddr>,
     host: String,
+    /// When the certificate expires that the listener shows.
+    certificate_expiry_unix_s: Option<i64>,
     counts: Arc<Mutex<ServerCounts>>,
     posting: Vec<Posting>,
 }
@@ -192,6 +194,7 @@ impl ProbeShard {
             addresses.push(address);
         }
         let counts = Arc::default();
+        let certificate_expiry_unix_s = plan.tls.as_ref().and_then(ServerTls::expiry_unix_s);
         let config = plan.limits.config(&plan.hostname);
         let spec = ShardSpec {
             cpu: plan.cpu,
@@ -207,7 +210,7 @@ impl ProbeShard {
             }),
         };
         let pool = Pool::start(vec![spec], clock)?;
-        Ok(ProbeShard { pool, addresses, host: plan.hostname, counts, posting: Vec::new() })
+        Ok(ProbeShard { pool, addresses, host: plan.hostname, certificate_expiry_unix_s, counts, posting: Vec::new() })
     }
 
     /// Where it listens, with the ports that were given where 0 was asked for.
@@ -262,7 +265,8 @@ impl ProbeShard {
             return Err(PostError::Busy);
         }
         let now = self.pool.clock().now();
-        let circumstances = Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone() };
+        let circumstances =
+            Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone(), audit: None };
         let (spec, built) = built(post, &circumstances)?;
         let job = RunningJob::start(post.id, &spec, built, post.target.tls.as_ref(), &self.pool, &[SHARD]);
         let is_http = post.job_type.is_http();
@@ -285,16 +289,32 @@ impl ProbeShard {
         self.pool.send(SHARD, Command::Answer { ticket, verdict });
     }
 
+    /// The listener's connections show this certificate from now on.
+    pub fn secure(&mut self, tls: ServerTls) {
+        self.certificate_expiry_unix_s = tls.expiry_unix_s();
+        self.pool.send(SHARD, Command::Secure(tls));
+    }
+
+    /// When the certificate expires that the listener shows, in seconds since 1970.
+    pub fn certificate_expiry_unix_s(&self) -> Option<i64> {
+        self.certificate_expiry_unix_s
+    }
+
+    /// What it calls itself.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// What the listener has seen so far.
     pub fn counts(&self) -> ServerCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the shard; connections are closed and what is being sent is given up.
-    pub fn end(self) {
-        self.pool.shut_down();
-        while self.pool.events().recv_blocking().is_ok() {}
-        self.pool.join();
+    pub fn end(mut self) {
+        if let Err(error) = self.pool.end(SHARDS_END_WITHIN, |_, _| {}) {
+            tracing::error!(%error, "the probes' shard hangs");
+        }
     }
 }
 

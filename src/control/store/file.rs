@@ -40,14 +40,21 @@ const PUT: &str = "
         stop_unix_ns = excluded.stop_unix_ns, totals_unix_ns = excluded.totals_unix_ns,
         result = excluded.result";
 
+/// A job that ran, or that was stopped and still drained, which shows by that its result has no verdict.
 const INTERRUPT: &str = "
-    UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns) WHERE state = 'running'";
+    UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns)
+    WHERE state = 'running'
+        OR (state = 'stopped' AND json_valid(result) AND json_extract(result, '$.verdict') IS NULL)";
 
 const TRIM: &str = "
     DELETE FROM jobs WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";
 
 const LIST: &str = "
-    SELECT id, state, job, start_unix_ns, stop_unix_ns, totals_unix_ns FROM jobs ORDER BY id DESC";
+    SELECT id, state, job, start_unix_ns, stop_unix_ns, totals_unix_ns,
+        CASE WHEN json_valid(result)
+            THEN coalesce(result ->> '$.verdict.result', result ->> '$.result')
+        END
+    FROM jobs ORDER BY id DESC";
 
 /// The file, open and taken.
 #[derive(Debug)]
@@ -244,6 +251,7 @@ fn stored_job(row: &Row<'_>) -> rusqlite::Result<StoredJob> {
         stop_unix_ns: row.get::<_, Option<i64>>(4)?.map(unsigned),
         totals_unix_ns: unsigned(row.get(5)?),
         result: None,
+        verdict: row.get(6)?,
     })
 }
 

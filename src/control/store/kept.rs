@@ -54,6 +54,15 @@ pub struct Row {
     pub text: String,
 }
 
+impl Kept {
+    /// Of which rows besides jobs there is one.
+    pub(super) fn keys(&self) -> impl Iterator<Item = RowKey> {
+        let probes = self.probes.iter().map(|(id, _)| RowKey::Probe(*id));
+        let events = self.events.iter().map(|(id, _)| RowKey::Event(*id));
+        probes.chain(events).chain(self.notes.keys().cloned().map(RowKey::Note))
+    }
+}
+
 impl Row {
     /// A note.
     pub fn note(text: String) -> Row {
@@ -66,8 +75,8 @@ impl Row {
 pub struct Kept {
     /// The jobs, the newest first, without their results.
     pub jobs: Vec<StoredJob>,
-    /// The probes, as JSON.
-    pub probes: Vec<String>,
+    /// The probes, each with its number, as JSON.
+    pub probes: Vec<(u64, String)>,
     /// The events, each with its number, in their order.
     pub events: Vec<(u64, String)>,
     /// The notes, by their names.
@@ -75,8 +84,10 @@ pub struct Kept {
 }
 
 pub(super) fn read(connection: &Connection, jobs: Vec<StoredJob>) -> rusqlite::Result<Kept> {
-    let probes =
-        connection.prepare("SELECT probe FROM probes")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>();
+    let probes = connection
+        .prepare("SELECT id, probe FROM probes")?
+        .query_map([], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?)))?
+        .collect::<Result<_, _>>();
     let events = connection
         .prepare("SELECT id, event FROM alert_events ORDER BY id")?
         .query_map([], |row| Ok((unsigned(row.get(0)?), row.get(1)?)))?

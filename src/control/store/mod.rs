@@ -58,6 +58,8 @@ pub struct StoredJob {
     pub totals_unix_ns: u64,
     /// What came of it so far, as JSON; left out where jobs are listed.
     pub result: Option<String>,
+    /// What the result says of itself, where jobs are listed: it follows from `result` and is not written.
+    pub verdict: Option<String>,
 }
 
 /// Why the store cannot be used.
@@ -166,8 +168,11 @@ struct Desk {
     waiting: BTreeMap<u64, Arc<StoredJob>>,
     /// Jobs whose rows are to go.
     forgotten: BTreeSet<u64>,
-    /// Other rows that have not been written, the newest of each; `None` for one that is to go.
+    /// Other rows that have not been written, the newest of each; `None` for one that is to go. Bounded by the rows that
+    /// there are: what was put and dropped while nothing could be written leaves no trace.
     rows: BTreeMap<RowKey, Option<Arc<Row>>>,
+    /// The rows of the file.
+    in_file: BTreeSet<RowKey>,
     /// Who waits for all that was put so far; told when it is written, dropped never before.
     waiters: Vec<async_channel::Sender<()>>,
     /// Ids that may be given out.
@@ -207,9 +212,24 @@ impl Desk {
         }
     }
 
+    fn drop_row(&mut self, key: RowKey) {
+        match self.in_file.contains(&key) {
+            true => self.rows.insert(key, None),
+            false => self.rows.remove(&key),
+        };
+    }
+
     /// As [`Desk::written`], for rows of other kinds.
     fn rows_written(&mut self, rows: &[(RowKey, Option<Arc<Row>>)]) {
         for (key, row) in rows {
+            match row {
+                Some(_) => self.in_file.insert(key.clone()),
+                None => self.in_file.remove(key),
+            };
+            // It was dropped while it was being written.
+            if row.is_some() && !self.rows.contains_key(key) {
+                self.rows.insert(key.clone(), None);
+            }
             let is_the_same = self.rows.get(key).is_some_and(|waiting| match (waiting, row) {
                 (Some(waiting), Some(row)) => Arc::ptr_eq(waiting, row),
                 (waiting, row) => waiting.is_none() && row.is_none(),
@@ -253,6 +273,7 @@ impl Store {
             waiting: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             rows: BTreeMap::new(),
+            in_file: kept.keys().collect(),
             waiters: Vec::new(),
             ids,
             next_ids: None,
@@ -294,7 +315,7 @@ impl Store {
 
     /// Keeps such a row no longer.
     pub fn drop_row(&self, key: RowKey) {
-        self.shared.lock().rows.insert(key, None);
+        self.shared.lock().drop_row(key);
         self.look();
     }
 

@@ -38,6 +38,7 @@ fn job(id: u64, state: JobState) -> StoredJob {
         stop_unix_ns: (state != JobState::Running).then_some(3_000),
         totals_unix_ns: 2_000,
         result: Some(format!(r#"{{"accepted":{id}}}"#)),
+        verdict: None,
     }
 }
 
@@ -382,7 +383,7 @@ fn whoever_waits_for_a_row_is_told_when_a_killed_service_would_find_it() {
     store.written().recv_blocking().expect("it is written");
     let (_copied, copy) = as_killed(&path);
     let (_store, found) = open_all(&copy, 10);
-    assert_eq!(found.probes, ["probe"]);
+    assert_eq!(found.probes, [(u64::MAX, "probe".to_owned())]);
     assert_eq!(found.events, [(3, "three".to_owned()), (7, "seven".to_owned())]);
     assert_eq!(found.notes, BTreeMap::from([("n".to_owned(), "new".to_owned())]));
     store.drop_row(RowKey::Probe(u64::MAX));
@@ -422,5 +423,45 @@ fn a_store_of_jobs_alone_is_taken_over_with_its_jobs() {
     assert_eq!(ids(&jobs), [1]);
     store.keep(RowKey::Probe(1), row("probe"));
     store.close(LONG).unwrap();
-    assert_eq!(open_all(&path, 10).1.probes, ["probe"]);
+    assert_eq!(open_all(&path, 10).1.probes, [(1, "probe".to_owned())]);
+}
+
+/// While nothing can be written, what comes and goes must not pile up.
+#[test]
+fn rows_that_came_and_went_while_nothing_could_be_written_leave_no_trace() {
+    let (_folder, path) = folder();
+    let (store, _) = open_all(&path, 10);
+    store.keep(RowKey::Probe(0), row("before"));
+    store.written().recv_blocking().expect("it is written");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.drop_row(RowKey::Probe(0));
+    for id in 1..10_000 {
+        store.keep(RowKey::Probe(id), row("meanwhile"));
+        store.drop_row(RowKey::Probe(id));
+    }
+    store.keep(RowKey::Probe(10_000), row("after"));
+    assert_eq!(store.shared.lock().rows.len(), 2, "the last one, and that the first one is to go");
+    other.execute_batch("ROLLBACK").unwrap();
+    store.close(LONG).unwrap();
+    let (store, found) = open_all(&path, 10);
+    assert_eq!(found.probes, [(10_000, "after".to_owned())]);
+    store.drop_row(RowKey::Probe(10_000));
+    store.close(LONG).unwrap();
+    assert_eq!(open_all(&path, 10).1.probes, [], "what was there before is known to be");
+}
+
+#[test]
+fn a_job_that_was_stopped_and_had_not_drained_is_interrupted_too() {
+    let (_folder, path) = folder();
+    let (store, _) = open(&path, 10);
+    let draining = job(1, JobState::Stopped);
+    let drained = StoredJob { result: Some(r#"{"verdict":{}}"#.to_owned()), ..job(2, JobState::Stopped) };
+    store.put(draining);
+    store.put(drained);
+    settle(&store);
+    let (_copy, killed) = as_killed(&path);
+    let (_store, found) = open(&killed, 10);
+    let states: Vec<_> = found.iter().map(|job| (job.id, job.state, job.stop_unix_ns)).collect();
+    assert_eq!(states, [(2, JobState::Stopped, Some(3_000)), (1, JobState::Interrupted, Some(2_000))]);
 }

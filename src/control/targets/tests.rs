@@ -37,7 +37,7 @@ fn addresses(ips: &[&str], port: u16) -> Vec<SocketAddr> {
 
 /// The target of a URL whose host has these addresses.
 fn resolved(targets: &Targets, url: &str, ips: &[&str]) -> Result<ResolvedTarget, SpecError> {
-    resolve_by(targets.choose(Some(url), PLAIN, false, None)?, |_, port| Ok(addresses(ips, port)))
+    resolve_by(targets.choose(Some(url), Some(PLAIN), false, None)?, |_, port| Ok(addresses(ips, port)))
 }
 
 fn error_of<T>(result: Result<T, impl Into<ResolveError>>) -> SpecError {
@@ -51,14 +51,14 @@ fn error_of<T>(result: Result<T, impl Into<ResolveError>>) -> SpecError {
 
 #[test]
 fn without_a_target_the_embedded_sink_is_loaded() {
-    let target = resolve(usual().choose(None, PLAIN, false, Some(true)).unwrap()).unwrap();
+    let target = resolve(usual().choose(None, Some(PLAIN), false, Some(true)).unwrap()).unwrap();
     assert_eq!((&*target.name, target.address.to_string()), ("smtp://127.0.0.1:2525", "127.0.0.1:2525".to_owned()));
     for (listens, reached) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.0.2.1:1", "192.0.2.1:1")] {
         let targets = Targets::new(&Config::default(), Some(listens.parse().unwrap()), None);
-        let target = resolve(targets.choose(None, PLAIN, false, None).unwrap()).unwrap();
+        let target = resolve(targets.choose(None, Some(PLAIN), false, None).unwrap()).unwrap();
         assert_eq!(target.address.to_string(), reached, "it is allowed by itself");
     }
-    let error = error_of(Targets::new(&Config::default(), None, None).choose(None, PLAIN, false, None));
+    let error = error_of(Targets::new(&Config::default(), None, None).choose(None, Some(PLAIN), false, None));
     assert!(error.field == "target" && error.problem.contains("[sink]"), "{error}");
 }
 
@@ -66,20 +66,24 @@ fn without_a_target_the_embedded_sink_is_loaded() {
 fn a_named_target_fixes_address_connection_type_and_verification() {
     let targets = usual();
     // It is not bound to the allow-list.
-    let target = resolve(targets.choose(Some("plain"), PLAIN, false, Some(false)).unwrap()).unwrap();
+    let target = resolve(targets.choose(Some("plain"), Some(PLAIN), false, Some(false)).unwrap()).unwrap();
     assert_eq!((&*target.name, &*target.host), ("plain (smtp://10.0.0.1:25)", "10.0.0.1"));
     assert_eq!((target.address, target.connection), ("10.0.0.1:25".parse().unwrap(), PLAIN));
-    let target = targets.choose(Some("tls"), TLS, true, None).unwrap();
+    let target = targets.choose(Some("tls"), Some(TLS), true, None).unwrap();
     let target = resolve_by(target, |_, port| Ok(addresses(&["192.0.2.1", "192.0.2.2"], port))).unwrap();
     assert_eq!((&*target.host, target.address), ("mx.example.com", "192.0.2.1:465".parse().unwrap()));
     assert!(!format!("{target:?}").contains("secret"), "{target:?}");
     let credentials = target.credentials.unwrap();
     assert_eq!((credentials.user(), credentials.password().expose_secret()), ("joe", "secret"));
+    // Its URL decides where nothing else is asked for.
+    for (name, connection) in [("plain", PLAIN), ("tls", TLS), ("lax", STARTTLS)] {
+        assert_eq!(targets.choose(Some(name), None, false, None).unwrap().url.connection, connection);
+    }
     // Credentials go only where they were asked for.
-    assert!(targets.choose(Some("tls"), TLS, false, None).unwrap().credentials.is_none());
+    assert!(targets.choose(Some("tls"), Some(TLS), false, None).unwrap().credentials.is_none());
     // Verification may be made stronger, never weaker.
     for (asked, skips) in [(None, true), (Some(true), true), (Some(false), false)] {
-        assert_eq!(targets.choose(Some("lax"), STARTTLS, false, asked).unwrap().skip_verify, skips);
+        assert_eq!(targets.choose(Some("lax"), Some(STARTTLS), false, asked).unwrap().skip_verify, skips);
     }
 }
 
@@ -109,10 +113,10 @@ fn what_does_not_fit_the_target_names_the_field() {
         (Some("smtp://joe:secret@127.0.0.1"), PLAIN, false, None, "target", "a user in it"),
         (Some("smtp://127.0.0.1\r\nQUIT"), PLAIN, false, None, "target", "control characters"),
     ] {
-        let error = error_of(targets.choose(target, connection, auth, skip_verify));
+        let error = error_of(targets.choose(target, Some(connection), auth, skip_verify));
         assert!(error.field == field && error.problem.contains(says), "{target:?}: {error}");
     }
-    let target = targets.choose(Some("smtps://localhost"), TLS, false, Some(true)).unwrap();
+    let target = targets.choose(Some("smtps://localhost"), Some(TLS), false, Some(true)).unwrap();
     assert!(target.skip_verify && target.credentials.is_none());
 }
 
@@ -120,7 +124,7 @@ fn what_does_not_fit_the_target_names_the_field() {
 fn many_names_do_not_make_a_long_error() {
     let tables: String = (0..1_000).map(|n| format!("[targets.t{n}]\nurl = 'smtp://a'\n")).collect();
     let config = Config::parse(&tables, Path::new("t.toml")).unwrap();
-    error_of(Targets::new(&config, None, None).choose(Some("nobody"), PLAIN, false, None));
+    error_of(Targets::new(&config, None, None).choose(Some("nobody"), Some(PLAIN), false, None));
 }
 
 #[test]
@@ -180,12 +184,12 @@ fn the_allow_list_is_that_of_the_configuration() {
 
 #[test]
 fn a_host_without_an_address_is_an_error_of_the_target() {
-    let target = || usual().choose(Some("smtp://a.example"), PLAIN, false, None).unwrap();
+    let target = || usual().choose(Some("smtp://a.example"), Some(PLAIN), false, None).unwrap();
     let error = error_of(resolve_by(target(), |_, _| Ok(Vec::new())));
     assert!(error.field == "target" && error.problem.contains("a.example"), "{error}");
     let error = error_of(resolve_by(target(), |_, _| Err(io::Error::other("no such name"))));
     assert!(error.problem.contains("no such name"), "{error}");
-    let target = resolve(usual().choose(Some("smtp://LOCALHOST:2525"), PLAIN, false, None).unwrap()).unwrap();
+    let target = resolve(usual().choose(Some("smtp://LOCALHOST:2525"), Some(PLAIN), false, None).unwrap()).unwrap();
     assert!(target.address.ip().is_loopback() && target.host == "localhost", "{target:?}");
 }
 
@@ -200,10 +204,11 @@ fn hosts_are_looked_up_on_a_thread() {
     on_an_executor(async || {
         let resolver = Resolver::default();
         let targets = usual();
-        let target = resolver.resolve(targets.choose(Some("smtp://localhost"), PLAIN, false, None).unwrap()).await;
+        let target =
+            resolver.resolve(targets.choose(Some("smtp://localhost"), Some(PLAIN), false, None).unwrap()).await;
         assert!(target.unwrap().address.ip().is_loopback());
         let (this, url) = (thread::current().id(), "smtp://a.example");
-        let target = targets.choose(Some(url), PLAIN, false, None).unwrap();
+        let target = targets.choose(Some(url), Some(PLAIN), false, None).unwrap();
         let look_up = move |_: &str, port| {
             assert_ne!(thread::current().id(), this);
             Ok(addresses(&["192.0.2.1"], port))
@@ -217,7 +222,7 @@ fn hosts_are_looked_up_on_a_thread() {
 fn look_ups_that_hang_are_given_up_and_bounded() {
     on_an_executor(async || {
         let resolver = Resolver::default();
-        let target = || usual().choose(Some("smtp://a.example"), PLAIN, false, None).unwrap();
+        let target = || usual().choose(Some("smtp://a.example"), Some(PLAIN), false, None).unwrap();
         let mut hanging = Vec::new();
         for _ in 0..RESOLUTIONS_MAX {
             let (end, ended) = mpsc::channel::<()>();
@@ -236,7 +241,7 @@ fn look_ups_that_hang_are_given_up_and_bounded() {
         let full = error_of(full);
         assert!(full.field == "target" && full.problem.contains("try again later"), "{full}");
         // An address needs no look-up.
-        let address = usual().choose(Some("smtp://127.0.0.1"), PLAIN, false, None).unwrap();
+        let address = usual().choose(Some("smtp://127.0.0.1"), Some(PLAIN), false, None).unwrap();
         assert!(resolver.resolve(address).await.is_ok());
         // Once a thread has ended there is room again.
         hanging.clear();
@@ -257,7 +262,7 @@ fn a_ca_file_that_never_ends_or_is_none_is_not_read() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     // A file that was a good one when the configuration was read may be anything by now.
     for file in [fifo, "/dev/zero".into()] {
-        let target = usual().choose(Some("smtps://127.0.0.1"), TLS, false, None).unwrap();
+        let target = usual().choose(Some("smtps://127.0.0.1"), Some(TLS), false, None).unwrap();
         let target = resolve(Unresolved { ca_file: Some(file), ..target }).unwrap();
         let error = error_of(target.secured());
         assert!(error.field == "target" && error.problem.contains("it is no file"), "{error}");

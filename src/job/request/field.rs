@@ -398,24 +398,6 @@ impl RecipientVariables {
     pub(super) fn echo_schema() -> RefOr<Schema> {
         digest_schema("bytes", "The variables that were given, by their size in octets and their SHA-256.").into()
     }
-
-    /// Whether the text is an object of objects of scalar values (Mailgun's form), none with control characters.
-    pub(super) fn is_well_formed(&self) -> bool {
-        let Ok(Value::Object(recipients)) = serde_json::from_str(&self.0) else { return false };
-        recipients.iter().all(|(address, variables)| match variables {
-            Value::Object(variables) => is_harmless(address) && variables.iter().all(is_harmless_variable),
-            _ => false,
-        })
-    }
-}
-
-fn is_harmless_variable((name, value): (&String, &Value)) -> bool {
-    let is_harmless_value = match value {
-        Value::String(text) => is_harmless(text),
-        Value::Array(_) | Value::Object(_) => false,
-        Value::Null | Value::Bool(_) | Value::Number(_) => true,
-    };
-    is_harmless(name) && is_harmless_value
 }
 
 impl Field for RecipientVariables {

@@ -16,9 +16,10 @@ use utoipa::openapi::schema::{
 use super::duration::{self, GO_DURATION_NS_MAX};
 use super::field::{Field, or_null, plain, types};
 use super::{advice, short};
+use crate::job::spec::CONNECTIONS_MAX;
 use crate::job::time_limits::{DEFAULT, LIMITED, TimeLimits};
 use crate::load::RATE_PER_S_MAX;
-use crate::load::stages::{STAGES_MAX, Stage};
+use crate::load::stages::{Goal, STAGES_MAX, Stage};
 use crate::load::warmup::Warmup;
 use crate::measure::abort::{ABORT_RULES_MAX, AbortRule, GRACE, WINDOW};
 use crate::measure::threshold::{Metric, THRESHOLDS_MAX, Threshold};
@@ -163,7 +164,7 @@ impl<T: Item> Field for List<T> {
     }
 }
 
-const STAGE_KEYS: [&str; 2] = ["duration", "rate"];
+const STAGE_KEYS: [&str; 3] = ["duration", "rate", "connections"];
 
 impl Item for Stage {
     const NAME: &'static str = "stage";
@@ -172,7 +173,8 @@ impl Item for Stage {
 
 impl Field for Stage {
     fn expected() -> String {
-        "an object such as {\"duration\": \"1m\", \"rate\": 1000}".to_owned()
+        "an object such as {\"duration\": \"1m\", \"rate\": 1000} or {\"duration\": \"1m\", \"connections\": 50}"
+            .to_owned()
     }
 
     fn read(json: &RawValue) -> Option<Stage> {
@@ -180,19 +182,35 @@ impl Field for Stage {
     }
 
     fn take(json: &RawValue) -> Result<Stage, String> {
-        let [duration, rate] = object::<Stage, 2>(json, &STAGE_KEYS)?;
-        Ok(Stage { duration: needed("duration", duration)?, rate_per_s: needed("rate", rate)? })
+        let [duration, rate, connections] = object::<Stage, 3>(json, &STAGE_KEYS)?;
+        let goal = match connections {
+            Some(_) if rate.is_some() => return Err("expected either rate or connections, got both".to_owned()),
+            Some(_) => Goal::Connections(needed("connections", connections)?),
+            None => Goal::Rate(needed("rate", rate)?),
+        };
+        Ok(Stage { duration: needed("duration", duration)?, goal })
     }
 
     fn echo(&self) -> impl Serialize {
-        json!({ "duration": value(&self.duration), "rate": value(&self.rate_per_s) })
+        stage_to_json(self)
     }
 
     fn schema() -> Schema {
         let rate = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(RATE_PER_S_MAX));
         let stage = ObjectBuilder::new().schema_type(Type::Object);
         let stage = stage.property("duration", Duration::schema()).required("duration");
-        closed(stage.property("rate", rate).required("rate")).into()
+        let connections =
+            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(CONNECTIONS_MAX));
+        closed(stage.property("rate", rate).property("connections", connections)).into()
+    }
+}
+
+/// A stage as a request has it.
+pub fn stage_to_json(stage: &Stage) -> Value {
+    let duration = value(&stage.duration);
+    match &stage.goal {
+        Goal::Rate(per_s) => json!({ "duration": duration, "rate": value(per_s) }),
+        Goal::Connections(number) => json!({ "duration": duration, "connections": number }),
     }
 }
 
@@ -297,7 +315,7 @@ impl Field for Threshold {
 }
 
 /// The text of a condition, of which every error can repeat the whole.
-fn condition(json: &RawValue) -> Result<String, String> {
+pub(super) fn condition(json: &RawValue) -> Result<String, String> {
     String::read(json).filter(|text| text.is_ascii() && text.len() <= CONDITION_CHARS_MAX).ok_or_else(|| too_long(json))
 }
 
@@ -319,12 +337,12 @@ fn time_above(key: &str, time: Duration) -> String {
 }
 
 /// A value as a job shows it.
-fn value<T: Field>(field: &T) -> Value {
+pub(super) fn value<T: Field>(field: &T) -> Value {
     json!(field.echo())
 }
 
 /// A value without which its object means nothing.
-fn needed<T: Field>(key: &str, json: Option<&RawValue>) -> Result<T, String> {
+pub(super) fn needed<T: Field>(key: &str, json: Option<&RawValue>) -> Result<T, String> {
     match json {
         Some(json) => T::take(json).map_err(|problem| format!("{key}: {problem}")),
         None => Err(format!("{key}: expected {}, got none", T::expected())),
@@ -332,13 +350,13 @@ fn needed<T: Field>(key: &str, json: Option<&RawValue>) -> Result<T, String> {
 }
 
 /// A schema that takes no other keys.
-fn closed(object: ObjectBuilder) -> Object {
+pub(super) fn closed(object: ObjectBuilder) -> Object {
     object.additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(false))).build()
 }
 
 /// The values of an object that may have these keys, in their order. As in the request itself, they match without regard
 /// to case and stand once, and `null` counts as absent.
-fn object<'a, T: Field, const N: usize>(
+pub(super) fn object<'a, T: Field, const N: usize>(
     json: &'a RawValue,
     keys: &[&str; N],
 ) -> Result<[Option<&'a RawValue>; N], String> {
@@ -425,21 +443,29 @@ mod tests {
     fn stages_are_read_one_by_one() {
         let stages: List<Stage> =
             read(r#"[{"duration":"1m","rate":1000},{"RATE":0.5,"duration":1000000000}]"#).unwrap();
-        let stage = |seconds, rate_per_s| Stage { duration: Duration::from_secs(seconds), rate_per_s };
+        let stage = |seconds, rate| Stage { duration: Duration::from_secs(seconds), goal: Goal::Rate(rate) };
         assert_eq!(stages.0, [stage(60, 1_000.0), stage(1, 0.5)]);
         assert_eq!(value(&stages).to_string(), r#"[{"duration":"1m0s","rate":1000},{"duration":"1s","rate":0.5}]"#);
+        assert_eq!(
+            echo::<List<Stage>>(r#"[{"connections":50,"duration":"1m"}]"#),
+            r#"[{"connections":50,"duration":"1m0s"}]"#
+        );
         let too_many = format!("[{}1]", "1,".repeat(STAGES_MAX));
         refused::<List<Stage>>(&[
             ("[]", "expected a list of 1 to 1000 stages, got 0"),
             (&too_many, "expected a list of 1 to 1000 stages, got 1001"),
             (r#"{"duration":"1m","rate":1000}"#, "expected a list of 1 to 1000 stages, got {"),
-            ("[1]", "stage 1: expected an object such as {\"duration\": \"1m\", \"rate\": 1000}, got 1"),
+            ("[1]", "stage 1: expected an object such as {\"duration\": \"1m\", \"rate\": 1000} or"),
+            (
+                r#"[{"duration":"1m","rate":1,"connections":1}]"#,
+                "stage 1: expected either rate or connections, got both",
+            ),
             (r#"[{"duration":"1m","rate":1},{"duration":"1m"}]"#, "stage 2: rate: expected a number, got none"),
             (r#"[{"duration":"1m","rate":"1"}]"#, r#"stage 1: rate: expected a number, got "1""#),
             (r#"[{"duration":"1 m","rate":1}]"#, "stage 1: duration: expected a duration such as"),
             (
                 r#"[{"duration":"1m","rate":1,"ramp":1}]"#,
-                "stage 1: unknown key \"ramp\"; expected one of duration, rate",
+                "stage 1: unknown key \"ramp\"; expected one of duration, rate, connections",
             ),
         ]);
     }

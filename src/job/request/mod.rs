@@ -7,6 +7,7 @@ pub mod content;
 pub mod duration;
 pub mod field;
 pub mod load_control;
+pub mod search;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::search::RawSearch;
 use super::spec::http::RawHttp;
 use super::spec::{CONNECTIONS_MAX, ConnectionType, DURATION_MAX, MESSAGES_MAX, RawSpec, SpecError, TIMEOUT_MAX};
 use super::time_limits::TimeLimits;
@@ -113,7 +115,8 @@ macro_rules! fields {
 fields! {
     /// Whether the target's certificate is believed unseen. Without it a configured target decides for itself.
     skip_verify: bool;
-    /// How connections are secured. Needed for smtp; else the target's scheme decides.
+    /// How connections are secured. Needed for smtp, unless `target` is the name of a configured one, whose URL decides, as
+    /// the target's scheme does for all other types.
     smtp_connection_type: ConnectionType;
     /// What messages are sent by (smtp): SMTP sessions, the form API of a provider (http), the same with whole messages
     /// (http.mime), or requests of a configured target (http.raw).
@@ -144,7 +147,7 @@ fields! {
     /// Time limit of every reply and of the connect: a Go duration, or whole nanoseconds; or an object of them by phase, in
     /// which `default` is for all others. "0s", or nothing, for the time limits of RFC 5321, section 4.5.3.2.
     timeout: TimeLimits { minimum: 0, maximum: duration_ns(TIMEOUT_MAX) };
-    /// Number of messages (1000, unless there are a `duration` or `stages`, which exclude it).
+    /// Number of messages (1000, unless there are a `duration`, `stages` or a `search`, which exclude it).
     messages: u64 { minimum: 1, maximum: MESSAGES_MAX };
     /// Envelope recipients (load@example.com): addresses, or patterns such as user{1..100000}@example.com.
     recipients: RecipientList;
@@ -160,8 +163,9 @@ fields! {
     arrival: Arrival;
     /// How long new messages are sent: a Go duration, or whole nanoseconds. Excludes `messages`.
     duration: Duration { minimum: 1, maximum: duration_ns(DURATION_MAX) };
-    /// Linear ramps of the rate, from `rate` or from 0: each stage says how long it takes, and the messages a second at its
-    /// end. Makes the loop an open one, which ends with the last stage. Excludes `messages` and `duration`.
+    /// Linear ramps: each stage says how long it takes, and the messages a second (`rate`) or the `connections` at its end.
+    /// Those of the rate begin at `rate` or 0 and make the loop an open one; those of connections begin at 0, leave it a closed
+    /// one, and exclude `rate` and `connections`. It ends with the last stage. Excludes `messages` and `duration`.
     stages: List<Stage>;
     /// The first part of the run, which is left out of all figures and shown apart: a Go duration, or a number of messages
     /// as an object.
@@ -173,6 +177,16 @@ fields! {
     /// Conditions under which the result is a failure, such as "p99>300ms" or "failures>0.1%". What came of them is in the
     /// result's `thresholds` when the job has ended, whose state does not depend on it.
     fail_if: List<Threshold>;
+    /// Whether each message is stamped, and held against what arrives at the service's own sink, so that the result's `audit`
+    /// says which of the accepted ones are missing, altered, late, or have come twice (false). Of type smtp only.
+    audit: bool;
+    /// Makes the job a search for the highest rate that the target holds: trials of growing length, each an open loop of one
+    /// rate, until that is known. `slo` has the conditions that must be true of a trial that is held, such as
+    /// "p99<250ms,failures<0.1%"; `start_rate` (100) and `max_rate` are messages a second, `trial` (5s), `confirm` (20s) and
+    /// `cool_down` (1s) say how long trials and the rests between them are, `precision` (0.01) how close the rates that are
+    /// held and not held must come. Excludes `messages`, `duration`, `rate`, `stages`,
+    /// `fail_if` and `audit`.
+    search: RawSearch;
     /// Recipients of one message (1).
     recipients_per_message: u32 { minimum: 1, maximum: RECIPIENTS_PER_MESSAGE_MAX };
     /// Messages after which a connection is closed and opened anew (unlimited).
@@ -267,8 +281,19 @@ impl JobRequest {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() {
+        let is_named = self.target.as_deref().is_some_and(|target| !target.contains("://"));
+        if self.job_type() == JobType::Smtp && self.smtp_connection_type.is_none() && !is_named {
             return Err(SpecError::new("smtp_connection_type", "plain, tls or starttls for type smtp", "none"));
+        }
+        if self.search.is_some() && self.fail_if.is_some() {
+            return Err(SpecError::new("fail_if", "none in a search, whose `slo` has its conditions", "one"));
+        }
+        if self.search.is_some() && self.audit == Some(true) {
+            return Err(SpecError::new(
+                "audit",
+                "false in a search, each of whose trials would need one of its own",
+                "true",
+            ));
         }
         let is_given = self.body.is_some() || self.text.is_some() || self.html.is_some();
         if self.msg_size.is_none() && !is_given && self.job_type() != JobType::HttpRaw {
@@ -278,14 +303,7 @@ impl JobRequest {
                 "none of them",
             ));
         }
-        match &self.recipient_variables {
-            Some(variables) if is_given && !variables.is_well_formed() => Err(SpecError::new(
-                "recipient_variables",
-                "the JSON of an object with an object of scalar values for each recipient, without control characters",
-                short(&variables.0),
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// What messages are sent by.
@@ -310,7 +328,7 @@ impl JobRequest {
     }
 
     /// The values that [`super::spec::JobSpec::new`] looks at, which is also where their defaults are. The others
-    /// (`target`, `smtp_connection_type`, `auth`, `skip_verify`, `shards`, `fail_if`) say where and on what the job runs, and
+    /// (`target`, `smtp_connection_type`, `auth`, `skip_verify`, `shards`, `fail_if`, `search`) say where and on what the job runs, and
     /// what is made of its result.
     pub fn into_raw_spec(self) -> RawSpec {
         let job_type = self.job_type();
@@ -322,7 +340,10 @@ impl JobRequest {
         RawSpec {
             job_type,
             http: RawHttp { options: self.options.map_or_else(Vec::new, |options| options.0), ..RawHttp::default() },
-            messages: self.messages.or_else(|| (self.duration.is_none() && self.stages.is_none()).then_some(MESSAGES)),
+            messages: self.messages.or_else(|| {
+                let ends = self.duration.is_some() || self.stages.is_some() || self.search.is_some();
+                (!ends).then_some(MESSAGES)
+            }),
             duration: self.duration,
             connections: self.connections,
             rate: self.rate,
@@ -346,6 +367,7 @@ impl JobRequest {
             stages: self.stages.map(|list| list.0),
             warmup: self.warmup,
             abort_on: self.abort_on.map_or_else(Vec::new, |list| list.0),
+            audit: self.audit,
             // A request names no files.
             bodies: Vec::new(),
             attachments: Vec::new(),

@@ -136,6 +136,14 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
             r#"["p99"]"#,
             "condition 1: expected a condition such as p99>300ms",
         ),
+        ("audit", "true", "true", "1", "expected true or false, got 1"),
+        (
+            "search",
+            r#"{"slo":"p99<250ms,failures<0.1%","max_rate":5000}"#,
+            r#"{"max_rate":5000,"slo":["p99<250ms","failures<0.1%"]}"#,
+            r#"{"slo":"p99"}"#,
+            "slo: expected a condition such as p99>300ms",
+        ),
         ("recipients_per_message", "3", "3", "1e2", "expected a whole number from 0 to 4294967295, got 1e2"),
         (
             "messages_per_connection",
@@ -257,13 +265,15 @@ fn deep_and_long_values_end_in_a_short_error() {
         }
     }
     let deep = serde_json::to_string(&deep[900_000..1_100_000]).unwrap();
-    let error = request_with_body(&deep).unwrap_err().to_string();
+    let error = request_with_body(&deep).unwrap_err();
     assert!(error.starts_with("recipient_variables: expected") && error.len() < 300, "{error}");
 }
 
-/// A request with a body and these variables, which are JSON as a JSON string.
-fn request_with_body(variables: &str) -> Result<JobRequest, RequestError> {
-    parse(&format!(r#"{{"smtp_connection_type":"plain","body":"x","recipient_variables":{variables}}}"#))
+/// A job with a body and these variables, which are JSON as a JSON string.
+fn request_with_body(variables: &str) -> Result<JobSpec, String> {
+    let json =
+        format!(r#"{{"smtp_connection_type":"plain","body":"x","messages":1,"recipient_variables":{variables}}}"#);
+    spec(parse(&json).map_err(|error| error.to_string())?).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -280,8 +290,12 @@ fn control_characters_are_refused_wherever_they_could_reach_the_wire() {
             assert!(!error.contains("secret"), "{error}");
         }
         let inner = control.replace('\\', "\\\\");
+        // A value may have a tab, and whatever else does not end its line.
+        let breaks_lines = matches!(control, r"\u0000" | r"\r\n");
         for variables in [format!(r#""{{\"a{inner}\":{{}}}}""#), format!(r#""{{\"a\":{{\"b\":\"{inner}\"}}}}""#)] {
-            let error = request_with_body(&variables).expect_err(&variables).to_string();
+            let read = request_with_body(&variables);
+            assert_eq!(read.is_err(), breaks_lines, "{variables}");
+            let Err(error) = read else { continue };
             assert!(error.starts_with("recipient_variables: ") && !error.contains(char::is_control), "{error:?}");
         }
     }
@@ -298,7 +312,7 @@ fn recipient_variables_are_looked_at_beside_a_body_only() {
     for wrong in
         [r#""[]""#, r#""""#, r#""{\"a\":1}""#, r#""{\"a\":{\"b\":[]}}""#, r#""{\"a\":{\"b\":{}}}""#, r#""{} x""#]
     {
-        let error = request_with_body(wrong).expect_err(wrong).to_string();
+        let error = request_with_body(wrong).expect_err(wrong);
         assert!(error.starts_with("recipient_variables: expected the JSON of an object"), "{error}");
     }
 }
@@ -342,6 +356,8 @@ fn what_every_job_needs_is_asked_for() {
     let missing = [
         ("{}", "smtp_connection_type: expected plain, tls or starttls for type smtp, got none"),
         (r#"{"smtp_connection_type":null}"#, "smtp_connection_type: expected"),
+        (r#"{"msg_size":1,"target":"smtps://a"}"#, "smtp_connection_type: expected"),
+        (r#"{"target":"named"}"#, "msg_size: expected"),
         (r#"{"smtp_connection_type":"plain"}"#, "msg_size: expected either `msg_size`, or `body`, or `text` and"),
         (r#"{"Type":"http"}"#, "msg_size: expected either `msg_size`, or `body`, or `text` and"),
     ];

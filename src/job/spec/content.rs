@@ -226,6 +226,38 @@ pub(super) fn variables(raw: &RawSpec, content: &Content, per_message: u32) -> R
     }
 }
 
+/// A note of recipients in whose messages `%recipient.NAME%` will stay, because they have no variables.
+pub(super) fn unreplaced(
+    raw: &RawSpec,
+    content: &Content,
+    variables: &Variables,
+    recipients: &Recipients,
+) -> Option<String> {
+    const PLACEHOLDER: &[u8] = b"%recipient.";
+    let has = |text: &[u8]| memchr::memmem::find(text, PLACEHOLDER).is_some();
+    let is_raw = raw.job_type == JobType::HttpRaw;
+    let values = variables.variables.as_deref();
+    // Without either, percent signs mean nothing.
+    if values.is_none() && !variables.expand && !is_raw {
+        return None;
+    }
+    let has_placeholders = match content {
+        _ if is_raw => raw.http.data.as_deref().is_some_and(has),
+        Content::Generated { .. } => false,
+        Content::Parts(parts) => {
+            [&parts.subject, &parts.text, &parts.html].into_iter().flatten().any(|text| has(text.as_bytes()))
+        }
+        Content::Given { messages, .. } => messages.iter().any(|message| has(message)),
+    };
+    let without = if has_placeholders { recipients.count_without(values.unwrap_or(&Default::default())) } else { 0 };
+    (without > 0).then(|| {
+        let all = recipients.count();
+        format!(
+            "{without} of {all} recipients have no recipient variables: in their messages %recipient.NAME% stays as it is written"
+        )
+    })
+}
+
 pub(super) fn recipients(raw: &RawSpec, seed: u64) -> Result<Recipients, SpecError> {
     let given = if raw.recipients.is_empty() { &[RECIPIENT.to_owned()][..] } else { &raw.recipients };
     let list = given.iter().map(|to| Entry::parse(to)).collect::<Result<Vec<_>, _>>();

@@ -188,7 +188,12 @@ fn path(kind: JobType, path: &str) -> Result<String, SpecError> {
         let expected = format!("a URL without a query, such as https://api.mailgun.net/v3/DOMAIN, for {}", kind.name());
         return Err(SpecError::new("target", expected, "one with a query"));
     }
-    Ok(format!("{}{endpoint}", path.trim_end_matches('/')))
+    let base = path.trim_end_matches('/');
+    if let Some(given) = ["/messages", "/messages.mime"].into_iter().find(|end| base.ends_with(end)) {
+        let expected = format!("the URL before {given}, which type {} puts behind it by itself", kind.name());
+        return Err(SpecError::new("target", expected, format!("one that ends in it: leave {given} off")));
+    }
+    Ok(format!("{base}{endpoint}"))
 }
 
 fn options(options: Vec<(String, String)>) -> Result<Vec<(String, String)>, SpecError> {
@@ -272,7 +277,9 @@ mod tests {
         type Change = fn(&mut RawHttp);
         let option = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
         assert!(spec(JobType::Http, |raw| raw.options = option("o:tag", "a\r\nb")).is_ok());
-        let wrong: [(JobType, &str, Change); 12] = [
+        let wrong: [(JobType, &str, Change); 14] = [
+            (JobType::Http, "target", |raw| raw.path = "/v3/b/messages".into()),
+            (JobType::Http, "target", |raw| raw.path = "/v3/b/messages.mime/".into()),
             (JobType::Http, "target", |raw| raw.path = "/v3?x".into()),
             (JobType::Http, "method", |raw| raw.method = Some("PUT".into())),
             (JobType::HttpRaw, "method", |raw| raw.method = Some("CONNECT".into())),

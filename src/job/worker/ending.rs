@@ -35,6 +35,7 @@ impl Worker {
                     self.gauges.waiting -= 1;
                     self.end(slot);
                 }
+                LinkState::Resting => self.end(slot),
                 LinkState::Dialing if this.ticket.is_none() => {
                     links.close(slot);
                     self.end(slot);

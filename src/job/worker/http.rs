@@ -57,7 +57,6 @@ impl Worker {
                 Output::Write => {
                     let (Some(http), Some(ticket)) = (self.job.http(), this.ticket) else { continue };
                     http.write(ticket.sequence, self.job.wall(now), &mut self.dates, links.outgoing(slot));
-                    self.count_size(slot, ticket.sequence);
                 }
                 Output::Event(event) => self.http_event(slot, event, now),
                 Output::StartTls => self.start_tls(slot, now, links),
@@ -182,7 +181,7 @@ fn count(
     delta.phase(Phase::Write, accepted, left.ns_since(begun));
     delta.phase(Phase::FirstByte, accepted, answer.first_byte.ns_since(left));
     delta.phase(Phase::LastByte, accepted, now.ns_since(answer.first_byte));
-    delta.reply_by(Phase::LastByte, answer.status, || match encode::fit_to_show(job, answer.text) {
+    delta.reply_by(Phase::LastByte, answer.status, None, || match encode::fit_to_show(job, answer.text) {
         text if text.len() == answer.text.len() => message_of(answer.text),
         withheld => Cow::Borrowed(withheld),
     });

@@ -23,8 +23,8 @@ impl Worker {
         if let Some(reply) = handled.reply.filter(|_| !is_warm) {
             let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));
             let (phase, positive) = (reply.phase, reply.class == Class::Positive);
-            let text = if phase == Phase::Auth { encode::fit_to_show(&self.job, reply.text) } else { reply.text };
-            self.delta.reply(phase, reply.code, enhanced, text);
+            let job = &self.job;
+            self.delta.reply_by(phase, reply.code, enhanced, || encode::fit_to_show(job, reply.text).into());
             match phase {
                 // The whole exchange counts, once it has ended.
                 Phase::Auth if reply.code == 334 => {}
@@ -89,6 +89,9 @@ impl Worker {
     }
 
     fn refused(&mut self, slot: u32, class: Class, now: Instant) {
+        if self.keeps_message(slot) {
+            return;
+        }
         let this = &mut self.slots[slot as usize];
         this.failures += 1;
         // A refusal after the session has served, between two messages, costs none.

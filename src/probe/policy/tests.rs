@@ -168,3 +168,21 @@ fn a_session_has_so_many_messages_and_no_more() {
     assert!(listener.send(&mut client, "MAIL FROM:<a@x>\r\n").starts_with("421 4.7.0"));
     assert_eq!(client.flow, Flow::Close);
 }
+
+#[test]
+fn a_few_addresses_cannot_keep_out_all_others() {
+    let limits = ServerLimits { connections_max: 4, connections_per_client_max: 2, ..ServerLimits::default() };
+    let mut listener = Listener::new(limits);
+    let crowd: Vec<Client> = (0..4).map(|n| listener.connect(["192.0.2.1", "192.0.2.2"][n % 2])).collect();
+    assert!(crowd.iter().all(|client| client.greeting.starts_with("220 ")));
+    let visitor = listener.policy.enter(Instant::ZERO, Some("192.0.2.3".parse().unwrap()));
+    let named = listener.policy.crowd(&visitor).expect("one of them has more than the newcomer");
+    let of_it: Vec<&Client> = crowd.iter().filter(|client| client.visitor.is_of(named)).collect();
+    assert_eq!(of_it.len(), 2);
+    // The listener ends one of its sessions, and there is room.
+    listener.policy.leave(&of_it[0].visitor);
+    assert_eq!(listener.policy.crowd(&visitor), None);
+    // Where all have as much, the newcomer is turned away.
+    let another = listener.policy.enter(Instant::ZERO, Some("192.0.2.3".parse().unwrap()));
+    assert_eq!(listener.policy.crowd(&another), None);
+}

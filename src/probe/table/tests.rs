@@ -68,7 +68,7 @@ fn what_does_not_arrive_is_lost_once_and_late_when_it_is_found() {
 fn what_could_not_be_sent_has_failed_and_a_copy_of_it_changes_nothing() {
     let (mut table, token) = started();
     let legs = Legs { connect_s: Some(0.1), ..Legs::default() };
-    let ended = table.posted(1, Sent::Failed("451 no\r\nroom".to_owned()), legs).unwrap();
+    let ended = table.posted(1, Sent::Failed("451 no\r\nroom".to_owned()), legs, at(101)).unwrap();
     assert_eq!((ended.outcome, ended.was_lost), (Outcome::SendFailed, false));
     assert_eq!(table.get(1).unwrap().detail.as_deref(), Some("451 no  room"));
     assert_eq!(table.arrived(&token, at(101), wall(101), Vec::new()), Arrival::Unsent);
@@ -79,12 +79,12 @@ fn what_could_not_be_sent_has_failed_and_a_copy_of_it_changes_nothing() {
 #[test]
 fn what_may_have_been_sent_is_waited_for() {
     let (mut table, token) = started();
-    assert_eq!(table.posted(1, Sent::Unsure("no reply".to_owned()), Legs::default()), None);
+    assert_eq!(table.posted(1, Sent::Unsure("no reply".to_owned()), Legs::default(), at(101)), None);
     assert_eq!(outcome(table.arrived(&token, at(101), wall(101), Vec::new())).0, Outcome::Ok);
     // And what has arrived was sent, whatever the sender heard.
     let (mut table, token) = started();
     table.arrived(&token, at(101), wall(101), Vec::new());
-    assert_eq!(table.posted(1, Sent::Failed("reset".to_owned()), Legs::default()), None);
+    assert_eq!(table.posted(1, Sent::Failed("reset".to_owned()), Legs::default(), at(101)), None);
     assert_eq!(table.get(1).unwrap().outcome, Some(Outcome::Ok));
 }
 
@@ -93,17 +93,17 @@ fn transit_is_from_the_reply_to_the_arrival_whichever_is_heard_of_first() {
     let legs = Legs { submit_s: Some(0.5), ..Legs::default() };
     let transit = |table: &Table| table.get(1).unwrap().legs.transit_s;
     let (mut table, token) = started();
-    table.posted(1, Sent::Accepted { at: at(101) }, legs);
+    table.posted(1, Sent::Accepted { at: at(101) }, legs, at(101));
     table.arrived(&token, at(104), wall(104), Vec::new());
     assert_eq!(transit(&table), Some(3.0));
     assert_eq!(table.get(1).unwrap().legs.submit_s, Some(0.5));
     let (mut table, token) = started();
     table.arrived(&token, at(104), wall(104), Vec::new());
-    table.posted(1, Sent::Accepted { at: at(101) }, legs);
+    table.posted(1, Sent::Accepted { at: at(101) }, legs, at(101));
     assert_eq!(transit(&table), Some(3.0));
     let (mut table, token) = started();
     table.arrived(&token, at(101), wall(101), Vec::new());
-    table.posted(1, Sent::Accepted { at: at(104) }, legs);
+    table.posted(1, Sent::Accepted { at: at(104) }, legs, at(104));
     assert_eq!(transit(&table), Some(0.0), "a server may deliver before it answers");
 }
 
@@ -123,28 +123,77 @@ fn a_header_that_only_has_the_number_of_a_probe_is_not_it() {
     assert_eq!(table.outstanding("r"), 1);
 }
 
+#[test]
+fn what_is_not_there_at_its_threshold_is_overdue_at_once_and_once() {
+    let (mut table, token) = started();
+    assert_eq!(table.overdue(at(110)), []);
+    let overdue = Overdue { id: 1, route: "r".to_owned(), is_excused: false };
+    assert_eq!((table.overdue(at(111)), table.overdue(at(112))), (vec![overdue], vec![]));
+    assert_eq!((table.outstanding("r"), table.outstanding_overdue("r"), table.get(1).unwrap().outcome), (1, 1, None));
+    let mut lost = Table::restored(vec![table.get(1).unwrap().clone()], at(0), wall(112), Some(wall(112)));
+    assert_eq!(lost.overdue(at(47)), [], "nor after a restart");
+    let ended = lost.expire(at(48)).pop().unwrap();
+    assert!(ended.outcome == Outcome::Lost && ended.was_overdue, "{ended:?}");
+    let Arrival::Ended(ended) = table.arrived(&token, at(120), wall(120), Vec::new()) else { panic!() };
+    assert!(ended.outcome == Outcome::Late && ended.was_overdue, "{ended:?}");
+    let (mut table, token) = started();
+    table.arrived(&token, at(103), wall(103), Vec::new());
+    assert_eq!((table.overdue(at(200)), table.outstanding_overdue("r")), (vec![], 0));
+    assert_eq!((table.last_ok("r"), table.last_ok("s")), (Some(wall(103)), None));
+}
+
+#[test]
+fn the_time_in_which_nobody_was_there_is_no_part_of_the_round_trip_and_extends_the_deadlines() {
+    let (table, token) = started();
+    let mut again = restarted(&table);
+    assert_eq!(again.next_deadline(), Some(at(40)), "20 of 60 seconds had passed");
+    assert_eq!(again.overdue(at(1)).len(), 1, "20 of 10 seconds had passed");
+    let arrival = again.arrived(&token, at(5), wall(505), Vec::new());
+    let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
+    assert_eq!((ended.outcome, ended.round_trip), (Outcome::Late, Some(25 * S)));
+    assert_eq!(restarted(&again).arrived(&token, at(5), wall(505), Vec::new()), Arrival::Duplicate);
+    let ended = restarted(&table).expire(at(40));
+    assert!(ended.len() == 1 && ended[0].outcome == Outcome::Lost, "{ended:?}");
+}
+
 /// The table as a service finds it that was down from second 120 to second 500; its own clock begins at 0.
 fn restarted(table: &Table) -> Table {
     let stored = serde_json::to_string(&table.last("r", 10)).unwrap();
     Table::restored(serde_json::from_str(&stored).unwrap(), at(0), wall(500), Some(wall(120)))
 }
 
+/// A probe with an hour's time limit, sent at second 100, behind a restart from second 120 to 120 + `down`.
+fn restarted_after(down: u64) -> Table {
+    let mut table = Table::default();
+    table.start(NewProbe { timeout: 3_600 * S, ..new(1) }, at(100), wall(100)).unwrap();
+    Table::restored(vec![table.get(1).unwrap().clone()], at(0), wall(120 + down), Some(wall(120)))
+}
+
 #[test]
-fn the_time_in_which_nobody_was_there_extends_the_deadline_and_calls_nobody() {
-    let (table, token) = started();
-    let mut again = restarted(&table);
-    assert_eq!(again.next_deadline(), Some(at(40)), "20 of 60 seconds had passed");
-    let arrival = again.arrived(&token, at(5), wall(505), Vec::new());
-    let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
-    assert_eq!((ended.outcome, ended.round_trip), (Outcome::Late, Some(25 * S)));
-    assert!(ended.was_down);
-    assert_eq!(restarted(&again).arrived(&token, at(5), wall(505), Vec::new()), Arrival::Duplicate);
-    let mut lost = restarted(&table);
-    let ended = lost.expire(at(40));
-    assert!(ended.len() == 1 && ended[0].was_down, "{ended:?}");
-    // A second restart adds to the first.
-    let twice = Table::restored(lost.last("r", 9).into_iter().cloned().collect(), at(0), wall(900), None);
-    assert_eq!(twice.next_deadline(), None);
+fn a_restart_excuses_what_was_on_its_way_for_as_long_as_servers_back_off_and_no_longer() {
+    let mut table = restarted_after(1);
+    assert!(table.overdue(at(1))[0].is_excused, "it may have come in that second");
+    let lost = table.expire(at(3_580));
+    assert!(lost[0].outcome == Outcome::Lost && !lost[0].is_excused, "an hour later that is no reason: {lost:?}");
+    for (down, second, is_excused) in
+        [(1, 599, true), (1, 600, false), (1_000, 999, true), (1_000, 1_000, false), (80_000, 4_299, true)]
+    {
+        assert_eq!(restarted_after(down).overdue(at(second))[0].is_excused, is_excused, "{down} {second}");
+    }
+    assert!(!restarted_after(80_000).overdue(at(4_300))[0].is_excused);
+}
+
+#[test]
+fn what_is_sent_after_a_restart_is_excused_for_as_long_as_we_were_down_and_ten_minutes_at_most() {
+    for (down, second, is_excused) in [(1, 20, false), (300, 299, true), (300, 300, false), (80_000, 600, false)] {
+        let mut table = restarted_after(down);
+        table.start(new(2), at(1), wall(10_000)).unwrap();
+        let overdue = table.overdue(at(second));
+        assert_eq!(overdue.iter().find(|one| one.id == 2).unwrap().is_excused, is_excused, "{down} {second}");
+    }
+    let mut first = Table::restored(Vec::new(), at(0), wall(0), None);
+    first.start(new(2), at(0), wall(0)).unwrap();
+    assert!(!first.overdue(at(11))[0].is_excused, "a first start was down for no time");
 }
 
 #[test]

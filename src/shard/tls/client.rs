@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::tickets::Tickets;
-use super::{Tls, certificates, private_key, provider};
+use super::verify_once::VerifyOnce;
+use super::{Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::{ConnectionType, JobSpec, SpecError};
 
 /// What files say of a job's TLS, read by whoever was given their names.
@@ -96,7 +97,7 @@ impl ClientTls {
                 let key = private_key("client_key", &identity.key_pem)?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| SpecError::new("client_key", "the key of `client_cert`", error))?
+                    .map_err(|error| no_pair(("client_cert", "client_key"), &error))?
             }
         };
         config.resumption = Resumption::disabled();
@@ -164,7 +165,7 @@ fn verifier(ca_pem: Option<&[u8]>, provider: Arc<CryptoProvider>) -> Result<Arc<
         }
     }
     match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
-        Ok(verifier) => Ok(verifier),
+        Ok(verifier) => Ok(Arc::new(VerifyOnce::new(verifier))),
         Err(error) => Err(SpecError::new("ca_file", "certificates of issuers in PEM", error)),
     }
 }

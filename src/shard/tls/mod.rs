@@ -2,11 +2,12 @@
 //!
 //! [`Tls`] stands between a connection's bytes and its machine, which sees nothing but plaintext. What was received goes
 //! through [`Tls::receive`]; what is to be sent is gathered in the clear as everywhere, and [`Tls::seal`] makes records of
-//! it at the end of the turn, as large as they may be.
+//! it, as large as they may be, which leave at the end of the turn.
 
 mod client;
 mod server;
 mod tickets;
+mod verify_once;
 
 use std::io::{BufRead as _, IoSlice, Write as _};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, Connection, HandshakeKind, ProtocolVersion};
 
 pub use client::{ClientIdentity, ClientTls, ClientTlsFiles};
-pub use server::ServerTls;
+pub use server::{ServerTls, expiry_unix_s};
 
 use crate::job::link::{TlsFailure, TlsSession};
 use crate::job::spec::SpecError;
@@ -183,6 +184,11 @@ fn failure(error: &rustls::Error, was_ready: bool) -> TlsFailure {
         rustls::Error::AlertReceived(alert) => {
             (if was_ready { "tls" } else { "handshake" }, format!("the peer ended TLS by the alert {alert:?}"))
         }
+        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) if !was_ready => (
+            "handshake",
+            "the peer does not speak TLS at this port: one in the clear is a target of smtp://, smtp+starttls:// or http://"
+                .to_owned(),
+        ),
         error => (if was_ready { "tls" } else { "handshake" }, error.to_string()),
     };
     TlsFailure { kind, reason }
@@ -232,6 +238,19 @@ fn private_key(field: &'static str, pem: &[u8]) -> Result<PrivateKeyDer<'static>
     PrivateKeyDer::from_pem_slice(pem)
         // What the parser says of a key may show parts of it.
         .map_err(|_| SpecError::new(field, "a private key in PEM", "a file without a readable one"))
+}
+
+/// Why the files of these two fields, a certificate's and a key's, cannot be used together.
+fn no_pair((certificate, key): (&'static str, &'static str), error: &rustls::Error) -> SpecError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => SpecError::new(
+            key,
+            format!("the private key of the first certificate in `{certificate}`"),
+            "that of another one: the two files do not belong together; name the key that the certificate was issued for, \
+             or have one issued for this key",
+        ),
+        _ => SpecError::new(key, format!("a private key of a kind that TLS can use, that of `{certificate}`"), error),
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{Connection, ServerConfig, ServerConnection};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Tls, certificates, private_key, provider};
+use super::{Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::SpecError;
 
 /// Tickets that a client is given with each handshake under TLS 1.3.
@@ -16,6 +17,7 @@ const TICKETS: usize = 2;
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
+    expiry_unix_s: Option<i64>,
 }
 
 impl std::fmt::Debug for ServerTls {
@@ -42,25 +44,31 @@ impl ServerTls {
     }
 
     fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerTls, SpecError> {
+        let expiry_unix_s = chain.first().and_then(|certificate| expiry_unix_s(certificate));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider has cipher suites for the versions that it is built with")
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .map_err(|error| SpecError::new("tls_key", "the key of the certificate `tls_cert`", error))?;
+            .map_err(|error| no_pair(("tls_cert", "tls_key"), &error))?;
         config.ticketer = rustls::crypto::ring::Ticketer::new()
             .map_err(|error| SpecError::new("tls_cert", "randomness for a ticket key", error))?;
         config.send_tls13_tickets = TICKETS;
         // Tickets hold all there is to know.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(ServerTls { config: Arc::new(config) })
+        Ok(ServerTls { config: Arc::new(config), expiry_unix_s })
     }
 
     /// The same for HTTP: one who offers protocols in the handshake (RFC 7301) has to offer HTTP/1.1.
     pub fn for_http(&self) -> ServerTls {
         let mut config = ServerConfig::clone(&self.config);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        ServerTls { config: Arc::new(config) }
+        ServerTls { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// When the certificate that it shows expires, in seconds since 1970; `None` where it cannot be read.
+    pub fn expiry_unix_s(&self) -> Option<i64> {
+        self.expiry_unix_s
     }
 
     /// Begins the TLS of one connection.
@@ -68,4 +76,9 @@ impl ServerTls {
         let connection = ServerConnection::new(Arc::clone(&self.config));
         Box::new(Tls::new(Connection::Server(connection.expect("the configuration is whole"))))
     }
+}
+
+/// When a certificate (DER) expires, in seconds since 1970; `None` where it cannot be read.
+pub fn expiry_unix_s(certificate: &[u8]) -> Option<i64> {
+    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
 }

@@ -247,14 +247,36 @@ fn wrong_files_are_named_and_keys_never_shown() {
     assert_eq!(ServerTls::from_pem(b"", key.as_bytes()).unwrap_err().field, "tls_cert");
     assert_eq!(ServerTls::from_pem(&pem, &pem).unwrap_err().field, "tls_key");
     assert_eq!(ServerTls::from_pem(&pem, key.as_bytes()).unwrap_err().field, "tls_key");
+    let mismatch = ClientTls::new("localhost", false, true, &identity(&pem, key.as_bytes())).unwrap_err().to_string();
+    assert!(
+        mismatch.contains("`client_cert`, got that of another one: the two files do not belong together"),
+        "{mismatch}"
+    );
 }
 
-/// A session over STARTTLS whose stream from the server ends behind so many octets; what ended it at the client, and
-/// whether the stream was that long.
-fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize) -> (Option<(Phase, ClientError)>, bool) {
+/// How a session went whose streams end behind so many octets.
+struct BrokenOff {
+    /// What ended it at the client.
+    client: Option<(Phase, ClientError)>,
+    /// Whether a stream was that long.
+    is_cut: bool,
+    /// Messages that the server has taken.
+    messages: u64,
+    /// What the server does at the end.
+    flow: Flow,
+}
+
+/// A session over STARTTLS whose streams, the server's and the client's, end behind so many octets.
+fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize, mut of_client: usize) -> BrokenOff {
     let now = Instant::from_ns(1);
     let timeouts = Timeouts::uniform(Duration::from_secs(1));
-    let config = client::ClientConfig { tls: TlsStart::StartTls, auth: None, pipelining: true, timeouts };
+    let config = client::ClientConfig {
+        tls: TlsStart::StartTls,
+        auth: None,
+        needs: Default::default(),
+        pipelining: true,
+        timeouts,
+    };
     let server_config = ServerConfig::new("mx.example", 1_000, true).offering_starttls();
     let mut policy = SinkPolicy::new(SinkSettings::default(), now, 1);
     let (mut client, mut session) = (Client::new(), Session::new());
@@ -318,16 +340,24 @@ fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize) -
                         client.begin(now, 1, &config)
                     }
                     Output::Event(client::Event::Ready) => client.quit(now, &config),
-                    Output::Event(client::Event::Failed { phase, error }) => return (Some((phase, error)), is_cut),
+                    Output::Event(client::Event::Failed { phase, error }) => {
+                        let messages = policy.counts().messages;
+                        return BrokenOff { client: Some((phase, error)), is_cut, messages, flow };
+                    }
                     Output::Event(_) => {}
                     Output::Wait(_) => break,
-                    Output::Close => return (None, is_cut),
+                    Output::Close => {
+                        let messages = policy.counts().messages;
+                        return BrokenOff { client: None, is_cut, messages, flow };
+                    }
                 }
             }
         }
         if let Some(tls) = &mut client_tls {
             to_server = sealed(tls, &to_server);
         }
+        to_server.truncate(of_client);
+        of_client -= to_server.len();
         // The server's next turn begins.
         let mut plain = Vec::new();
         match &mut server_tls {
@@ -342,6 +372,10 @@ fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize) -
         if !plain.is_empty() {
             flow = session.handle(now, &plain, &server_config, &mut policy, &mut out);
         }
+        if of_client == 0 {
+            flow = session.end_of_stream(&mut policy);
+            return BrokenOff { client: None, is_cut: true, messages: policy.counts().messages, flow };
+        }
     }
     panic!("the session does not end");
 }
@@ -351,13 +385,13 @@ fn wherever_the_stream_breaks_off_the_client_says_in_which_phase() {
     let (options, server) = pair(|_| {});
     let mut phases = Vec::new();
     for octets in 1.. {
-        let (outcome, is_cut) = broken_off(&options, &server, octets);
+        let BrokenOff { client: outcome, is_cut, .. } = broken_off(&options, &server, octets, usize::MAX);
         if !is_cut {
             assert_eq!(outcome, None, "with all octets the session comes to its good end");
             break;
         }
         if let Some((phase, error)) = outcome {
-            assert_eq!(error, ClientError::Closed, "after {octets} octets, in {phase}");
+            assert_eq!(error.kind(), "closed", "after {octets} octets, in {phase}");
             // A signature is now and then an octet shorter, so that a phase may show once more, and the one point between
             // two messages not at all.
             if !phases.contains(&phase) && phase != Phase::Idle {
@@ -369,4 +403,23 @@ fn wherever_the_stream_breaks_off_the_client_says_in_which_phase() {
     // The replies to a group are one record: they come together or not at all.
     let expected = [Phase::Banner, Phase::Ehlo, Phase::StartTls, Phase::Tls, Phase::Mail, Phase::Final];
     assert_eq!(phases, expected);
+}
+
+#[test]
+fn wherever_the_stream_of_the_client_breaks_off_the_session_ends_and_takes_no_part_of_a_message() {
+    let (options, server) = pair(|_| {});
+    let mut messages = 0;
+    for octets in 1.. {
+        let broken = broken_off(&options, &server, usize::MAX, octets);
+        if !broken.is_cut {
+            assert_eq!((broken.client, broken.messages), (None, 1), "with all octets it comes to its good end");
+            break;
+        }
+        assert!(matches!(broken.flow, Flow::Close | Flow::Drop), "after {octets} octets: {:?}", broken.flow);
+        // A signature is now and then an octet shorter, so that one octet less may have been enough.
+        assert!(broken.messages <= 1 && octets < 5_000, "after {octets} octets");
+        messages += broken.messages;
+    }
+    // Only what comes behind the message may lack: QUIT and the last words of TLS, which have fewer octets than this.
+    assert!((1..100).contains(&messages), "{messages}");
 }

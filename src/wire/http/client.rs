@@ -60,7 +60,7 @@ pub enum ClientError {
     #[error(transparent)]
     Response(ResponseError),
     /// An answer that nothing had asked for, or that came before its request had left.
-    #[error("an answer without a request")]
+    #[error("an answer without a request: a server that speaks first is none of HTTP")]
     Unsolicited,
 }
 
@@ -258,8 +258,7 @@ impl Client {
             State::FirstByte | State::LastByte if !self.unsent => {}
             State::Over => return Handled { consumed: bytes.len(), answer: None },
             _ => {
-                // As if nothing had been asked for yet, which is all that the peer can know.
-                self.state = State::Ready;
+                self.forget_unsent();
                 self.fail(ClientError::Unsolicited);
                 return Handled { consumed: bytes.len(), answer: None };
             }
@@ -291,6 +290,7 @@ impl Client {
             State::Over => None,
             State::LastByte if self.response.may_end_here() => self.answered(),
             _ => {
+                self.forget_unsent();
                 self.fail(ClientError::Closed);
                 None
             }
@@ -355,6 +355,13 @@ impl Client {
             false => self.close(),
         }
         Some(Answer { status: head.status, verdict, first_byte: self.first_byte, text: self.response.text() })
+    }
+
+    /// A request that has not left yet is not waited for: nothing was asked for yet, which is all that the peer can know.
+    fn forget_unsent(&mut self) {
+        if self.unsent {
+            self.state = State::Ready;
+        }
     }
 
     fn become_ready(&mut self) {

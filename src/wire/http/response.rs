@@ -22,7 +22,10 @@ pub const TEXT_BYTES_MAX: usize = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ResponseError {
     /// Not HTTP/1.x.
-    #[error("malformed response: {0}")]
+    #[error(
+        "malformed response ({0}): a port that does not speak HTTP in the clear may speak TLS (https://), or be one of mail \
+         (smtp://)"
+    )]
     Head(httparse::Error),
     /// A head of more than [`RESPONSE_HEAD_BYTES_MAX`].
     #[error("a response whose head has more than {RESPONSE_HEAD_BYTES_MAX} octets")]

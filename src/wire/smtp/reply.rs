@@ -165,6 +165,12 @@ impl Capabilities {
             self.enhanced_status_codes = true;
         } else if keyword.eq_ignore_ascii_case(b"AUTH") {
             self.auth.note(value);
+        } else if let Some((name, first)) = keyword.split_at_checked(b"AUTH=".len())
+            && name.eq_ignore_ascii_case(b"AUTH=")
+        {
+            // As servers older than RFC 2554 wrote it, which some still do for old clients.
+            self.auth.note(first);
+            self.auth.note(value);
         }
     }
 }
@@ -219,6 +225,13 @@ mod tests {
             ..Capabilities::default()
         };
         assert_eq!(capabilities, expected);
+        let old = |text: &str| {
+            let mut capabilities = Capabilities::default();
+            capabilities.note(text.as_bytes());
+            capabilities.auth
+        };
+        assert_eq!(old("auth=LOGIN PLAIN"), expected.auth);
+        assert_eq!(old("AUTH="), Offered::default());
         for unlimited in ["SIZE", "SIZE 0", "SIZE 99999999999999999999"] {
             capabilities.note(unlimited.as_bytes());
             assert_eq!((capabilities.size, capabilities.message_bytes_max), (true, None));

@@ -5,4 +5,5 @@ mod http;
 mod limits;
 mod metrics;
 mod probe;
+mod search;
 mod survival;

@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Port, Process, Service, Sink, contents, poll, python, script, text, timecop};
+use crate::support::{Certificate, Nginx, Port, Process, Service, Sink, contents, poll, python, script, text, timecop};
 
 const ADDRESS: &str = "probe@probe.example.com";
 
@@ -184,6 +184,71 @@ fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
     }
 }
 
+/// nginx ends TLS before the API, whose certificate is looked at as well.
+#[test]
+fn probes_by_https_arrive_and_the_targets_certificate_is_known() {
+    let (port, certificate) = (Port::claim(), Certificate::of(&["localhost", "127.0.0.1"]));
+    let (_provider, api) = provider(port.number());
+    let nginx = Nginx::before(&certificate, api);
+    let url = nginx.secured_url("/stub/v3/example.com");
+    let target = |ca: &str| format!("[targets.api]\nurl = \"{url}\"\n{ca}");
+    let route_text =
+        configuration(port.number(), "api", "type = \"http.mime\"\nthreshold = \"20s\"\ntimeout = \"30s\"");
+    let trusting = target(&format!("ca_file = \"{}\"\n", text(&certificate.file())));
+    let service = Service::start(&format!("{route_text}{trusting}"));
+    let id = fire(&service);
+    ended(&service, &id, "ok");
+    let probe = until(&service, &id, "the answer", |probe| probe["legs"]["submit_s"].is_f64());
+    assert!(probe["legs"]["tls_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{probe}");
+    let known = || route(&service)["certificate_expiry_unix_s"].as_i64();
+    poll("the target's certificate", known);
+    // Whom the system does not trust is handed no probe.
+    service.configure(&format!("{route_text}{}", target("")));
+    service.signal("HUP");
+    let detail = poll("a certificate that is not trusted", || {
+        let probe = ended(&service, &fire(&service), "send_failed");
+        probe["detail"].as_str().map(str::to_owned)
+    });
+    assert!(detail.contains("issuer is unknown"), "{detail}");
+    // The certificate of a target that the route no longer has says nothing about the route.
+    service.configure(&to_itself(port.number()));
+    service.signal("HUP");
+    poll("the gauge to go", || known().is_none().then_some(()));
+}
+
+#[test]
+fn a_new_certificate_in_the_same_files_is_shown_after_a_reload() {
+    let (port, first, second) = (Port::claim(), Certificate::of(&["a.example"]), Certificate::expired(&["b.example"]));
+    let files = format!("cert_file = \"{}\"\nkey_file = \"{}\"\n", text(&first.file()), text(&first.key_file()));
+    let service = Service::start(&to_itself(port.number()).replace("[probe]\n", &format!("{files}[probe]\n")));
+    let shown = || {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-starttls", "smtp", "-connect", &format!("127.0.0.1:{}", port.number())]);
+        let said = Process::run(&mut command).stdout;
+        let pem = said.split("-----").nth(2).expect("a certificate").to_owned();
+        pem.split_whitespace().collect::<String>()
+    };
+    let of = |certificate: &Certificate| {
+        let pem = fs::read_to_string(certificate.file()).expect("it was written");
+        pem.split("-----").nth(2).expect("PEM").split_whitespace().collect::<String>()
+    };
+    let expiry = "timecop_smtp_certificate_expiry_timestamp_seconds";
+    assert_eq!(shown(), of(&first));
+    assert!(metric(&service, expiry) > 4e9);
+    fs::copy(second.file(), first.file()).expect("it can be replaced");
+    fs::copy(second.key_file(), first.key_file()).expect("it can be replaced");
+    assert!(metric(&service, expiry) > 4e9, "what is shown counts, not what is in the file");
+    service.signal("HUP");
+    poll("the new certificate", || (metric(&service, expiry) < 1e9).then_some(()));
+    assert_eq!(shown(), of(&second));
+    ended(&service, &fire(&service), "ok");
+    // A file with a fault changes nothing.
+    fs::write(first.file(), "nonsense").expect("it can be written");
+    service.signal("HUP");
+    ended(&service, &fire(&service), "ok");
+    assert_eq!(shown(), of(&second));
+}
+
 #[test]
 fn an_api_that_refuses_a_probe_is_an_outcome() {
     let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a temporary folder"));
@@ -222,12 +287,14 @@ fn lost_mail_is_an_alert_and_found_mail_its_end_and_copies_and_forgeries_change_
     let text = configuration(port.number(), &target, "threshold = \"1s\"\ntimeout = \"2s\"\nseverity = \"critical\"");
     let service = Service::start(&format!("{text}{alert}"));
     let id = fire(&service);
+    let late = events.recv().expect("an event");
+    assert_eq!((&late["event_action"], &late["payload"]["class"]), (&"trigger".into(), &"late".into()), "{late}");
     let probe = ended(&service, &id, "lost");
     assert!(probe["legs"]["submit_s"].is_f64() && probe["legs"]["transit_s"].is_null(), "{probe}");
-    assert_eq!(route(&service)["alerts"], serde_json::json!(["lost"]));
+    assert_eq!((&probe["overdue"], &route(&service)["alerts"]), (&true.into(), &serde_json::json!(["late", "lost"])));
     let raised = events.recv().expect("an event");
     assert_eq!(raised["event_action"], "trigger", "{raised}");
-    assert_eq!(raised["dedup_key"], "timecop/probe.example.com/r/lost");
+    assert_eq!(raised["dedup_key"], "timecop/r/lost/probe@probe.example.com");
     assert_eq!(raised["payload"]["severity"], "critical");
     // What the sink kept is delivered now, as by a queue that was stuck.
     let mail = contents(folder.path()).pop().expect("the sink keeps mail");
@@ -253,7 +320,8 @@ fn lost_mail_is_an_alert_and_found_mail_its_end_and_copies_and_forgeries_change_
     assert_eq!(metric(&service, r#"timecop_round_trip_seconds_count{route="r"}"#), 1.0);
     // Control hears of the last answer a little later than the stub of the request.
     let taken = r#"timecop_alert_events_total{result="taken"}"#;
-    poll("both answers", || (metric(&service, taken) == 2.0).then_some(()));
+    poll("all answers", || (metric(&service, taken) == 3.0).then_some(()));
+    assert_eq!(metric(&service, r#"timecop_probe_not_in_time_total{route="r"}"#), 1.0, "late, lost and found is one");
 }
 
 #[test]

@@ -38,11 +38,29 @@ fn a_signal_drains_what_runs_and_stores_it_whole() {
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
     let job = service.job(&id);
     assert_eq!(job["state"], "interrupted", "{job}");
+    assert!(!job["stop_time"].as_str().expect("a time").contains(" 0001 "), "{job}");
+    assert!(job["result"]["verdict"].is_object(), "judged, as one that was stopped: {job}");
     let messages = &job["result"]["messages"];
     let ends = ["accepted", "deferred", "rejected", "failed", "missed", "cut"]
         .map(|end| messages[end].as_u64().expect("a count"));
     assert_eq!(ends.iter().sum::<u64>(), messages["asked"].as_u64().expect("a count"), "{job}");
     assert_eq!(messages["cut"], 0, "{job}");
+}
+
+#[test]
+fn a_stopped_job_that_a_kill_keeps_from_draining_is_interrupted() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let service = Service::start("");
+    let target = format!("smtp://{}", silent.local_addr().expect("an address"));
+    let id = service.run(&SHORT.replace('{', &format!(r#"{{"target":"{target}","#)));
+    poll("the connection", || (service.job(&id)["result"]["connections"]["opened"] == 1).then_some(()));
+    let stopped = service.post(&format!("/v1/hammer/job.stop?id={id}"), None).body;
+    assert_eq!((&stopped["state"], &stopped["result"]["verdict"]), (&"stopped".into(), &Value::Null), "{stopped}");
+    // That it was stopped is in the store when the next job is.
+    service.ended(&service.run(SHORT));
+    let (_, service) = service.restart_after("KILL");
+    let job = service.job(&id);
+    assert_eq!(job["state"], "interrupted", "{job}");
 }
 
 #[test]

@@ -40,6 +40,11 @@ impl Hammer {
         Hammer::start(port, options).finish()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         self.process.signal(name);

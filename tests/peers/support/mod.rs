@@ -3,24 +3,30 @@
 
 mod aiosmtpd;
 mod certificate;
+mod exim;
 mod hammer;
 mod nginx;
 mod port;
 mod postfix;
 mod process;
+mod proxy;
 mod scripted;
+mod seeded;
 mod service;
 mod sink;
 mod smtp_sink;
 
 pub use aiosmtpd::Aiosmtpd;
 pub use certificate::{Certificate, text};
+pub use exim::Exim;
 pub use hammer::{Hammer, Run};
 pub use nginx::Nginx;
 pub use port::Port;
 pub use postfix::Postfix;
 pub use process::{Finished, Process, poll};
+pub use proxy::Proxy;
 pub use scripted::Scripted;
+pub use seeded::{Draws, rounds};
 pub use service::{Service, agent};
 pub use sink::{Sink, contents};
 pub use smtp_sink::SmtpSink;

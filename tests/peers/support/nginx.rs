@@ -19,10 +19,23 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it; it listens in the clear, and with TLS by this certificate.
     pub fn start(certificate: &Certificate) -> Nginx {
+        Nginx::launch(certificate, "")
+    }
+
+    /// The same; what is asked of it below `/stub/` it asks of the server at this port of loopback, below its root.
+    pub fn before(certificate: &Certificate, port: u16) -> Nginx {
+        let location = format!(
+            "location /stub/ {{ proxy_pass http://127.0.0.1:{port}/; proxy_http_version 1.1; proxy_set_header Connection ''; }}"
+        );
+        Nginx::launch(certificate, &location)
+    }
+
+    fn launch(certificate: &Certificate, location: &str) -> Nginx {
         let dir = tempfile::Builder::new().prefix("timecop-nginx-").tempdir().expect("a temporary folder");
         let (clear, secured) = (Port::claim(), Port::claim());
         let conf = dir.path().join("nginx.conf");
-        fs::write(&conf, configuration(&dir, certificate, clear.number(), secured.number())).expect("a file in ours");
+        fs::write(&conf, configuration(&dir, certificate, [clear.number(), secured.number()], location))
+            .expect("a file in ours");
         let mut command = Command::new("/usr/sbin/nginx");
         command.arg("-e").arg(dir.path().join("error.log")).arg("-p").arg(dir.path()).arg("-c").arg(&conf);
         let process = Process::start(&mut command);
@@ -54,7 +67,7 @@ impl Nginx {
     }
 }
 
-fn configuration(dir: &TempDir, certificate: &Certificate, clear: u16, secured: u16) -> String {
+fn configuration(dir: &TempDir, certificate: &Certificate, [clear, secured]: [u16; 2], location: &str) -> String {
     let dir = dir.path().display();
     let (file, key) = (certificate.file(), certificate.key_file());
     let (file, key) = (file.display(), key.display());
@@ -87,6 +100,7 @@ http {{
             sub_filter queued Queued;
             return 200 '{{"id":"<1@example.com>","message":"queued."}}';
         }}
+        {location}
         location /limit/ {{ add_header Retry-After 1 always; return 429 '{{"message":"too many"}}'; }}
         location /broken/ {{ return 500 '{{"message":"out of order"}}'; }}
         location /forbidden/ {{ return 401 '"Forbidden"'; }}

@@ -105,6 +105,47 @@ impl Postfix {
         self.tool("postqueue", &["-j"]).lines().count()
     }
 
+    /// Ends all of its processes as a loss of power would, without a chance to put anything in order.
+    pub fn kill(&self) {
+        let master = self.master().expect("it runs");
+        let children = children_of(master);
+        [master].into_iter().chain(children).for_each(|pid| signal(pid, "KILL"));
+        poll("the end of Postfix", || {
+            let status = read(Path::new(&format!("/proc/{master}/status")));
+            // What nobody has waited for is over all the same.
+            (status.is_empty() || status.contains("State:\tZ")).then_some(())
+        });
+    }
+
+    /// Starts it again on what its queue has.
+    pub fn start_again(&self) {
+        self.control("start");
+        poll("Postfix on its port", || std::net::TcpStream::connect(("127.0.0.1", self.port())).ok());
+    }
+
+    /// The queue ids of messages on hold.
+    pub fn held(&self) -> Vec<String> {
+        let queue = self.tool("postqueue", &["-j"]);
+        let entries = queue.lines().map(|line| serde_json::from_str(line).expect("an object a line"));
+        let held = entries.filter(|entry: &serde_json::Value| entry["queue_name"] == "hold");
+        held.map(|entry| entry["queue_id"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// A message in its queue, as text.
+    pub fn message(&self, id: &str) -> String {
+        self.tool("postcat", &["-q", id])
+    }
+
+    /// Deletes a message that it has accepted: nobody will ever hear of it.
+    pub fn lose(&self, id: &str) {
+        self.tool("postsuper", &["-d", id]);
+    }
+
+    /// Tries to deliver everything at once.
+    pub fn flush(&self) {
+        self.tool("postqueue", &["-f"]);
+    }
+
     /// What one of its programs prints.
     fn tool(&self, name: &str, arguments: &[&str]) -> String {
         let mut command = Command::new(format!("/usr/sbin/{name}"));
@@ -197,6 +238,17 @@ smtpd_relay_restrictions = reject_unauth_destination
     fs::write(dir.join("conf/main.cf"), main).expect("a file in our folder");
     let master = format!("127.0.0.1:{port} inet n - n - - smtpd\n{SERVICES}");
     fs::write(dir.join("conf/master.cf"), master).expect("a file in our folder");
+}
+
+/// The processes that one has started.
+fn children_of(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("there is a /proc").filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let parent_of = |pid: &u32| {
+        let status = read(Path::new(&format!("/proc/{pid}/status")));
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())
+    };
+    pids.filter(|pid| parent_of(pid) == Some(parent)).collect()
 }
 
 fn user_id(name: &str) -> Option<u32> {

@@ -105,6 +105,16 @@ impl Process {
         });
     }
 
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.log("stderr")
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, by its name without `SIG`.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);

@@ -52,6 +52,9 @@ impl Service {
             ("store", "path = \"jobs.db\""),
         ] {
             let header = format!("[{section}]\n");
+            if text.contains(&format!("{header}path = ")) {
+                continue;
+            }
             match text.contains(&header) {
                 true => text = text.replace(&header, &format!("{header}{keys}\n")),
                 false => text += &format!("\n{header}{keys}\n"),
@@ -86,6 +89,22 @@ impl Service {
     /// The folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it has logged so far.
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Waits for its end; its files stay.
+    pub fn wait(self) -> (Finished, Stopped) {
+        let Service { process, folder, .. } = self;
+        (process.finish(), Stopped(folder))
     }
 
     /// Sends a signal, by its name without `SIG`.

@@ -221,3 +221,42 @@ fn a_key_that_the_server_repeats_is_not_shown() {
         assert!(reply.example.contains("withheld"), "{reply:?}");
     }
 }
+
+#[test]
+fn a_request_that_has_not_left_goes_on_the_next_connection() {
+    // The answer and the end of the connection arrive together: the next request was made, and never left.
+    for (end, kind) in [(None, "closed"), (Some(LinkError::Reset), "reset")] {
+        for rate in [None, Some(1_000.0)] {
+            let (mut play, first) = http(|raw| (raw.messages, raw.rate, raw.connections) = (Some(2), rate, Some(1)));
+            let first = if first.is_empty() { play.pass(SECOND).swap_remove(0) } else { first };
+            assert!(first.starts_with("POST "), "{first}");
+            play.worker.received(0, play.now, OK.as_bytes(), &mut play.links);
+            play.worker.turn(play.now, &mut play.links);
+            play.worker.closed(0, play.now, end, &mut play.links);
+            play.end_turn();
+            assert_eq!(play.messages(), MessageCounts { taken: 2, sent: 1, accepted: 1, ..MessageCounts::default() });
+            assert_eq!((play.error(), play.dialed()), (Some((kind, Phase::Idle)), vec![0]), "at once");
+            play.links.dialed.clear();
+            play.worker.connected(0, play.now, &mut play.links);
+            assert!(play.end_turn()[0].starts_with("POST "));
+            play.say(OK);
+            assert!(play.worker.is_finished());
+            assert_eq!(play.messages(), MessageCounts { taken: 2, sent: 2, accepted: 2, ..MessageCounts::default() });
+        }
+    }
+}
+
+#[test]
+fn a_request_that_never_leaves_any_connection_fails() {
+    // The connection has not served, so that nothing says that the next one would.
+    let mut play = Play::new(|raw| {
+        by_http(raw);
+        raw.messages = Some(1);
+    });
+    play.links.dialed.clear();
+    play.worker.connected(0, play.now, &mut play.links);
+    play.worker.closed(0, play.now, None, &mut play.links);
+    play.end_turn();
+    assert_eq!(play.messages(), MessageCounts { taken: 1, failed: 1, ..MessageCounts::default() });
+    assert!(play.worker.is_finished());
+}

@@ -138,3 +138,26 @@ fn a_server_that_repeats_the_password_does_not_get_it_shown() {
         }
     }
 }
+
+#[test]
+fn a_password_is_shown_in_no_reply_whatever_it_answers() {
+    for echo in [PASSWORD.to_owned(), "AHRpbQB0YW5zdGFhZnRhbnN0YWFm".to_owned()] {
+        let (mut play, _) = secured("250-AUTH PLAIN\r\n");
+        assert!(play.say("235 hello\r\n").starts_with("MAIL"));
+        play.say(&format!("550 5.1.0 you said {echo}\r\n"));
+        let delta = play.delta();
+        let example = &delta.replies[Phase::Mail as usize][0].example;
+        assert!(example.contains("withheld") && !example.contains(&echo), "{example}");
+    }
+}
+
+#[test]
+fn a_login_that_is_not_offered_in_the_clear_has_a_hint() {
+    let mut play = Play::new(with_login);
+    play.session("250-STARTTLS\r\n");
+    assert_eq!(play.error(), Some(("auth_not_offered", Phase::Auth)));
+    let example = play.worker.delta_mut().errors[0].example.clone();
+    assert!(example.contains("smtp+starttls://"), "{example}");
+    let mut play = Play::new(with_login);
+    assert_eq!(play.session("250-AUTH=LOGIN\r\n"), "AUTH LOGIN\r\n", "the old form");
+}

@@ -8,9 +8,10 @@ mod tests;
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,13 +25,18 @@ use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::request::Parts;
+use hyper::rt::Write as _;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
 use accept::Acceptor;
 use stream::{Deadlines, Phase, Stream};
 
-/// Octets of a request's head, and of each buffer of a connection. A longer head is answered with 431.
+use crate::job::record::rfc_1123;
+use crate::shard::clock::wall_now;
+
+/// Octets of a request's head, and of each buffer of a connection. A longer head is answered with 431, as is one of more
+/// than hyper's 100 fields.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Octets of the bodies of all requests under way, over all connections of the API.
 pub const BODIES_BYTES_MAX: usize = 256 << 20;
@@ -223,7 +229,17 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The whole life of a connection. A client that misses a deadline is cut off without a word.
+/// How a connection came to its end.
+enum End {
+    /// hyper has done with it.
+    Over(hyper::Result<()>),
+    /// Its client missed a deadline.
+    Missed,
+    /// The server shuts down, and its time is over.
+    ShutDown,
+}
+
+/// The whole life of a connection.
 async fn connection<G, H>(
     server: Rc<Server<G, H>>,
     socket: TcpStream,
@@ -238,37 +254,93 @@ async fn connection<G, H>(
     let stream = Stream::new(socket, Rc::clone(&deadlines));
     let service = service_fn(|request| {
         let (server, deadlines) = (Rc::clone(&server), Rc::clone(&deadlines));
-        async move { Ok::<_, Infallible>(server.answer(request, peer, &deadlines).await) }
+        Box::pin(async move { Ok::<_, Infallible>(server.answer(request, peer, &deadlines).await) })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         // A client that has sent all it wants to send may say so and still gets its response. And hyper then reads
         // nothing while a request is handled, so that every read belongs to the phase that the deadlines know.
         .half_close(true)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(stream, service);
-    let mut connection = pin!(connection);
-    let ended = async {
-        // Whatever went wrong on it, the connection is over, and its client knows better why.
-        let _ = connection.as_mut().await;
-        true
-    };
+    // The stream is closed below: behind what hyper leaves unsaid.
+    let over = async { End::Over(poll_fn(|context| connection.poll_without_shutdown(context)).await) };
     let missed = async {
         deadlines.missed().await;
-        true
+        End::Missed
     };
     let told_to_end = async {
         let _ = shutting_down.recv().await;
-        false
+        End::ShutDown
     };
-    if or(ended, or(missed, told_to_end)).await {
-        return;
+    let mut end = or(over, or(missed, told_to_end)).await;
+    if matches!(end, End::ShutDown) {
+        Pin::new(&mut connection).graceful_shutdown();
+        let over = async { End::Over(poll_fn(|context| connection.poll_without_shutdown(context)).await) };
+        let missed = async {
+            deadlines.missed().await;
+            End::Missed
+        };
+        let too_late = async {
+            glommio::timer::sleep(server.limits.shutdown_within).await;
+            End::ShutDown
+        };
+        end = or(over, or(missed, too_late)).await;
     }
-    connection.as_mut().graceful_shutdown();
-    let ended = async {
-        let _ = connection.await;
+    let refusal = match end {
+        End::Over(Ok(())) => None,
+        End::Over(Err(error)) if error.is_parse() => Some(no_request(&error)),
+        // A client that has begun no request, or reads no response, is cut off without a word.
+        End::Missed => match deadlines.unmet() {
+            Some(refusal) => Some(refusal),
+            None => return,
+        },
+        // It has gone, or there is no time left.
+        End::Over(Err(_)) | End::ShutDown => return,
     };
-    or(ended, or(deadlines.missed(), glommio::timer::sleep(server.limits.shutdown_within))).await;
+    let mut stream = connection.into_parts().io;
+    deadlines.enter(Phase::Closing);
+    let close = async {
+        if let Some(refusal) = refusal {
+            tracing::debug!(%peer, status = refusal.status.as_u16(), reason = refusal.reason, "refused");
+            stream.say(&last_words(&refusal)).await?;
+        }
+        poll_fn(|context| Pin::new(&mut stream).poll_shutdown(context)).await
+    };
+    // Whatever goes wrong now, the connection is over.
+    let _ = or(close, async {
+        deadlines.missed().await;
+        Ok(())
+    })
+    .await;
+}
+
+/// Why hyper takes something for no request. Its own answer, which the stream has held back, has no reason.
+fn no_request(error: &hyper::Error) -> Refusal {
+    match error.is_parse_too_large() {
+        true => Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            format!(
+                "head: expected at most {HEAD_BYTES_MAX} octets and 100 fields, got more; send fewer or shorter ones"
+            ),
+        ),
+        false => Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("head: expected that of a request by HTTP/1.1, got what is none ({error})"),
+        ),
+    }
+}
+
+/// A refusal as it is written where hyper no longer writes: the connection's last octets.
+fn last_words(Refusal { status, reason }: &Refusal) -> Vec<u8> {
+    let body = serde_json::json!({ "Reason": reason }).to_string();
+    let date = rfc_1123(wall_now()).replace("UTC", "GMT");
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
+         x-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: {}\r\ndate: {date}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 impl<G, H> Server<G, H>

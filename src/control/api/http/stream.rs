@@ -8,10 +8,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_lite::{AsyncRead as _, AsyncWrite as _};
+use futures_lite::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _};
+use hyper::StatusCode;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use memchr::memmem;
 
-use super::HttpLimits;
+use super::{HttpLimits, Refusal};
 
 /// Octets taken from the socket at once.
 const READ_BYTES: usize = 8 << 10;
@@ -20,6 +22,8 @@ const READ_BYTES: usize = 8 << 10;
 const LINGER_WITHIN: Duration = Duration::from_secs(2);
 /// Reads of a closing connection before others get their turn.
 const LINGER_READS_MAX: usize = 16;
+/// The most octets that hyper's own answer to what is no request has.
+const OWN_ANSWER_BYTES_MAX: usize = 256;
 /// Deadlines are looked at no more often than this.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(1);
 
@@ -43,6 +47,8 @@ pub(super) enum Phase {
 pub(super) struct Deadlines {
     limits: HttpLimits,
     phase: Cell<Phase>,
+    /// Some of the head that is waited for has come.
+    has_begun: Cell<bool>,
     /// When what the phase waits for has to be complete.
     read_by: Cell<Option<Instant>>,
     /// When a blocked write has to have got on.
@@ -52,8 +58,13 @@ pub(super) struct Deadlines {
 impl Deadlines {
     /// Those of a new connection, whose first request is due at once.
     pub(super) fn new(limits: HttpLimits) -> Deadlines {
-        let deadlines =
-            Deadlines { limits, phase: Cell::new(Phase::Head), read_by: Cell::new(None), write_by: Cell::new(None) };
+        let deadlines = Deadlines {
+            limits,
+            phase: Cell::new(Phase::Head),
+            has_begun: Cell::new(false),
+            read_by: Cell::new(None),
+            write_by: Cell::new(None),
+        };
         deadlines.enter(Phase::Head);
         deadlines
     }
@@ -68,6 +79,7 @@ impl Deadlines {
             Phase::Closing => Some(LINGER_WITHIN),
         };
         self.phase.set(phase);
+        self.has_begun.set(false);
         self.read_by.set(within.and_then(|within| Instant::now().checked_add(within)));
     }
 
@@ -76,6 +88,7 @@ impl Deadlines {
         if self.phase.get() == Phase::Idle {
             self.enter(Phase::Head);
         }
+        self.has_begun.set(true);
     }
 
     /// hyper asks for the next request while the response still leaves: idle time counts from its last octet.
@@ -93,6 +106,18 @@ impl Deadlines {
         if self.phase.get() == Phase::Idle {
             self.read_by.set(None);
         }
+    }
+
+    /// What a client that has missed a deadline is told: nothing where it has begun no request, or reads no response.
+    pub(super) fn unmet(&self) -> Option<Refusal> {
+        let (what, within) = match self.phase.get() {
+            _ if self.write_by.get().is_some() => return None,
+            Phase::Head if self.has_begun.get() => ("head", self.limits.header_within),
+            Phase::Body => ("body", self.limits.body_within),
+            _ => return None,
+        };
+        let reason = format!("{what}: expected all of it within {within:?}, got a part; send it sooner");
+        Some(Refusal::new(StatusCode::REQUEST_TIMEOUT, reason))
     }
 
     /// Resolves when the client has missed a deadline.
@@ -118,14 +143,31 @@ pub(super) struct Stream {
     deadlines: Rc<Deadlines>,
     /// hyper's buffer may be uninitialised, and can be filled without `unsafe` only from another one.
     read: Box<[u8]>,
+    /// Our side has ended.
+    is_closed: bool,
 }
 
 impl Stream {
     /// Takes a connection over into the executor that this runs on.
     pub(super) fn new(socket: TcpStream, deadlines: Rc<Deadlines>) -> Stream {
         let socket = socket2_of_glommio::Socket::from(socket);
-        Stream { socket: socket.into(), deadlines, read: vec![0; READ_BYTES].into() }
+        Stream { socket: socket.into(), deadlines, read: vec![0; READ_BYTES].into(), is_closed: false }
     }
+
+    /// Writes what hyper has not written.
+    pub(super) async fn say(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.socket.write_all(octets).await
+    }
+}
+
+/// Where the answer begins that hyper gives by itself to what is no request, and with which what it writes then ends: an
+/// empty one, of the only kind that has no `Cache-Control`.
+fn own_answer(octets: &[u8]) -> Option<usize> {
+    let from = octets.len().saturating_sub(OWN_ANSWER_BYTES_MAX);
+    let begin = from + memmem::rfind(&octets[from..], b"HTTP/1.")?;
+    let head = octets[begin..].strip_suffix(b"\r\n\r\n")?;
+    let has = |line: &[u8]| memmem::find(head, line).is_some();
+    (has(b"\r\ncontent-length: 0") && !has(b"\r\ncache-control:")).then_some(begin)
 }
 
 impl Read for Stream {
@@ -134,7 +176,7 @@ impl Read for Stream {
         context: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Stream { socket, deadlines, read } = &mut *self;
+        let Stream { socket, deadlines, read, .. } = &mut *self;
         let room = buffer.remaining().min(read.len());
         let octets = ready!(Pin::new(socket).poll_read(context, &mut read[..room]))?;
         if octets > 0 {
@@ -146,7 +188,13 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
+    /// All but hyper's own answers, which have no reason: whoever owns the connection has one to give.
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let octets = match own_answer(octets) {
+            Some(0) => return Poll::Ready(Ok(octets.len())),
+            Some(begin) => &octets[..begin],
+            None => octets,
+        };
         let written = Pin::new(&mut self.socket).poll_write(context, octets);
         match &written {
             Poll::Ready(_) => self.deadlines.has_written(),
@@ -161,10 +209,10 @@ impl Write for Stream {
 
     /// Ends our side, then waits for the end of the client's.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Stream { socket, deadlines, read } = &mut *self;
-        if deadlines.phase.get() != Phase::Closing {
-            deadlines.enter(Phase::Closing);
+        let Stream { socket, read, is_closed, .. } = &mut *self;
+        if !*is_closed {
             ready!(Pin::new(&mut *socket).poll_close(context))?;
+            *is_closed = true;
         }
         for _ in 0..LINGER_READS_MAX {
             if ready!(Pin::new(&mut *socket).poll_read(context, read))? == 0 {

@@ -154,22 +154,20 @@ impl Client {
         }
     }
 
-    /// Sends one octet after the other, each a moment after the last, until the server closes. False if it does not
-    /// before they are all sent.
-    fn trickle(&mut self, octets: impl Iterator<Item = u8>) -> bool {
-        self.0.get_ref().set_read_timeout(Some(SOON / 10)).unwrap();
+    /// Sends one octet after the other, each a moment after the last, until the server has had enough; what it says then.
+    fn trickle(&mut self, octets: impl Iterator<Item = u8>) -> Reply {
         for octet in octets {
-            if self.0.get_mut().write_all(&[octet]).is_err() {
-                return true;
-            }
-            match self.0.read(&mut [0]) {
-                Ok(0) => return true,
-                Ok(_) => panic!("a response to half a request"),
-                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {}
-                Err(_) => return true,
+            self.send([octet]);
+            self.0.get_ref().set_read_timeout(Some(SOON / 10)).unwrap();
+            match self.0.fill_buf() {
+                Ok(_) => {
+                    self.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+                    return self.reply();
+                }
+                Err(error) => assert!([ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()), "{error}"),
             }
         }
-        false
+        panic!("the server waits for ever");
     }
 }
 
@@ -305,10 +303,16 @@ fn a_head_has_to_be_whole_in_time_however_it_trickles() {
     let mut client = server.connect();
     assert_eq!(client.ask(GET).status, 200);
     server.handled.try_recv().unwrap();
-    assert!(client.trickle("GET /echo HTTP/1.1\r\nX: ".bytes().chain([b'x'; 1_000])), "the second request");
-    let mut client = server.connect();
-    assert!(client.trickle("GET /echo HTTP/1.1\r\nX: ".bytes().chain([b'x'; 1_000])), "the first request");
-    assert!(silent.is_closed());
+    let beginning = || "GET /echo HTTP/1.1\r\nX: ".bytes().chain([b'x'; 1_000]);
+    let (second, mut fresh) = (client.trickle(beginning()), server.connect());
+    for (reply, client) in [(second, &mut client), (fresh.trickle(beginning()), &mut fresh)] {
+        assert_eq!(reply.status, 408);
+        let reason = r#"{"Reason":"head: expected all of it within 1s, got a part; send it sooner"}"#;
+        assert_eq!(String::from_utf8(reply.body).unwrap(), reason);
+        client.half_close();
+        assert!(client.is_closed());
+    }
+    assert!(silent.is_closed(), "without a word: it has begun no request");
     assert!(server.handled.is_empty());
 }
 
@@ -317,7 +321,12 @@ fn a_body_has_to_be_whole_in_time_however_it_trickles() {
     let server = Server::start(HttpLimits { body_within: SOON, ..limits() });
     let mut client = server.connect();
     client.send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n");
-    assert!(client.trickle([b'x'; 999].into_iter()));
+    let reply = client.trickle([b'x'; 999].into_iter());
+    assert_eq!(reply.status, 408);
+    let reason = r#"{"Reason":"body: expected all of it within 200ms, got a part; send it sooner"}"#;
+    assert_eq!(String::from_utf8(reply.body).unwrap(), reason);
+    client.half_close();
+    assert!(client.is_closed());
     assert!(server.handled.is_empty());
 }
 
@@ -406,6 +415,7 @@ fn what_is_no_request_is_answered_with_4xx_and_the_end() {
     for (sent, wanted) in [
         ("nonsense\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/9.9\r\n\r\n".to_owned(), 400),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(), 400),
@@ -416,10 +426,29 @@ fn what_is_no_request_is_answered_with_4xx_and_the_end() {
     ] {
         let mut client = server.connect();
         let reply = client.ask(&sent);
-        assert_eq!(reply.status, wanted, "{:?}", &sent[..sent.len().min(60)]);
+        let shown = &sent[..sent.len().min(60)];
+        assert_eq!(reply.status, wanted, "{shown:?}");
+        assert!(reply.head.contains("\r\ncontent-type: application/json\r\n"), "{}", reply.head);
+        assert!(reply.head.contains("\r\nconnection: close\r\n"), "{}", reply.head);
+        assert!(reply.head.contains(" gmt\r\n"), "{}", reply.head);
+        let reason: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let reason = reason["Reason"].as_str().unwrap();
+        assert!(reason.starts_with("head: expected ") && reason.contains(", got "), "{shown:?}: {reason}");
         client.half_close();
         assert!(client.is_closed());
     }
+    // Behind responses that are still to be read, in the same buffer.
+    let mut client = server.connect();
+    client.send(GET.repeat(3) + &post("/echo", "last") + "nonsense\r\n\r\n");
+    for body in ["", "", "", "last"] {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.body), (200, body.into()));
+        server.handled.try_recv().unwrap();
+    }
+    let reply = client.reply();
+    assert!(reply.status == 400 && reply.body.starts_with(b"{\"Reason\":\"head: expected"), "{reply:?}");
+    client.half_close();
+    assert!(client.is_closed());
     assert!(server.handled.is_empty());
     assert_eq!(server.connect().ask(GET).status, 200, "others are served as before");
 }

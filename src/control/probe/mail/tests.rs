@@ -129,7 +129,8 @@ fn a_probe_to_ourselves_goes_out_comes_in_and_is_accepted_when_control_says_so()
 fn a_probe_of_any_size_is_valid_and_of_that_size() {
     let (from, to) = (ReversePath::parse("").unwrap(), mailbox("probe@mx.example"));
     let target = target("127.0.0.1:25".parse().unwrap());
-    let at = Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned() };
+    let at =
+        Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned(), audit: None };
     let bytes = |size| {
         let post = Post {
             id: 1,
@@ -353,7 +354,8 @@ fn a_form_is_of_its_size_and_has_the_header_as_an_option() {
     let (from, to) = (ReversePath::parse("timecop@mx.example").unwrap(), mailbox("probe@mx.example"));
     let url = TargetUrl::parse("http://127.0.0.1:1/v3/a").unwrap();
     let target = resolve(Unresolved::unrestricted(url)).unwrap();
-    let at = Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned() };
+    let at =
+        Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned(), audit: None };
     let timeout = Duration::from_secs(1);
     let (job_type, header) = (JobType::Http, HEADER);
     for size in [1_024, 5_000] {

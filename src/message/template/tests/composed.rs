@@ -20,6 +20,7 @@ fn of_messages(
         verbatim: false,
         variables: None,
         expand: false,
+        beside: false,
         recipients: to,
         run_id: 1,
         host: "h",
@@ -143,9 +144,18 @@ fn variables_go_along_in_a_folded_field_with_a_placeholder_as_to() {
 }
 
 fn composed(parts: &Parts, expand: bool, variables: Option<&RecipientVariables>) -> Result<Template, MessageError> {
+    composed_for(parts, expand, false, variables)
+}
+
+fn composed_for(
+    parts: &Parts,
+    expand: bool,
+    beside: bool,
+    variables: Option<&RecipientVariables>,
+) -> Result<Template, MessageError> {
     let from = ReversePath::parse("sender@example.com").unwrap();
     let to = recipients(&["a@b"], 1);
-    let spec = ComposedSpec { parts, from: &from, variables, expand, recipients: &to, run_id: 1, host: "h" };
+    let spec = ComposedSpec { parts, from: &from, variables, expand, beside, recipients: &to, run_id: 1, host: "h" };
     Template::composed(&spec)
 }
 
@@ -217,4 +227,58 @@ fn a_composed_message_has_its_variables_replaced_or_sent_along() {
     assert!(along.contains(field), "{along}");
     let long = Parts { text: Some(format!("%recipient%{}", "x".repeat(1_000))), ..Parts::default() };
     assert_eq!(composed(&long, true, None).unwrap_err(), MessageError::EncodedVariables);
+}
+
+#[test]
+fn variables_that_go_beside_a_message_leave_readable_placeholders() {
+    let json = r#"{"a@b":{"first":"Jörg"}}"#;
+    let variables = RecipientVariables::parse(json.as_bytes()).unwrap();
+    let parts = Parts {
+        subject: Some("Grüße, %recipient.first%".into()),
+        text: Some("Hi %recipient.first%\n".into()),
+        html: Some("<p>Hallo\n".into()),
+        ..Parts::default()
+    };
+    let message = checked_render(&composed_for(&parts, false, true, Some(&variables)).unwrap(), 0);
+    assert!(message.contains("\r\nTo: %recipient%\r\n") && !message.contains("X-Mailgun"), "{message}");
+    assert!(message.contains("\r\nSubject: Grüße, %recipient.first%\r\n"), "{message}");
+    assert!(
+        message.contains("text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\nHi %recip"),
+        "{message}"
+    );
+    assert!(message.contains("text/html; charset=us-ascii\r\nContent-Transfer-Encoding: 7bit\r\n"), "{message}");
+    let beside =
+        |spec: GivenSpec<'_>| Template::of_messages(&GivenSpec { beside: true, variables: Some(&variables), ..spec });
+    let template = of_messages(&["To: all\n\n%recipient.first%\n"], beside, &recipients(&["a@b"], 1)).unwrap();
+    let message = checked_render(&template, 0);
+    assert!(message.ends_with("\r\nTo: %recipient%\r\n\r\n%recipient.first%\r\n"), "{message}");
+}
+
+#[test]
+fn a_charset_is_no_wider_and_no_narrower_than_its_text() {
+    let variables =
+        |value: &str| RecipientVariables::parse(format!(r#"{{"a@b":{{"v":"{value}"}}}}"#).as_bytes()).unwrap();
+    let long = "x".repeat(1_000);
+    for (text, value, expected) in [
+        ("plain", None, ("us-ascii", "7bit")),
+        ("Grüße", None, ("utf-8", "base64")),
+        (&long, None, ("us-ascii", "base64")),
+        ("%recipient.v%", Some("plain"), ("us-ascii", "7bit")),
+        ("%recipient.v%", Some("Jörg"), ("utf-8", "8bit")),
+        ("Grüße %recipient.v%", Some("plain"), ("utf-8", "8bit")),
+        ("plain", Some("Jörg"), ("us-ascii", "7bit")),
+        ("Grüße", Some("plain"), ("utf-8", "base64")),
+    ] {
+        let parts = Parts { text: Some(text.to_owned()), ..Parts::default() };
+        let variables = value.map(variables);
+        for expand in [false, true] {
+            if expand && variables.is_none() {
+                continue;
+            }
+            let message = checked_render(&composed(&parts, expand, variables.as_ref()).unwrap(), 0);
+            let (charset, encoding) = expected;
+            let fields = format!("charset={charset}\r\nContent-Transfer-Encoding: {encoding}\r\n");
+            assert!(message.contains(&fields), "{text} {value:?} {expand}: {message}");
+        }
+    }
 }

@@ -40,7 +40,8 @@ impl Dialogue {
         let Some(credentials) = &config.auth else { return self.become_ready() };
         self.await_reply(State::Auth, now + config.timeouts.auth);
         let Some(mechanism) = self.capabilities.auth.best(self.secured) else {
-            return self.fail(ClientError::AuthNotOffered);
+            let hint = !self.secured && self.capabilities.starttls;
+            return self.fail(if hint { ClientError::AuthNeedsTls } else { ClientError::AuthNotOffered });
         };
         let (mut exchange, mut line) = (ClientExchange::new(mechanism), Zeroizing::default());
         exchange.first(credentials, &mut line);

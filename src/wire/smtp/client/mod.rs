@@ -107,11 +107,22 @@ pub enum TlsStart {
     StartTls,
 }
 
+/// What a server must offer for a job's messages: without it nothing is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// 8BITMIME (RFC 6152): octets above 127.
+    pub eight_bit_mime: bool,
+    /// SMTPUTF8 (RFC 6531): such octets in a header or an address.
+    pub smtp_utf8: bool,
+}
+
 /// How all sessions of a job talk.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// When TLS begins.
     pub tls: TlsStart,
+    /// What the messages need of a server.
+    pub needs: Needs,
     /// Whom to log in as. Without TLS that is done only where it never begins ([`TlsStart::Never`]): with
     /// [`TlsStart::StartTls`] there is no session in the clear.
     pub auth: Option<Arc<Credentials>>,
@@ -205,6 +216,24 @@ pub enum Event {
     },
 }
 
+/// How a greeting failed to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoGreeting {
+    /// The server closed the connection.
+    Closed,
+    /// The time limit has passed.
+    TimedOut,
+}
+
+impl std::fmt::Display for NoGreeting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            NoGreeting::Closed => "before the server closed the connection",
+            NoGreeting::TimedOut => "within the time limit",
+        })
+    }
+}
+
 /// What broke a session. All of these are the peer's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ClientError {
@@ -241,6 +270,32 @@ pub enum ClientError {
     /// There are credentials and no mechanism that they can be used with.
     #[error("the server offers none of AUTH PLAIN, LOGIN and CRAM-MD5, and without a login nothing is sent")]
     AuthNotOffered,
+    /// The same, where STARTTLS is offered: many a server takes logins under TLS alone.
+    #[error(
+        "the server offers no AUTH in the clear, though it offers STARTTLS: smtp+starttls:// (smtp_connection_type \
+         starttls) may have it; without a login nothing is sent"
+    )]
+    AuthNeedsTls,
+    /// The messages need 8BITMIME, which is not offered.
+    #[error(
+        "the messages have octets above 127, and the server does not offer 8BITMIME, without which they may not be sent: \
+         use text and values in ASCII, or another server"
+    )]
+    EightBitMimeNotOffered,
+    /// The messages or their addresses need SMTPUTF8, which is not offered.
+    #[error(
+        "addresses or header fields have characters beyond ASCII, and the server does not offer SMTPUTF8, without which they \
+         may not be sent: use addresses, subject and values in ASCII, or another server"
+    )]
+    SmtpUtf8NotOffered,
+    /// The server ended a connection on which it had not said a word, or said none in time.
+    #[error(
+        "no greeting {0}: a port with TLS from the first byte (smtps://), or one of HTTP (http://), says nothing either"
+    )]
+    NoGreeting(NoGreeting),
+    /// An answer of HTTP in the place of a greeting.
+    #[error("an answer of HTTP: this is no mail server; its URL begins with http:// or https://")]
+    Http,
     /// A challenge of AUTH that has no answer.
     #[error("AUTH: {0}")]
     Challenge(ChallengeError),
@@ -253,10 +308,12 @@ impl ClientError {
     /// A short name from a closed set, for reports and metrics.
     pub const fn kind(self) -> &'static str {
         match self {
-            ClientError::Closed => "closed",
-            ClientError::TimedOut => "timeout",
+            ClientError::Closed | ClientError::NoGreeting(NoGreeting::Closed) => "closed",
+            ClientError::TimedOut | ClientError::NoGreeting(NoGreeting::TimedOut) => "timeout",
             ClientError::StartTlsNotOffered => "not_offered",
-            ClientError::AuthNotOffered => "auth_not_offered",
+            ClientError::AuthNotOffered | ClientError::AuthNeedsTls => "auth_not_offered",
+            ClientError::EightBitMimeNotOffered => "8bitmime_not_offered",
+            ClientError::SmtpUtf8NotOffered => "smtputf8_not_offered",
             ClientError::StartTlsRefused(_) => "not_granted",
             ClientError::Injection => "injection",
             _ => "protocol",
@@ -349,7 +406,8 @@ impl Client {
                     self.dialogue.line(now, line, more_follows, config)
                 }
                 Err(error) => {
-                    self.dialogue.fail(ClientError::Reply(error));
+                    let is_http = self.dialogue.state == State::Greeting && line.starts_with(b"HTTP/");
+                    self.dialogue.fail(if is_http { ClientError::Http } else { ClientError::Reply(error) });
                     None
                 }
             },
@@ -367,6 +425,7 @@ impl Client {
         if !self.dialogue.is_over() && now >= self.dialogue.deadline {
             match self.dialogue.state {
                 State::Quit => self.dialogue.close(),
+                State::Greeting => self.dialogue.fail(ClientError::NoGreeting(NoGreeting::TimedOut)),
                 _ => self.dialogue.fail(ClientError::TimedOut),
             }
         }

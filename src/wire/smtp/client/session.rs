@@ -2,7 +2,7 @@
 
 use super::login::Login;
 use super::transaction::Transaction;
-use super::{ClientConfig, ClientError, Event, Output, REPLY_LINES_MAX, Reply, TlsStart, Write};
+use super::{ClientConfig, ClientError, Event, Needs, NoGreeting, Output, REPLY_LINES_MAX, Reply, TlsStart, Write};
 use crate::phase::Phase;
 use crate::time::Instant;
 use crate::wire::smtp::reply::{Capabilities, Class, ReplyLine};
@@ -178,7 +178,11 @@ impl Dialogue {
         match self.state {
             State::Over => {}
             State::Quit => self.close(),
-            _ => self.fail(ClientError::Closed),
+            State::Greeting => self.fail(ClientError::NoGreeting(NoGreeting::Closed)),
+            _ => {
+                self.forget_unsent();
+                self.fail(ClientError::Closed);
+            }
         }
     }
 
@@ -203,10 +207,7 @@ impl Dialogue {
             self.continuation(line);
             return None;
         }
-        if self.unsent && self.state != State::Quit {
-            // As if the session were still waiting for something to do, which is all that the peer can know.
-            self.state = State::Ready;
-        }
+        self.forget_unsent();
         let phase = self.state.phase();
         let lines = std::mem::take(&mut self.lines);
         if self.state == State::StartTls && line.code == 220 && more_follows {
@@ -217,6 +218,15 @@ impl Dialogue {
         let first = if lines > 1 && line.code >= 400 { ReplyLine { text: &self.first_text, ..line } } else { line };
         let (enhanced, text) = first.enhanced();
         Some(Reply { phase, code: first.code, class: first.class(), enhanced, text })
+    }
+
+    /// What has not left yet is not waited for: the session is still waiting for something to do, which is all that the
+    /// peer can know.
+    #[inline]
+    fn forget_unsent(&mut self) {
+        if self.unsent && self.state != State::Quit {
+            self.state = State::Ready;
+        }
     }
 
     #[cold]
@@ -257,12 +267,25 @@ impl Dialogue {
                 self.write = Some(Write::Helo);
                 self.await_reply(State::Helo, now + config.timeouts.ehlo);
             }
-            (State::Ehlo | State::Helo, Class::Positive) if code == 250 => self.log_in(now, config),
+            (State::Ehlo | State::Helo, Class::Positive) if code == 250 => match self.lacking(config) {
+                Some(error) => self.fail(error),
+                None => self.log_in(now, config),
+            },
             (State::Rset, Class::Positive) if code == 250 => self.become_ready(),
             (State::Quit, _) => self.close(),
             (State::Ready, Class::Positive) => self.fail(ClientError::Unsolicited(code)),
             (_, Class::Positive) => self.fail(ClientError::UnexpectedCode(code)),
             (_, class) => self.refuse(class, code),
+        }
+    }
+
+    /// What the server does not offer and the messages need.
+    fn lacking(&self, config: &ClientConfig) -> Option<ClientError> {
+        let (needs, offered) = (config.needs, &self.capabilities);
+        match needs {
+            Needs { smtp_utf8: true, .. } if !offered.smtp_utf8 => Some(ClientError::SmtpUtf8NotOffered),
+            Needs { eight_bit_mime: true, .. } if !offered.eight_bit_mime => Some(ClientError::EightBitMimeNotOffered),
+            _ => None,
         }
     }
 

@@ -10,6 +10,7 @@ pub const AUTH_FAILURES_MAX: u32 = 3;
 
 const NOT_IMPLEMENTED: &[u8] = b"502 5.5.1 AUTH is not offered\r\n";
 const NEEDS_TLS: &[u8] = b"538 5.7.11 encryption required for authentication\r\n";
+const NEEDS_EHLO: &[u8] = b"503 5.5.1 expected EHLO first, since HELO offers no AUTH\r\n";
 const LOGGED_IN: &[u8] = b"503 5.5.1 logged in already\r\n";
 const UNKNOWN_MECHANISM: &[u8] = b"504 5.5.4 expected one of the mechanisms PLAIN, LOGIN and CRAM-MD5\r\n";
 const LINE_FAULT: &[u8] = b"501 5.5.2 bare CR, bare LF or NUL in an authentication response, closing\r\n";
@@ -22,6 +23,8 @@ pub(super) struct Login {
     exchange: Option<ServerExchange>,
     failures: u32,
     granted: bool,
+    /// The reply that ended an exchange may not have gone out yet.
+    pub(super) is_unseen: bool,
 }
 
 impl Session {
@@ -44,6 +47,9 @@ impl Session {
         }
         if !self.secured {
             return self.error(turn, SessionError::Sequence, NEEDS_TLS);
+        }
+        if !self.is_extended {
+            return self.error(turn, SessionError::Sequence, NEEDS_EHLO);
         }
         if self.is_logged_in() {
             return self.error(turn, SessionError::Sequence, LOGGED_IN);
@@ -99,7 +105,7 @@ impl Session {
         };
         turn.policy.observe(Event::Login { granted });
         let login = self.login.get_or_insert_default();
-        login.exchange = None;
+        (login.exchange, login.is_unseen) = (None, true);
         login.granted = granted;
         login.failures += u32::from(!granted);
         let is_last = login.failures >= AUTH_FAILURES_MAX;

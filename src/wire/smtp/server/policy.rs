@@ -23,6 +23,18 @@ pub trait Policy {
         0
     }
 
+    /// Whether the message that is coming is to be given to [`Policy::content`]. By default none is, and content costs
+    /// nothing.
+    #[inline]
+    fn reads_content(&self) -> bool {
+        false
+    }
+
+    /// The next octets of the message, without dot-stuffing. What is told of it, by [`Policy::decide`] and
+    /// [`Policy::observe`], comes within the call that brings its last octet.
+    #[inline]
+    fn content(&mut self, _octets: &[u8]) {}
+
     /// Told of everything that is worth a count.
     #[inline]
     fn observe(&mut self, _event: Event) {}

@@ -92,6 +92,8 @@ pub struct Session {
     smtputf8: bool,
     /// TLS protects the session.
     pub(super) secured: bool,
+    /// EHLO was accepted and not HELO.
+    pub(super) is_extended: bool,
     /// Made by the first AUTH.
     pub(super) login: Option<Box<Login>>,
     /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
@@ -128,6 +130,7 @@ impl Session {
             state: State::Greeting,
             smtputf8: false,
             secured: false,
+            is_extended: false,
             login: None,
             refused: false,
         }
@@ -200,11 +203,12 @@ impl Session {
     ) -> Flow {
         let mut turn = Turn { now, config, policy, out };
         self.release(&mut turn);
+        let is_login_unseen = self.login.as_mut().is_some_and(|login| std::mem::take(&mut login.is_unseen));
         if !bytes.is_empty()
-            && matches!(self.state, State::Greeting | State::Data | State::StartTls | State::Auth)
+            && (is_login_unseen || matches!(self.state, State::Greeting | State::Data | State::StartTls | State::Auth))
             && self.is_holding()
         {
-            // The peer cannot have seen the greeting, the 354, the 220 or the 334: it is taken back.
+            // The peer cannot have seen the greeting, the 354, the 220, the 334 or what ends a login: it is taken back.
             if let Some(held) = &mut self.held {
                 held.retract_last();
             }
@@ -356,8 +360,8 @@ impl Session {
             Command::Mail(mail) => self.mail(turn, mail),
             Command::Rcpt(rcpt) => self.rcpt(turn, rcpt),
             Command::Data => self.data(turn, more_follows),
-            Command::Ehlo { name } => self.hello(turn, name, turn.config.ehlo(self.secured)),
-            Command::Helo { name } => self.hello(turn, name, turn.config.helo()),
+            Command::Ehlo { name } => self.hello(turn, name, true),
+            Command::Helo { name } => self.hello(turn, name, false),
             Command::Rset => {
                 self.end_transaction();
                 self.reply(turn, OK);
@@ -371,12 +375,14 @@ impl Session {
         }
     }
 
-    fn hello<P: Policy>(&mut self, turn: &mut Turn<'_, P>, name: &[u8], accepted: &[u8]) {
+    fn hello<P: Policy>(&mut self, turn: &mut Turn<'_, P>, name: &[u8], is_extended: bool) {
+        let accepted = if is_extended { turn.config.ehlo(self.secured) } else { turn.config.helo() };
         let decision = turn.policy.decide(turn.now, Question::Ehlo { name });
         if self.answer(turn, decision, accepted) {
             // Ends a transaction as RSET does (RFC 5321 §4.1.4).
             self.end_transaction();
             self.state = State::Ready;
+            self.is_extended = is_extended;
         }
     }
 
@@ -468,12 +474,17 @@ impl Session {
     #[inline]
     fn take_data<P: Policy>(&mut self, turn: &mut Turn<'_, P>, input: &[u8]) -> (usize, bool) {
         let wanted = turn.policy.content_bytes_wanted();
-        let decoded = if wanted == 0 {
+        let reads = turn.policy.reads_content();
+        let decoded = if wanted == 0 && !reads {
             self.decoder.decode(input, &mut |_| {})
         } else {
+            let policy = &mut *turn.policy;
             let room = wanted.min(usize::try_from(turn.config.message_bytes_max).unwrap_or(usize::MAX));
             let content = &mut self.content;
             self.decoder.decode(input, &mut |slice| {
+                if reads {
+                    policy.content(slice);
+                }
                 let length = slice.len().min(room.saturating_sub(content.len()));
                 content.extend_from_slice(&slice[..length]);
             })

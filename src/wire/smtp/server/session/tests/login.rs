@@ -105,3 +105,29 @@ fn a_torn_answer_is_not_shown_by_the_session() {
     let shown = format!("{:?}", bench.session);
     assert!(!shown.contains("65, 72, 82, 112") && !shown.contains("AHRp"), "{shown}");
 }
+
+#[test]
+fn a_login_is_awaited_before_anything_else_is_said() {
+    let mut bench = login_bench();
+    bench.policy.hold_ms = 10;
+    assert_eq!(bench.send(PLAIN), "", "the reply is held");
+    assert_eq!(codes(&bench.send("MAIL FROM:<a@x>\r\n")), ["554 5.5.0"]);
+    assert_eq!((bench.send("RCPT TO:<b@x>\r\n").as_str(), bench.flow), ("", Flow::Close));
+    // Once it has left, replies may be held as those of any command.
+    let mut bench = login_bench();
+    bench.policy.hold_ms = 10;
+    bench.send(PLAIN);
+    assert!(bench.wait_until(10).starts_with("235 "));
+    assert_eq!(bench.send("MAIL FROM:<a@x>\r\n"), "");
+    assert_eq!(bench.send("RCPT TO:<b@x>\r\n"), "");
+    assert_eq!(codes(&bench.wait_until(20)), ["250 2.1.0"]);
+}
+
+#[test]
+fn helo_offers_no_login() {
+    let mut bench = login_bench();
+    bench.send("HELO client.example\r\n");
+    assert!(bench.send(PLAIN).starts_with("503 5.5.1 expected EHLO"));
+    bench.send("EHLO client.example\r\n");
+    assert!(bench.send(PLAIN).starts_with("235 "));
+}
