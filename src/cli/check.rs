@@ -7,8 +7,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::CheckArguments;
-use super::{CANNOT_START, OK, read_pem, serve};
+use super::{CANNOT_START, OK};
 use crate::config::{Config, ConfigErrors, Fault};
+use crate::control::probe::certificate::{self, CertificateFault};
 
 /// The version of the JSON object: raised when a field changes its meaning or goes away.
 const SCHEMA_VERSION: u32 = 1;
@@ -34,13 +35,14 @@ pub(super) fn run(arguments: &CheckArguments) -> u8 {
     if checked.is_ok() { OK } else { CANNOT_START }
 }
 
-/// The configuration, if the certificate of its SMTP server and the key belong together. That they can be read was seen.
+/// The configuration, if the certificate of its SMTP server and the key belong together.
 fn with_its_key(config: Config, file: &Path) -> Result<Config, ConfigErrors> {
-    let Some(files) = &config.smtp.certificate else { return Ok(config) };
-    let read = |path: &Path| read_pem("smtp", path).unwrap_or_default();
-    match serve::certified(&read(&files.cert_file), &read(&files.key_file)) {
+    if config.smtp.certificate.is_none() {
+        return Ok(config);
+    }
+    match certificate::of_server(&config.smtp, "localhost") {
         Ok(_) => Ok(config),
-        Err((key, problem)) => {
+        Err(CertificateFault { key, problem }) => {
             let fault = Fault { line: None, key: format!("smtp.{key}"), problem };
             Err(ConfigErrors { file: file.to_owned(), faults: vec![fault] })
         }

@@ -105,14 +105,6 @@ fn probe(config: &Config, host: &str, cpu: Option<usize>) -> Result<Option<Probe
     Ok(Some(ProbePlan { shard, key }))
 }
 
-/// The TLS of a server with these files, or which key of [smtp] has what problem.
-pub(super) fn certified(certificate: &[u8], key: &[u8]) -> Result<ServerTls, (&'static str, String)> {
-    ServerTls::from_pem(certificate, key).map_err(|error| {
-        let key = if error.field == "tls_cert" { "cert_file" } else { "key_file" };
-        (key, error.problem.replace("tls_cert", "cert_file"))
-    })
-}
-
 /// What the machine must have: all connections that the configuration allows at once, on one shard at worst.
 fn needs(plan: &ServePlan) -> Needs {
     let connections = plan.config.hammer.limits.connections_max;

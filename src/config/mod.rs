@@ -26,7 +26,7 @@ pub use defaults::Defaults;
 pub use limits::{JOBS_MAX, Limits};
 pub use probe::{CertificateFiles, PAGERDUTY_URL, PagerDuty, Probe, ROUTES_MAX, Route, Smtp};
 pub use read::{data_file, is_hostname};
-pub use secret::{Read, audit_key, certificates, password, probe_key};
+pub use secret::{Read, audit_key, certificates, password, private_key, probe_key};
 pub use section::{ConfigErrors, Fault};
 pub use target_url::TargetUrl;
 

@@ -144,7 +144,7 @@ impl Smtp {
         if let Some(Err(problem)) = files[0].as_deref().map(secret::certificates) {
             section.fault("cert_file", problem);
         }
-        if let Some(Err(problem)) = files[1].as_deref().map(secret::check_key) {
+        if let Some(Err(problem)) = files[1].as_deref().map(secret::private_key) {
             section.fault("key_file", problem);
         }
         let [cert_file, key_file] = files;

@@ -15,7 +15,7 @@ use crate::probe::header::{KEY_BYTES, Key};
 /// Octets of the longest secret.
 const SECRET_BYTES_MAX: u64 = 4_096;
 /// Octets of the longest file of certificates: many times what a system trusts.
-const CERTIFICATES_BYTES_MAX: u64 = 16 << 20;
+const PEM_BYTES_MAX: u64 = 16 << 20;
 /// Fewest characters of a token.
 const TOKEN_CHARS_MIN: usize = 16;
 
@@ -108,15 +108,7 @@ pub fn probe_key(path: &Path) -> Result<Key, String> {
 }
 
 fn read_probe_key(path: &Path) -> Result<Key, String> {
-    let read = secret(path)?;
-    Key::parse(read.secret.expose_secret()).ok_or_else(|| {
-        format!(
-            "expected {} lower-case hexadecimal digits in {}, got something else; write them with: openssl rand -hex \
-             {KEY_BYTES}, or remove the file, and one is made at the start",
-            2 * KEY_BYTES,
-            path.display()
-        )
-    })
+    hexadecimal_key(path, ", or remove the file, and one is made at the start").map(|(key, _)| key)
 }
 
 /// Reads the key that an audit's stamps are signed with, and says whether everybody may read its file.
@@ -125,11 +117,16 @@ fn read_probe_key(path: &Path) -> Result<Key, String> {
 ///
 /// Says what was expected of which file.
 pub fn audit_key(path: &Path) -> Result<(Key, bool), String> {
+    hexadecimal_key(path, "")
+}
+
+/// A key, and whether everybody may read its file; `or` is what else can be done about a wrong one.
+fn hexadecimal_key(path: &Path, or: &str) -> Result<(Key, bool), String> {
     let read = secret(path)?;
     let key = Key::parse(read.secret.expose_secret()).ok_or_else(|| {
         format!(
             "expected {} lower-case hexadecimal digits in {}, got something else; write them with: openssl rand -hex \
-             {KEY_BYTES}",
+             {KEY_BYTES}{or}",
             2 * KEY_BYTES,
             path.display()
         )
@@ -137,28 +134,47 @@ pub fn audit_key(path: &Path) -> Result<(Key, bool), String> {
     Ok((key, read.is_open))
 }
 
-/// Checks that a file holds a private key as PEM.
-pub(super) fn check_key(path: &Path) -> Result<(), String> {
-    match PrivateKeyDer::from_pem_file(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(expected("a private key as PEM", format!("{}: {error}", path.display()))),
-    }
+/// Reads a file that holds a private key as PEM.
+///
+/// # Errors
+///
+/// Says what was expected of which file.
+pub fn private_key(path: &Path) -> Result<Vec<u8>, String> {
+    pem(path, "a private key as PEM", |pem| {
+        PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string()).map(drop)
+    })
 }
 
-/// Reads a file that holds certificates as PEM. Only a regular file: another one might never end.
+/// Reads a file that holds certificates as PEM.
+///
+/// # Errors
+///
+/// Says what was expected of which file.
 pub fn certificates(path: &Path) -> Result<Vec<u8>, String> {
-    let wrong = |got: &dyn std::fmt::Display| {
-        expected("a file of certificates as PEM (-----BEGIN CERTIFICATE-----)", format!("{}: {got}", path.display()))
-    };
+    pem(
+        path,
+        "a file of certificates as PEM (-----BEGIN CERTIFICATE-----)",
+        |pem| match CertificateDer::pem_slice_iter(pem).try_fold(0, |found, certificate| certificate.map(|_| found + 1))
+        {
+            Ok(0) => Err("none is in it".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+    )
+}
+
+/// Reads a file in PEM and has it looked at. Only a regular file: another one might never end.
+fn pem(path: &Path, what: &str, check: impl Fn(&[u8]) -> Result<(), String>) -> Result<Vec<u8>, String> {
+    let wrong = |got: &dyn std::fmt::Display| expected(what, format!("{}: {got}", path.display()));
     if !path.metadata().map_err(|error| wrong(&error))?.is_file() {
         return Err(wrong(&"it is no file"));
     }
     let file = File::open(path).map_err(|error| wrong(&error))?;
     let mut pem = Vec::new();
-    file.take(CERTIFICATES_BYTES_MAX + 1).read_to_end(&mut pem).map_err(|error| wrong(&error))?;
-    if pem.len() as u64 > CERTIFICATES_BYTES_MAX {
-        return Err(wrong(&format_args!("more than {CERTIFICATES_BYTES_MAX} octets")));
+    file.take(PEM_BYTES_MAX + 1).read_to_end(&mut pem).map_err(|error| wrong(&error))?;
+    if pem.len() as u64 > PEM_BYTES_MAX {
+        return Err(wrong(&format_args!("more than {PEM_BYTES_MAX} octets")));
     }
-    let found = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
-    if found.is_empty() { Err(wrong(&"none is in it")) } else { Ok(pem) }
+    check(&pem).map_err(|got| wrong(&got))?;
+    Ok(pem)
 }

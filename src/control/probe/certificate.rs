@@ -1,24 +1,21 @@
 //! Certificates: when those of the routes' targets expire, asked for once a day by a handshake of its own; and that of our
 //! own server, read from its files.
 
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_channel::Receiver;
+use thiserror::Error;
 
-use crate::config::Smtp;
+use crate::config::{self, Smtp};
 use crate::control::targets::ResolvedTarget;
 use crate::job::spec::ConnectionType;
 use crate::shard::tls::{ClientTls, ServerTls, expiry_unix_s};
 
 /// How long connecting and all answers together may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Octets of the largest file that is read.
-const PEM_BYTES_MAX: u64 = 1 << 20;
 /// Lines that a server may say before TLS, and octets of all of them.
 const LINES_MAX: usize = 100;
 const OCTETS_MAX: u64 = 64 << 10;
@@ -109,31 +106,36 @@ fn start_tls(stream: &mut Limited) -> io::Result<()> {
     expect(&mut reader, "220")
 }
 
+/// What is wrong with the certificate of our own server.
+#[derive(Debug, Error)]
+#[error("{key} in [smtp]: {problem}")]
+pub struct CertificateFault {
+    /// The key of `[smtp]` whose file it is.
+    pub key: &'static str,
+    /// What was expected of it and what came.
+    pub problem: String,
+}
+
 /// The TLS of our own server as it is configured: by its files, or by a certificate that it signs itself.
 ///
 /// # Errors
 ///
 /// A file cannot be read, or holds something else. What was read before stays good.
-pub fn of_server(smtp: &Smtp, hostname: &str) -> Result<ServerTls, String> {
+pub fn of_server(smtp: &Smtp, hostname: &str) -> Result<ServerTls, CertificateFault> {
+    let fault = |key| move |problem| CertificateFault { key, problem };
     let made = match &smtp.certificate {
         None => ServerTls::self_signed(hostname),
         Some(files) => {
-            let certificate = read_pem("cert_file", &files.cert_file)?;
-            ServerTls::from_pem(&certificate, &read_pem("key_file", &files.key_file)?)
+            let certificate = config::certificates(&files.cert_file).map_err(fault("cert_file"))?;
+            let key = config::private_key(&files.key_file).map_err(fault("key_file"))?;
+            ServerTls::from_pem(&certificate, &key)
         }
     };
-    made.map_err(|error| format!("[smtp]: {error}"))
-}
-
-fn read_pem(key: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let wrong =
-        |got: &dyn std::fmt::Display| format!("{key} in [smtp]: expected a file in PEM, got {}: {got}", path.display());
-    let mut pem = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(PEM_BYTES_MAX + 1).read_to_end(&mut pem));
-    match read.map_err(|error| wrong(&error))? as u64 > PEM_BYTES_MAX {
-        true => Err(wrong(&format_args!("more than {PEM_BYTES_MAX} octets"))),
-        false => Ok(pem),
-    }
+    // In the words of the configuration.
+    made.map_err(|error| {
+        let key = if error.field == "tls_key" { "key_file" } else { "cert_file" };
+        CertificateFault { key, problem: error.problem.replace("tls_cert", "cert_file") }
+    })
 }
 
 #[cfg(test)]
@@ -230,12 +232,15 @@ mod tests {
         std::fs::write(&files.key_file, key.serialize_pem()).unwrap();
         let smtp = Smtp { certificate: Some(files.clone()), ..Smtp::default() };
         assert_eq!(of_server(&smtp, "a.example").unwrap().expiry_unix_s(), Some(UNTIL));
+        let fault = || of_server(&smtp, "a.example").unwrap_err().to_string();
+        std::fs::write(&files.key_file, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let said =
+            "key_file in [smtp]: expected the private key of the first certificate in `cert_file`, got that of another";
+        assert!(fault().starts_with(said), "{}", fault());
         std::fs::write(&files.key_file, "none").unwrap();
-        let fault = of_server(&smtp, "a.example").unwrap_err();
-        assert!(fault.starts_with("[smtp]: "), "{fault}");
+        assert!(fault().starts_with("key_file in [smtp]: expected a private key as PEM"), "{}", fault());
         std::fs::remove_file(&files.cert_file).unwrap();
-        let fault = of_server(&smtp, "a.example").unwrap_err();
-        assert!(fault.starts_with("cert_file in [smtp]: expected a file in PEM"), "{fault}");
+        assert!(fault().starts_with("cert_file in [smtp]: expected a file of certificates as PEM"), "{}", fault());
         assert!(of_server(&Smtp::default(), "a.example").unwrap().expiry_unix_s() > Some(UNTIL));
     }
 }

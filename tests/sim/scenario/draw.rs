@@ -113,8 +113,7 @@ pub(super) fn raw_spec(kind: Weather, random: &mut Pcg64) -> RawSpec {
 /// Makes requests to the stub of the messages; what means nothing by HTTP is left out.
 fn by_http(raw: &mut RawSpec, random: &mut Pcg64) {
     raw.job_type = *pick(random, &[JobType::Http, JobType::HttpMime]);
-    let path = "/v3/sim.example";
-    raw.http = RawHttp { host: "api.example".into(), path: path.into(), ..RawHttp::default() };
+    raw.http = RawHttp { host: "api.example".into(), path: "/v3/sim.example".into(), ..RawHttp::default() };
     raw.auth = Some(Credentials::new("api".into(), SecretString::from("key")).expect("a user and a key"));
     raw.pipelining = None;
     raw.recipients.retain(|recipient| !recipient.starts_with("p{"));
