@@ -99,3 +99,8 @@ fn words() {
 fn config() {
     replay("config", fuzz_properties::config::check);
 }
+
+#[test]
+fn fault_rule() {
+    replay("fault_rule", fuzz_properties::fault_rule::check);
+}

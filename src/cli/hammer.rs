@@ -277,6 +277,7 @@ fn embedded_sink(kind: JobType, cpus: &[usize]) -> SinkPlan {
     SinkPlan {
         listen: vec![listen],
         tls: None,
+        faulty_tls: None,
         server: ServerConfig::new("sink.timecop.invalid", MESSAGE_BYTES_MAX, true),
         settings: Default::default(),
         http: kind.is_http().then(|| StubSettings {

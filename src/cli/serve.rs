@@ -19,7 +19,7 @@ use crate::control::sink::{Listen, SinkPlan};
 use crate::message::Mailbox;
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
-use crate::shard::tls::ServerTls;
+use crate::shard::tls::{FaultyTls, ServerTls};
 use crate::sink::{SinkSettings, StubSettings};
 use crate::wire::smtp::server::ServerConfig;
 
@@ -53,6 +53,7 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let host = resources::host_name();
     let name = config.sink.hostname.as_deref().unwrap_or(&host);
     let tls = ServerTls::self_signed(name).map_err(StartError::new)?;
+    let faulty_tls = FaultyTls::new(name).map_err(StartError::new)?;
     let smtp = config.sink.listen.iter().copied().map(Listen::from);
     let listen: Vec<Listen> = smtp.chain(config.sink.http_listen.iter().copied().map(Listen::http)).collect();
     // Known to this process alone: nobody else has to read its stamps.
@@ -65,6 +66,7 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     let sink = (!listen.is_empty()).then(|| SinkPlan {
         listen,
         tls: Some(tls),
+        faulty_tls: Some(faulty_tls),
         server: ServerConfig::new(name, config.sink.max_size, true).offering_starttls(),
         settings: SinkSettings { audit: ledger, ..SinkSettings::default() },
         http: Some(StubSettings { wall_start: wall_now(), id_nonce: rand::random(), ..StubSettings::default() }),

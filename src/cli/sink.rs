@@ -20,9 +20,10 @@ use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
 use crate::shard::sink_service::SaveFolder;
-use crate::shard::tls::ServerTls;
+use crate::shard::tls::{FaultyTls, ServerTls};
+use crate::sink::fault::RULES_MAX;
 use crate::sink::mailgun::MESSAGE_BYTES_MAX as HTTP_MESSAGE_BYTES_MAX;
-use crate::sink::{Faults, SinkCounts, SinkSettings, StubSettings};
+use crate::sink::{FaultCount, FaultCounters, Faults, SinkCounts, SinkSettings, StubSettings};
 use crate::wire::smtp::auth::Users;
 use crate::wire::smtp::server::ServerConfig;
 
@@ -40,6 +41,9 @@ const FILES_MIN: u32 = 64;
 struct Summary {
     #[serde(flatten)]
     counts: SinkCounts,
+    /// How often faults have struck; only those that have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<FaultCount>,
     elapsed_s: f64,
 }
 
@@ -47,7 +51,8 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     let json = JsonOutput::open(&arguments.json)?;
     let saves = arguments.save.is_some();
     let audit_report = arguments.audit.report()?;
-    let plan = plan(arguments)?;
+    let counters = FaultCounters::default();
+    let plan = plan(arguments, &counters)?;
     let ledger = plan.settings.audit.clone();
     let shards = plan.cpus.len() as u32;
     check_machine(&Needs {
@@ -63,7 +68,8 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     if let (Some(file), Some(ledger)) = (audit_report, &ledger) {
         written &= hammer::written(file.write(&AuditFile::of_sink(ledger)));
     }
-    written &= hammer::written(json.write(&Summary { counts, elapsed_s: elapsed.as_secs_f64() }));
+    written &=
+        hammer::written(json.write(&Summary { counts, faults: counters.counts(), elapsed_s: elapsed.as_secs_f64() }));
     Ok(if written { OK } else { NOT_ALL_ACCEPTED })
 }
 
@@ -106,7 +112,7 @@ fn key(path: &Path) -> Result<SecretString, StartError> {
     Ok(read.secret)
 }
 
-fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
+fn plan(arguments: SinkArguments, counters: &FaultCounters) -> Result<SinkPlan, StartError> {
     let may = resources::cpus("--cpus", arguments.cpus.as_ref().map(|cpus| cpus.0.as_slice()))?;
     let mut usual = if arguments.cpus.is_some() { may.clone() } else { layout::halves(&may).server };
     // By default no more shards than the machine has locked memory for.
@@ -139,10 +145,14 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
             Some(folder.map_err(|error| StartError::new(format!("--save: cannot use {shown}: {error}")))?)
         }
     };
-    let faults = Faults::new(arguments.delay, arguments.reply, arguments.drop, arguments.stall);
+    let rules = [arguments.drop, arguments.reply, arguments.delay, arguments.fault].concat();
+    let given = rules.len();
+    let faults = Faults::new(rules, counters.clone())
+        .ok_or_else(|| StartError::new(format!("--fault: expected at most {RULES_MAX} faults, got {given}")))?;
     let settings = SinkSettings {
         accept_domains: arguments.accept_domain,
-        faults: faults.map_err(StartError::new)?,
+        faults,
+        stall: arguments.stall,
         capacity: arguments.capacity,
         keep_bytes_max: if save.is_some() { arguments.max_size as usize } else { 0 },
         audit: audit::of_sink(&arguments.audit)?,
@@ -154,6 +164,7 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
             key: arguments.http_key_file.as_deref().map(key).transpose()?,
             rate: arguments.http_rate,
             faults: settings.faults.clone(),
+            stall: settings.stall,
             capacity: settings.capacity.clone(),
             message_bytes_max: arguments.max_size.min(HTTP_MESSAGE_BYTES_MAX),
             wall_start: wall_now(),
@@ -188,9 +199,11 @@ fn plan(arguments: SinkArguments) -> Result<SinkPlan, StartError> {
         }
         Some(path) => server.requiring_auth(users(path)?.into(), rand::random::<u64>),
     };
+    let faulty_tls = tls.as_ref().map(|_| FaultyTls::new(&hostname)).transpose().map_err(StartError::new)?;
     Ok(SinkPlan {
         listen,
         tls,
+        faulty_tls,
         server: if arguments.no_starttls { server } else { server.offering_starttls() },
         settings,
         http,

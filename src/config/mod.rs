@@ -21,6 +21,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tracing::level_filters::LevelFilter;
 
 use crate::job::spec::http::RawHttp;
+use crate::sink::Rule;
 pub use crate::wire::smtp::auth::Credentials;
 pub use defaults::Defaults;
 pub use limits::{JOBS_MAX, Limits};
@@ -97,6 +98,8 @@ pub struct Sink {
     pub hostname: Option<String>,
     /// Octets of the largest message that it takes.
     pub max_size: u64,
+    /// What goes wrong, `[[sink.fault]]`; at most [`RULES_MAX`](crate::sink::fault::RULES_MAX).
+    pub faults: Vec<Rule>,
 }
 
 /// `[hammer]`.
@@ -163,6 +166,7 @@ impl Default for Config {
                 http_listen: vec![loopback(8026)],
                 hostname: None,
                 max_size: 50 << 20,
+                faults: Vec::new(),
             },
             hammer: Hammer {
                 allow_targets: vec![
@@ -186,17 +190,18 @@ impl Default for Config {
 
 impl Config {
     /// What `new` changes that a running service cannot take over and that needs a restart, by its name in the file.
-    /// Everything else, the targets, the probes' routes, the certificate of `[smtp]`, `allow_targets`, the caps and the defaults of `[hammer]`, may be replaced at any time; but shards
+    /// Everything else, the targets, the probes' routes, the sink's faults, the certificate of `[smtp]`, `allow_targets`, the caps and the defaults of `[hammer]`, may be replaced at any time; but shards
     /// are made with room for so many connections, so that a greater `connections_max` has to wait.
     pub fn needs_restart(&self, new: &Config) -> Vec<&'static str> {
         let placement = |hammer: &Hammer| (hammer.shards, hammer.cpus.clone());
+        let start_of_sink = |sink: &Sink| Sink { faults: Vec::new(), ..sink.clone() };
         // Its certificate is read again.
         let without_files = |smtp: &Smtp| Smtp { certificate: None, ..smtp.clone() };
         let start_of = |probe: &Probe| (probe.address.clone(), probe.secret_file.clone());
         let changed = [
             ("[api]", self.api != new.api),
             ("[store]", self.store != new.store),
-            ("[sink]", self.sink != new.sink),
+            ("[sink]", start_of_sink(&self.sink) != start_of_sink(&new.sink)),
             ("shards and cpus of [hammer]", placement(&self.hammer) != placement(&new.hammer)),
             (
                 "a greater connections_max of [hammer]",

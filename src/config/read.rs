@@ -20,6 +20,8 @@ use super::{
 use crate::job::spec::ConnectionType;
 use crate::job::spec::http::RawHttp;
 use crate::message::MESSAGE_BYTES_MAX;
+use crate::sink::fault::RULES_MAX;
+use crate::sink::{FaultError, Rule};
 use crate::wire::http::request::{Field, check_method};
 
 /// Octets of the largest file that is read.
@@ -153,8 +155,25 @@ fn sink(mut section: Section<'_, '_>, usual: Sink, api: &[SocketAddr]) -> Sink {
     }
     let hostname = hostname(&mut section);
     let max_size = section.whole("max_size", 1..=MESSAGE_BYTES_MAX).unwrap_or(usual.max_size);
+    let mut faults = Vec::new();
+    section.each_table("fault", |section| faults.extend(fault(section)));
+    if faults.len() > RULES_MAX {
+        section.fault("fault", expected(format!("at most {RULES_MAX} faults"), faults.len()));
+    }
     section.finish();
-    Sink { listen, http_listen, hostname: hostname.or(usual.hostname), max_size }
+    Sink { listen, http_listen, hostname: hostname.or(usual.hostname), max_size, faults }
+}
+
+/// `[[sink.fault]]`.
+fn fault(mut section: Section<'_, '_>) -> Option<Rule> {
+    let rule = section.text("rule", "a rule such as \"rcpt=451,5%\"", |text| {
+        text.parse().map_err(|error: FaultError| error.to_string())
+    });
+    if !section.has("rule") {
+        section.fault("rule", expected("a rule such as \"rcpt=451,5%\"", "none; add one"));
+    }
+    section.finish();
+    rule
 }
 
 fn hammer(mut section: Section<'_, '_>, usual: Hammer) -> Hammer {

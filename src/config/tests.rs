@@ -84,6 +84,8 @@ fn the_example_names_each_default_and_each_key() {
     assert_eq!(usual.api.token.take().unwrap().expose_secret(), TOKEN);
     assert_eq!(std::mem::replace(&mut usual.store.path, defaults.store.path.clone()), folder.path().join("timecop.db"));
     assert_eq!(usual.sink.hostname.take().unwrap(), "sink.example.com");
+    let faults: Vec<String> = usual.sink.faults.drain(..).map(|rule| rule.to_string()).collect();
+    assert_eq!(faults, ["rcpt=451,5%"]);
     assert_eq!((usual.hammer.shards.take(), usual.hammer.cpus.take()), (Some(1), Some(vec![0])));
     let of_jobs = std::mem::take(&mut usual.hammer.defaults);
     assert_eq!(of_jobs.warmup, Some(Warmup::Duration(Duration::from_secs(10))));
@@ -123,10 +125,10 @@ fn the_example_names_each_default_and_each_key() {
     // An unknown key lists those that are known: all of them are in the example.
     let sections =
         ["api", "store", "sink", "hammer", "hammer.defaults", "log", "targets.mx", "smtp", "probe", "alert.pagerduty"];
-    for section in sections.into_iter().chain(["[probe.route]"]) {
+    for section in sections.into_iter().chain(["[probe.route]", "[sink.fault]"]) {
         let fault = faults_in(folder.path(), &format!("[{section}]\nzzzzzzzz = 1\n")).join("\n");
         let known = fault.lines().find_map(|fault| fault.split_once("known are ")).unwrap().1;
-        for key in known.split(", ").filter(|key| !["route", "defaults"].contains(key)) {
+        for key in known.split(", ").filter(|key| !["route", "fault", "defaults"].contains(key)) {
             assert!(EXAMPLE.contains(&format!("\n#{key} = ")), "{section}.{key} is not in the example");
         }
     }
@@ -206,6 +208,18 @@ fn every_wrong_value_names_line_key_and_remedy() {
         ("[api]\nhosts = ['.']", "2 api.hosts: expected a host name", "got"),
         ("[api]\nhosts = ['::1']", "2 api.hosts: expected a host name", "[2001:db8::1]"),
         ("[api]\nhosts = ['a b']", "2 api.hosts: expected a host name", "\"a b\""),
+        (
+            "[[sink.fault]]\nrule = 'rcpt=250'",
+            "2 sink.fault.rule: expected a reply code",
+            "got \"250\"; for example rcpt=451",
+        ),
+        ("[[sink.fault]]\nrule = 451", "2 sink.fault.rule: expected a rule such as", "got 451"),
+        ("[[sink.fault]]", "1 sink.fault.rule: expected a rule such as \"rcpt=451,5%\"", "none; add one"),
+        (
+            "[sink]\nfault = ['rcpt=451']",
+            "2 sink.fault: expected tables, each written as [[sink.fault]]",
+            "got the string",
+        ),
         ("[api]\nconnections_max = 0", "2 api.connections_max: expected a whole number from 1 to 65535", "got 0"),
         ("[api]\nconnections_max = -1", "2 api.connections_max: expected a whole number", "got -1"),
         ("[api]\nconnections_max = 1.5", "2 api.connections_max: expected a whole number", "got 1.5"),
@@ -380,6 +394,7 @@ fn what_needs_a_restart_is_named() {
     for text in [
         "",
         "[targets.a]\nurl = 'smtp://a'",
+        "[[sink.fault]]\nrule = 'rcpt=451'",
         "[hammer]\nallow_targets = []\njobs_max = 1\nconnections_max = 1\nmessages_max = 1\nmsg_size_max = 1\n\
          recipients_max = 1\nduration_max = '1s'\nrate_max = 1",
     ] {

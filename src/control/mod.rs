@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod api;
 pub mod draft;
+pub mod faults;
 pub mod hammer;
 pub mod jobs;
 pub mod layout;

@@ -18,6 +18,7 @@ use super::api::guard::{Guard, GuardError};
 use super::api::http::{self, HttpLimits, Request};
 use super::api::routes::Api;
 use super::draft::Helpers;
+use super::faults::SinkFaults;
 use super::jobs::{Jobs, JobsParts};
 use super::layout::{self, ServiceCpus};
 use super::metrics::Metrics;
@@ -37,6 +38,7 @@ use crate::shard::listen::listen;
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::sink_service::Protocol;
+use crate::sink::{FaultCounters, Faults};
 use crate::time::{Instant, WallTime};
 
 /// How often running jobs are looked after.
@@ -148,6 +150,15 @@ async fn run(
     let (store, mut kept) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
     let store = Rc::new(store);
     let clock = Clock::start();
+    let counters = FaultCounters::default();
+    let faults = Faults::new(plan.config.sink.faults.iter().cloned(), counters.clone())
+        .expect("the configuration has no more than there may be");
+    if let Some(sink) = &mut plan.sink {
+        sink.settings.faults = faults.clone();
+        if let Some(http) = &mut sink.http {
+            http.faults = faults.clone();
+        }
+    }
     let embedded = plan.sink.take().map(|sink| sink::prepare(sink, clock)).transpose()?;
     let sink_addresses = |protocol: Protocol| {
         let of_sink = embedded.iter().flat_map(|sink| &sink.addresses).filter(|listen| listen.protocol == protocol);
@@ -157,10 +168,12 @@ async fn run(
     let generators = plan.cpus.generator.len();
     let ring = layout::generator_ring(plan.config.hammer.limits.connections_max);
     let specs = plan.cpus.generator.iter().map(|&cpu| ShardSpec { cpu: Some(cpu), ring, sink: None });
+    let sink_shards = embedded.as_ref().map(|sink| generators..generators + sink.specs.len());
     let pool = Pool::start(specs.chain(embedded.into_iter().flat_map(|sink| sink.specs)).collect(), clock)?;
     let events = pool.events().clone();
 
     let metrics = Metrics::new();
+    metrics.count_faults(counters.clone());
     let known = std::mem::take(&mut kept.jobs);
     let prober = match plan.probe.take() {
         None => None,
@@ -192,6 +205,7 @@ async fn run(
     let api = Rc::new(Api {
         jobs: Rc::clone(&jobs),
         prober: prober.clone(),
+        faults: sink_shards.map(|shards| RefCell::new(SinkFaults::new(shards, faults, counters))),
         targets: RefCell::new(targets),
         resolver: Resolver::default(),
         helpers: Helpers::default(),
@@ -301,8 +315,13 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }
+    if let Some(faults) = &api.faults
+        && let Err(error) = faults.borrow_mut().set(config.sink.faults, api.jobs.borrow().pool())
+    {
+        tracing::error!("the faults of the sink are as they were: {error}");
+    }
     api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
-    tracing::info!("targets, routes, limits and defaults were reloaded from {}", file.display());
+    tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded from {}", file.display());
 }
 
 /// What control follows.

@@ -15,7 +15,7 @@ use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
-use crate::shard::tls::ServerTls;
+use crate::shard::tls::{FaultyTls, ServerTls};
 use crate::sink::mailgun::REQUEST_BYTES_MAX;
 use crate::sink::{SinkCounts, SinkSettings, StubSettings};
 use crate::wire::http::server::ServerConfig as HttpConfig;
@@ -65,6 +65,8 @@ pub struct SinkPlan {
     pub listen: Vec<Listen>,
     /// Its TLS: needed where an address begins with it, or `server` offers STARTTLS.
     pub tls: Option<ServerTls>,
+    /// What faults make of its TLS; needed where it has some.
+    pub faulty_tls: Option<FaultyTls>,
     /// Greeting, limits, capabilities.
     pub server: ServerConfig,
     /// What is taken and what goes wrong.
@@ -121,6 +123,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
     let save = plan.save.map(Arc::new);
     let http = plan.http.map(|settings| HttpSpec {
         tls: plan.tls.as_ref().map(ServerTls::for_http),
+        faulty_tls: plan.faulty_tls.as_ref().map(FaultyTls::for_http),
         config: Arc::new(HttpConfig::new(REQUEST_BYTES_MAX)),
         settings,
     });
@@ -140,6 +143,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
             listeners,
             config: Arc::clone(&config),
             tls: plan.tls.clone(),
+            faulty_tls: plan.faulty_tls.clone(),
             http: http_of(shard),
             settings: plan.settings.clone(),
             start,

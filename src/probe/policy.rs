@@ -321,7 +321,11 @@ impl Policy for VisitorPolicy<'_> {
                 Some(NOT_OURS)
             }
             Question::Message { bytes, content, .. } => return policy.take(visitor, now, bytes, content),
-            Question::Ehlo { .. } | Question::StartTls | Question::Auth { .. } | Question::Data { .. } => None,
+            Question::Ehlo { .. }
+            | Question::StartTls
+            | Question::Auth { .. }
+            | Question::Data { .. }
+            | Question::Quit => None,
         };
         refusal.map_or(Decision::ACCEPT, Decision::refuse)
     }

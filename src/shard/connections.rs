@@ -31,6 +31,14 @@ enum Stage {
     Closing,
 }
 
+/// How a connection is read that is read slowly.
+#[derive(Clone, Copy, Debug)]
+struct Sip {
+    /// Octets at once, at most.
+    octets: u32,
+    bytes_per_s: u32,
+}
+
 #[derive(Debug)]
 struct Connection {
     stage: Stage,
@@ -45,6 +53,8 @@ struct Connection {
     /// To be dialled when it is free again.
     redial: Option<usize>,
     target: usize,
+    /// It is read once at a time, whenever [`Connections::read_on`] says so.
+    sip: Option<Sip>,
     /// In the clear, where TLS protects it too.
     out: Option<Outgoing>,
     tls: Option<Box<Tls>>,
@@ -63,6 +73,7 @@ impl Connection {
         close_after_write: false,
         redial: None,
         target: 0,
+        sip: None,
         out: None,
         tls: None,
         records: None,
@@ -100,6 +111,8 @@ pub struct Connections {
     parting: Vec<u32>,
     /// Times that the kernel found no receive buffer.
     pub buffers_exhausted: u64,
+    /// See [`Connections::take_sipped`].
+    sipped: Vec<(u32, u32, u32)>,
     /// File slots in use, those in line included, for whoever asks from another thread.
     used: Arc<AtomicU32>,
 }
@@ -116,6 +129,7 @@ impl Connections {
             dialing: 0,
             parting: Vec::new(),
             buffers_exhausted: 0,
+            sipped: Vec::new(),
             used,
         }
     }
@@ -237,6 +251,51 @@ impl Connections {
         self.ring.receive(file);
     }
 
+    /// From now on a connection is read once at a time, so many octets at most: again when [`Connections::read_on`] is
+    /// called, which [`Connections::take_sipped`] says the time for.
+    pub fn sip(&mut self, file: u32, octets: u32, bytes_per_s: u32) {
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Open
+            && connection.sip.replace(Sip { octets, bytes_per_s }).is_none()
+            && connection.receiving
+        {
+            self.ring.cancel_receive(file);
+        }
+    }
+
+    /// Whether [`Connections::take_sipped`] has any.
+    #[inline]
+    pub fn has_sipped(&self) -> bool {
+        !self.sipped.is_empty()
+    }
+
+    /// Connections that have been read once and wait to be read on: file slot, octets, and how many of them a second are
+    /// to be read.
+    pub fn take_sipped(&mut self) -> Vec<(u32, u32, u32)> {
+        std::mem::take(&mut self.sipped)
+    }
+
+    /// Reads a connection once, if it is one of those that are read so and waits for it.
+    pub fn read_on(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        if let (Stage::Open, false, Some(Sip { octets, .. })) = (connection.stage, connection.receiving, connection.sip)
+        {
+            connection.receiving = true;
+            self.ring.receive_once(file, octets);
+        }
+    }
+
+    /// Resets an open connection; what was not yet sent is forgotten.
+    pub fn reset(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Open {
+            // TLS says no last word.
+            connection.tls = None;
+            self.ring.reset(file);
+        }
+        self.close(file);
+    }
+
     /// Closes a connection, whatever it is doing; what was not yet sent is forgotten.
     pub fn close(&mut self, file: u32) {
         self.timers.set(file, Instant::NEVER);
@@ -320,6 +379,11 @@ impl Connections {
         match connection.stage {
             Stage::Closing => {
                 self.close_when_quiet(file);
+                Notice::None
+            }
+            Stage::Open if completion.result != 0 && !is_broken(completion.result) && connection.sip.is_some() => {
+                let bytes_per_s = connection.sip.map_or(1, |sip| sip.bytes_per_s);
+                self.sipped.push((file, completion.result.max(0) as u32, bytes_per_s));
                 Notice::None
             }
             Stage::Open if completion.result > 0 || exhausted => {
@@ -487,6 +551,11 @@ impl Connection {
         }
         Some((records, is_whole))
     }
+}
+
+/// Whether the result of a receive says that nothing more will come.
+fn is_broken(result: i32) -> bool {
+    result < 0 && !matches!(-result, libc::ENOBUFS | libc::ECANCELED)
 }
 
 /// The kernel's error in the words of a job.

@@ -10,6 +10,9 @@ use crate::time::Instant;
 /// How long a listener rests after the kernel had no file slot, descriptor or memory for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The room that the kernel has for octets of a client which is read slowly, so that it sees a small window.
+const SMALL_WINDOW_BYTES: usize = 4 << 10;
+
 /// How connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accept {
@@ -29,11 +32,13 @@ struct Listener {
     spec: ListenerSpec,
     /// Rests until then.
     paused: Option<Instant>,
+    /// The room that the kernel had for what arrives, where it was made small.
+    usual_window: Option<usize>,
 }
 
 impl Listeners {
     pub(super) fn new(specs: Vec<ListenerSpec>, accept: Accept) -> Listeners {
-        let listeners = specs.into_iter().map(|spec| Listener { spec, paused: None }).collect();
+        let listeners = specs.into_iter().map(|spec| Listener { spec, paused: None, usual_window: None }).collect();
         Listeners { listeners, accept }
     }
 
@@ -47,6 +52,30 @@ impl Listeners {
         match self.accept {
             Accept::Many => connections.ring().accept(index as u32, socket),
             Accept::One => connections.ring().accept_one(index as u32, socket),
+        }
+    }
+
+    /// From now on connections are accepted like this.
+    pub(super) fn set_accept(&mut self, accept: Accept, connections: &mut Connections) {
+        if accept == Accept::One && self.accept == Accept::Many {
+            // What is armed does not say where connections come from; behind its end it is armed anew.
+            (0..self.listeners.len()).for_each(|index| connections.ring().cancel_accept(index as u32));
+        }
+        self.accept = accept;
+    }
+
+    /// Whether new connections begin with a small window, which they inherit. One with another window is worth no complaint.
+    pub(super) fn set_small_windows(&mut self, are_small: bool) {
+        for Listener { spec: ListenerSpec { socket, .. }, usual_window, .. } in &mut self.listeners {
+            if are_small {
+                if usual_window.is_none() {
+                    *usual_window = socket.recv_buffer_size().ok();
+                }
+                let _ = socket.set_recv_buffer_size(SMALL_WINDOW_BYTES);
+            } else if let Some(usual) = usual_window.take() {
+                // The kernel doubles what it is given.
+                let _ = socket.set_recv_buffer_size(usual / 2);
+            }
         }
     }
 
@@ -74,6 +103,8 @@ impl Listeners {
         let file = u32::try_from(completion.result).ok();
         match file {
             Some(_) if !completion.more => self.arm(index, connections),
+            // See `set_accept`.
+            None if -completion.result == libc::ECANCELED => self.arm(index, connections),
             // Out of file slots, descriptors or memory, or the client is gone: to try again at once might spin.
             None if !completion.more => self.listeners[index].paused = Some(completion.arrived + ACCEPT_PAUSE),
             // It goes on by itself. A connection for which the kernel had no file slot it has closed; the client sees that.

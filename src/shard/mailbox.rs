@@ -12,7 +12,7 @@ use super::tls::{ClientTls, ServerTls};
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::probe::policy::{Arrival, Verdict};
-use crate::sink::SinkCounts;
+use crate::sink::{Faults, SinkCounts};
 
 /// Commands that may wait for a shard, which takes all of them in each of its turns.
 const COMMANDS_MAX: usize = 64;
@@ -52,6 +52,8 @@ pub enum Command {
     },
     /// Secure the connections of our own port 25 that begin from now on by this.
     Secure(ServerTls),
+    /// Other faults take the place of those of the shard's sink; passed over by a shard without one.
+    Faults(Faults),
     /// Close everything and end.
     Shutdown,
     /// Do what no shard does: panic, or never come back.

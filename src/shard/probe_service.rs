@@ -237,11 +237,11 @@ impl ProbeService {
                     connections.timers.set(file, visit.session.deadline().min(visit.visitor.until()));
                 }
             }
-            Flow::Close | Flow::Drop => {
+            Flow::Close | Flow::Drop | Flow::Reset => {
                 if let Some(visit) = self.visits[index].take() {
                     self.spec.policy.leave(&visit.visitor);
                 }
-                if flow == Flow::Drop {
+                if flow != Flow::Close {
                     return connections.close(file);
                 }
                 connections.close_after_write(file);

@@ -458,6 +458,11 @@ impl Pump {
                         sink.secure(tls);
                     }
                 }
+                Command::Faults(faults) => {
+                    if let Some(sink) = &mut self.sink {
+                        sink.set_faults(faults, &mut self.connections);
+                    }
+                }
                 Command::Shutdown => self.shutting_down = true,
                 #[cfg(test)]
                 Command::Fault(fault) => fault(),

@@ -9,7 +9,7 @@ use super::ring::Completion;
 use super::sink_service::{SinkService, SinkSpec};
 use super::tls::ServerTls;
 use crate::probe::policy::Verdict;
-use crate::sink::SinkCounts;
+use crate::sink::{Faults, SinkCounts};
 use crate::time::Instant;
 
 /// What a shard is to serve.
@@ -124,6 +124,14 @@ impl Service {
         match self {
             Service::Sink(_) => {}
             Service::Probe(probe) => probe.secure(tls),
+        }
+    }
+
+    /// Other faults take the place of those of a sink.
+    pub fn set_faults(&mut self, faults: Faults, connections: &mut Connections) {
+        match self {
+            Service::Sink(sink) => sink.set_faults(faults, connections),
+            Service::Probe(_) => {}
         }
     }
 

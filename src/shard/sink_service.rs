@@ -1,9 +1,13 @@
 //! Incoming connections of a shard, and the sessions on them.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use socket2::Socket;
 
@@ -12,8 +16,9 @@ use super::http_service::{HttpService, HttpSession, HttpSpec};
 use super::listeners::{Accept, Listeners};
 use super::probe_service::PARTING_TIME_MAX;
 use super::ring::Completion;
-use super::tls::ServerTls;
-use crate::sink::{SinkCounts, SinkPolicy, SinkSettings};
+use super::tls::{FaultyTls, ServerTls};
+use crate::sink::fault::TlsFault;
+use crate::sink::{Faults, SinkCounts, SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
@@ -27,6 +32,8 @@ pub struct SinkSpec {
     pub listeners: Vec<ListenerSpec>,
     /// The TLS of its connections: needed where a listener begins with it, or `config` offers STARTTLS.
     pub tls: Option<ServerTls>,
+    /// What goes wrong with TLS; needed where there is TLS.
+    pub faulty_tls: Option<FaultyTls>,
     /// What the listeners for HTTP serve, where there are any.
     pub http: Option<HttpSpec>,
     /// What all SMTP sessions have in common.
@@ -93,13 +100,33 @@ impl SaveFolder {
 enum Conversation {
     Smtp(Session),
     Http(Box<HttpSession>),
+    /// None: what comes first, which is the beginning of a TLS handshake, ends the connection.
+    Doomed {
+        resets: bool,
+    },
+}
+
+/// Times a second that a client is read which is read slowly, if it is not fewer octets.
+const SIPS_PER_S: u32 = 10;
+/// How long a doomed connection waits for its client to begin.
+const DOOMED_FOR: Duration = Duration::from_secs(60);
+
+/// How connections are accepted: rules may have to know where they come from.
+fn accept_by(faults: &Faults) -> Accept {
+    if faults.want_addresses() { Accept::One } else { Accept::Many }
 }
 
 /// The sessions of one shard.
 pub struct SinkService {
     listeners: Listeners,
+    /// With what it could offer.
+    whole_config: Arc<ServerConfig>,
+    /// Without what faults withhold.
     config: Arc<ServerConfig>,
     tls: Option<ServerTls>,
+    faulty_tls: Option<FaultyTls>,
+    /// Connections that are read slowly, by when they are read on.
+    sipping: BinaryHeap<Reverse<(Instant, u32)>>,
     policy: SinkPolicy,
     http: Option<HttpService>,
     /// By file slot, from `first_file` on.
@@ -113,9 +140,12 @@ impl SinkService {
     /// A service whose connections get file slots from `first_file` on.
     pub fn new(spec: SinkSpec, first_file: u32) -> SinkService {
         SinkService {
-            listeners: Listeners::new(spec.listeners, Accept::Many),
-            config: spec.config,
+            listeners: Listeners::new(spec.listeners, accept_by(&spec.settings.faults)),
+            config: Arc::clone(&spec.config),
+            whole_config: spec.config,
             tls: spec.tls,
+            faulty_tls: spec.faulty_tls,
+            sipping: BinaryHeap::new(),
             policy: SinkPolicy::new(spec.settings, spec.start, spec.seed),
             http: spec.http.map(|http| HttpService::new(http, spec.start, spec.seed)),
             sessions: Vec::new(),
@@ -132,17 +162,48 @@ impl SinkService {
 
     /// Begins to accept.
     pub fn open(&mut self, connections: &mut Connections) {
+        self.prepare_faults();
         self.listeners.open(connections);
+    }
+
+    /// Other faults take the place of these, for connections that are open, too.
+    pub fn set_faults(&mut self, faults: Faults, connections: &mut Connections) {
+        if let Some(http) = &mut self.http {
+            http.set_faults(faults.clone());
+        }
+        self.listeners.set_accept(accept_by(&faults), connections);
+        let open = self.sessions.iter().enumerate().filter(|(_, session)| session.is_some());
+        self.policy.set_faults(faults, open.map(|(index, _)| index));
+        self.prepare_faults();
+    }
+
+    /// What faults need beside the policy.
+    fn prepare_faults(&mut self) {
+        let faults = self.policy.faults();
+        self.config = match faults.withheld() {
+            none if none.is_empty() => Arc::clone(&self.whole_config),
+            withheld => Arc::new(ServerConfig::clone(&self.whole_config).without(withheld)),
+        };
+        self.listeners.set_small_windows(faults.want_small_windows());
     }
 
     /// When [`SinkService::turn`] must be called at the latest.
     pub fn wake_at(&self) -> Instant {
-        self.listeners.wake_at()
+        let rested = self.listeners.wake_at();
+        self.sipping.peek().map_or(rested, |Reverse((due, _))| rested.min(*due))
     }
 
     /// What the passing of time brings, and the messages that the turn has brought.
     pub fn turn(&mut self, now: Instant, connections: &mut Connections) {
         self.listeners.turn(now, connections);
+        while self.sipping.peek().is_some_and(|Reverse((due, _))| *due <= now)
+            && let Some(Reverse((_, file))) = self.sipping.pop()
+        {
+            connections.read_on(file);
+        }
+        if connections.has_sipped() {
+            self.rest_sippers(now, connections);
+        }
         if let Some(folder) = &self.save {
             for message in self.policy.take_kept() {
                 if let (Err(error), false) = (folder.save(&message), self.save_failed) {
@@ -157,9 +218,10 @@ impl SinkService {
 
     /// A listener has a new connection, or could not have one.
     pub fn accept_completed(&mut self, completion: &Completion, connections: &mut Connections) {
+        let client = connections.ring().take_peer(completion.index).map(|client| client.ip());
         if let Some((file, listener)) = self.listeners.accepted(completion, connections) {
             let (implicit_tls, protocol) = (listener.implicit_tls, listener.protocol);
-            self.accepted(file, completion.arrived, implicit_tls, protocol, connections);
+            self.accepted(file, completion.arrived, (implicit_tls, protocol), client, connections);
         }
     }
 
@@ -167,8 +229,8 @@ impl SinkService {
         &mut self,
         file: u32,
         now: Instant,
-        implicit_tls: bool,
-        protocol: Protocol,
+        (implicit_tls, protocol): (bool, Protocol),
+        client: Option<IpAddr>,
         connections: &mut Connections,
     ) {
         connections.accepted(file);
@@ -181,20 +243,28 @@ impl SinkService {
             Protocol::Http => Conversation::Http(Box::new(HttpSession::new())),
         };
         let session = self.sessions[index].insert(Box::new(session));
+        if self.policy.is_faulty() {
+            self.policy.enter(index, client);
+            self.policy.attend(index, now);
+            let struck = self.policy.strike_connect(now);
+            if struck.drop || struck.reset {
+                return self.follow(file, now, if struck.reset { Flow::Reset } else { Flow::Drop }, connections);
+            }
+        }
         if implicit_tls {
             match (&mut **session, &self.http) {
                 (Conversation::Smtp(session), _) => session.secure(now, &self.config),
                 (Conversation::Http(session), Some(http)) => session.secure(now, &http.config),
-                (Conversation::Http(_), None) => {}
+                (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => {}
             }
-            self.start_tls(file, connections);
+            self.start_tls(file, now, connections);
             return self.follow(file, now, Flow::Continue, connections);
         }
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.connected(now, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.connected(now, &http.config, &mut http.stub),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         self.follow(file, now, flow, connections);
     }
@@ -204,28 +274,54 @@ impl SinkService {
     pub fn received(&mut self, file: u32, now: Instant, bytes: &[u8], connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        self.policy.attend(index, now);
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
-            (Conversation::Smtp(session), _) => {
-                self.policy.attend(index, now);
-                session.handle(now, bytes, &self.config, &mut self.policy, out)
-            }
+            (Conversation::Smtp(session), _) => session.handle(now, bytes, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.handle(now, bytes, &http.config, &mut http.stub, out),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Doomed { resets: true }, _) => Flow::Reset,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         // A client that goes on sending and reads nothing of what it is answered.
         let flow = if out.len() > UNREAD_BYTES_MAX { Flow::Drop } else { flow };
         self.follow(file, now, flow, connections);
     }
 
-    fn start_tls(&mut self, file: u32, connections: &mut Connections) {
+    fn start_tls(&mut self, file: u32, now: Instant, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
-        let tls = match (self.sessions[index].as_deref(), &self.http) {
-            (Some(Conversation::Http(_)), Some(http)) => http.tls.as_ref(),
-            _ => self.tls.as_ref(),
+        let fault = match self.policy.is_faulty() {
+            true => {
+                self.policy.attend(index, now);
+                self.policy.strike_tls(now)
+            }
+            false => None,
+        };
+        if let Some(TlsFault::Drop | TlsFault::Reset) = fault {
+            let resets = fault == Some(TlsFault::Reset);
+            self.sessions[index] = Some(Box::new(Conversation::Doomed { resets }));
+            return connections.timers.set(file, now + DOOMED_FOR);
+        }
+        let (tls, faulty) = match (self.sessions[index].as_deref(), &self.http) {
+            (Some(Conversation::Http(_)), Some(http)) => (&http.tls, &http.faulty_tls),
+            _ => (&self.tls, &self.faulty_tls),
+        };
+        let tls = match (fault, faulty) {
+            (Some(TlsFault::Refuse), Some(faulty)) => Some(&faulty.refusing),
+            (Some(TlsFault::Expired), Some(faulty)) => Some(&faulty.expired),
+            (Some(TlsFault::WrongName), Some(faulty)) => Some(&faulty.wrong_name),
+            _ => tls.as_ref(),
         };
         if let Some(tls) = tls {
             connections.start_tls(file, tls.accept());
+        }
+    }
+
+    /// Connections that are read slowly and have been read rest for as long as what they had is worth.
+    #[cold]
+    fn rest_sippers(&mut self, now: Instant, connections: &mut Connections) {
+        for (file, octets, bytes_per_s) in connections.take_sipped() {
+            let rest = Duration::from_nanos(u64::from(octets) * 1_000_000_000 / u64::from(bytes_per_s));
+            self.sipping.push(Reverse((now + rest, file)));
         }
     }
 
@@ -233,11 +329,14 @@ impl SinkService {
     pub fn tls_ready(&mut self, file: u32, now: Instant, resumed: bool, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
         let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        if self.policy.is_faulty() {
+            self.policy.attend(index, now);
+        }
         let out = &mut connections.outgoing(file).bytes;
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.tls_ready(now, resumed, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.tls_ready(now, resumed, &http.config, &mut http.stub),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         self.follow(file, now, flow, connections);
     }
@@ -249,7 +348,7 @@ impl SinkService {
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.tls_failed(&mut self.policy),
             (Conversation::Http(session), Some(http)) => session.tls_failed(&mut http.stub),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         self.follow(file, now, flow, connections);
     }
@@ -265,7 +364,7 @@ impl SinkService {
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
             (Conversation::Http(session), Some(http)) => session.handle_timeout(now, &http.config, &mut http.stub, out),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         self.follow(file, now, flow, connections);
     }
@@ -277,7 +376,7 @@ impl SinkService {
         let flow = match (&mut **session, &mut self.http) {
             (Conversation::Smtp(session), _) => session.end_of_stream(&mut self.policy),
             (Conversation::Http(session), Some(http)) => session.end_of_stream(&mut http.stub),
-            (Conversation::Http(_), None) => Flow::Drop,
+            (Conversation::Http(_), None) | (Conversation::Doomed { .. }, _) => Flow::Drop,
         };
         self.follow(file, now, flow, connections);
     }
@@ -285,27 +384,39 @@ impl SinkService {
     #[inline]
     fn follow(&mut self, file: u32, now: Instant, flow: Flow, connections: &mut Connections) {
         let index = (file - self.first_file) as usize;
+        let is_faulty = self.policy.is_faulty();
         match flow {
             Flow::StartTls => {
-                self.start_tls(file, connections);
+                self.start_tls(file, now, connections);
                 self.follow(file, now, Flow::Continue, connections);
             }
             Flow::Continue => {
                 let deadline = match self.sessions[index].as_deref() {
                     Some(Conversation::Smtp(session)) => session.deadline(),
                     Some(Conversation::Http(session)) => session.deadline(),
-                    None => return,
+                    Some(Conversation::Doomed { .. }) | None => return,
                 };
                 connections.timers.set(file, deadline);
+                if is_faulty {
+                    self.policy.attend(index, now);
+                    if let Some(bytes_per_s) = self.policy.take_slow() {
+                        connections.sip(file, (bytes_per_s / SIPS_PER_S).max(1), bytes_per_s);
+                    }
+                }
             }
-            Flow::Close => {
+            Flow::Close | Flow::Drop | Flow::Reset => {
                 self.sessions[index] = None;
-                connections.close_after_write(file);
-                connections.timers.set(file, now + PARTING_TIME_MAX);
-            }
-            Flow::Drop => {
-                self.sessions[index] = None;
-                connections.close(file);
+                if is_faulty {
+                    self.policy.leave(index);
+                }
+                match flow {
+                    Flow::Reset => connections.reset(file),
+                    Flow::Drop => connections.close(file),
+                    _ => {
+                        connections.close_after_write(file);
+                        connections.timers.set(file, now + PARTING_TIME_MAX);
+                    }
+                }
             }
         }
     }

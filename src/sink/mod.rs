@@ -3,7 +3,8 @@
 //!
 //! - [`policy`]: what the sink answers;
 //! - [`capacity`]: how much it takes at most;
-//! - [`fault`]: delays, replies, drops and stalls, and how they are written on the command line;
+//! - [`fault`]: what goes wrong on request, and how that is written;
+//! - [`stall`]: a time of silence;
 //! - [`counts`]: what arrived;
 //! - [`mailgun`]: the same for HTTP: a stub of Mailgun's messages API.
 
@@ -12,9 +13,11 @@ pub mod counts;
 pub mod fault;
 pub mod mailgun;
 pub mod policy;
+pub mod stall;
 
 pub use capacity::{Capacity, CapacityError, RateLimit};
 pub use counts::{Counts, SinkCounts};
-pub use fault::{FaultError, Faults, PhaseDelay, PhaseDrop, PhaseReply, Stall};
+pub use fault::{FaultCount, FaultCounters, FaultError, Faults, Rule, Striker};
 pub use mailgun::{HttpCounts, Stub, StubSettings};
 pub use policy::{SinkPolicy, SinkSettings};
+pub use stall::Stall;

@@ -2,12 +2,12 @@
 
 use super::capacity::Capacity;
 use super::counts::Counts;
-use super::fault::{Faults, phase_of};
+use super::fault::{FaultPhase, Faults, Striker, Struck, TlsFault};
+use super::stall::Stall;
 use crate::audit::ledger::{Ledger, Reader};
 use crate::time::Instant;
 use crate::wire::smtp::server::{Answer, Decision, Event, Policy, Question, Refusal};
-use rand::SeedableRng;
-use rand_pcg::Pcg64;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 const OTHER_DOMAIN: Refusal = Refusal::from_static("550 5.7.1 no mail for this domain here\r\n");
@@ -20,6 +20,8 @@ pub struct SinkSettings {
     pub accept_domains: Vec<String>,
     /// What is to go wrong.
     pub faults: Faults,
+    /// When nothing is said at all.
+    pub stall: Option<Stall>,
     /// How many messages a second are accepted; without it, as many as come.
     pub capacity: Option<Capacity>,
     /// Octets of each message that are kept for [`SinkPolicy::take_kept`]; 0 keeps none.
@@ -34,7 +36,9 @@ pub struct SinkPolicy {
     settings: SinkSettings,
     /// When the sink started; stalls count from it.
     start: Instant,
-    random: Pcg64,
+    /// There is none where nothing goes wrong.
+    striker: Option<Box<Striker>>,
+    seed: u64,
     counts: Counts,
     kept: Vec<Vec<u8>>,
     audit: Option<Box<Reader>>,
@@ -43,17 +47,74 @@ pub struct SinkPolicy {
 impl SinkPolicy {
     /// The policy of a shard that starts at `start`. `seed` repeats the rolls of its faults; each shard needs its own.
     pub fn new(settings: SinkSettings, start: Instant, seed: u64) -> SinkPolicy {
-        let random = Pcg64::seed_from_u64(seed);
+        let striker = Striker::new(&settings.faults, start, seed);
         let audit = settings.audit.clone().map(|ledger| Box::new(Reader::new(ledger)));
-        SinkPolicy { settings, start, random, counts: Counts::default(), kept: Vec::new(), audit }
+        SinkPolicy { settings, start, striker, seed, counts: Counts::default(), kept: Vec::new(), audit }
     }
 
-    /// What follows is of this connection, whose octets have arrived at `arrived`: an audit tells messages apart by it.
-    #[inline]
-    pub fn attend(&mut self, connection: usize, arrived: Instant) {
-        if let Some(audit) = &mut self.audit {
-            audit.attend(connection, arrived);
+    /// Other faults take the place of these, at once and for all connections. `open` are the numbers of those that there are.
+    pub fn set_faults(&mut self, faults: Faults, open: impl Iterator<Item = usize>) {
+        match &mut self.striker {
+            Some(striker) if !faults.is_empty() => striker.replace(&faults),
+            _ => {
+                self.striker = Striker::new(&faults, self.start, self.seed);
+                open.for_each(|number| self.enter(number, None));
+            }
         }
+        self.settings.faults = faults;
+    }
+
+    /// The faults in force.
+    pub fn faults(&self) -> &Faults {
+        &self.settings.faults
+    }
+
+    /// Whether anything goes wrong: only then need connections enter and leave.
+    #[inline]
+    pub fn is_faulty(&self) -> bool {
+        self.striker.is_some()
+    }
+
+    /// A connection is there, from this address, if that is known.
+    pub fn enter(&mut self, number: usize, address: Option<IpAddr>) {
+        if let Some(striker) = &mut self.striker {
+            striker.enter(number, address);
+        }
+    }
+
+    /// A connection has gone.
+    pub fn leave(&mut self, number: usize) {
+        if let Some(striker) = &mut self.striker {
+            striker.leave(number);
+        }
+    }
+
+    /// What follows is of this connection, of which something has come at `arrived`: faults and an audit tell connections
+    /// apart by it.
+    #[inline]
+    pub fn attend(&mut self, number: usize, arrived: Instant) {
+        if let Some(striker) = &mut self.striker {
+            striker.attend(number);
+        }
+        if let Some(audit) = &mut self.audit {
+            audit.attend(number, arrived);
+        }
+    }
+
+    /// What strikes the connection in hand before anything is said on it.
+    pub fn strike_connect(&mut self, now: Instant) -> Struck {
+        let strike = |striker: &mut Box<Striker>| striker.strike(now, FaultPhase::Connect, None);
+        self.striker.as_mut().map(strike).unwrap_or_default()
+    }
+
+    /// How the TLS handshake of the connection in hand goes wrong, if it does.
+    pub fn strike_tls(&mut self, now: Instant) -> Option<TlsFault> {
+        self.striker.as_mut()?.strike(now, FaultPhase::Tls, None).tls
+    }
+
+    /// How slowly, in octets a second, the connection in hand is to be read from now on; said once.
+    pub fn take_slow(&mut self) -> Option<u32> {
+        self.striker.as_mut()?.take_slow()
     }
 
     /// What has arrived so far.
@@ -78,37 +139,75 @@ impl SinkPolicy {
     }
 }
 
+impl SinkPolicy {
+    /// Whether a message has room, and how long it waits for it.
+    fn admit(&self, now: Instant) -> Decision {
+        match self.settings.capacity.as_ref().map(|capacity| capacity.admit(self.start, now)) {
+            None => Decision::ACCEPT,
+            Some(Some(hold)) => Decision { answer: Answer::Accept, hold },
+            Some(None) => Decision::refuse(FULL),
+        }
+    }
+
+    /// The answer to a question that faults have struck, or not.
+    fn struck(&mut self, now: Instant, question: Question<'_>, struck: Struck) -> Decision {
+        let hold = struck.hold;
+        if struck.drop || struck.reset {
+            return Decision { answer: if struck.reset { Answer::Reset } else { Answer::Drop }, hold };
+        }
+        if let Question::Rcpt { forward_path } = question
+            && !self.is_taken(forward_path)
+        {
+            return Decision { answer: Answer::Refuse(OTHER_DOMAIN), hold };
+        }
+        if let Some(refusal) = struck.refusal {
+            return Decision { answer: Answer::Refuse(refusal), hold };
+        }
+        match question {
+            Question::Rcpt { forward_path } => {
+                if let Some(striker) = &mut self.striker {
+                    striker.accepted(forward_path);
+                }
+                Decision { answer: Answer::Accept, hold }
+            }
+            // What is not accepted takes nothing of the capacity.
+            Question::Message { .. } => {
+                let Decision { answer, hold: wait } = self.admit(now);
+                Decision { answer, hold: hold + wait }
+            }
+            _ => Decision { answer: Answer::Accept, hold },
+        }
+    }
+}
+
 impl Policy for SinkPolicy {
     #[inline]
     fn decide(&mut self, now: Instant, question: Question<'_>) -> Decision {
-        let mut struck = self.settings.faults.strike(phase_of(&question), &mut self.random);
-        // What is not accepted takes nothing of the capacity.
-        if let (Some(capacity), Question::Message { .. }, false, None) =
-            (&self.settings.capacity, question, struck.drop, &struck.refusal)
-        {
-            match capacity.admit(self.start, now) {
-                Some(wait) => struck.hold += wait,
-                None => struck.refusal = Some(FULL),
-            }
-        }
-        let answer = if struck.drop {
-            Answer::Drop
-        } else if let Question::Rcpt { forward_path } = question
-            && !self.is_taken(forward_path)
-        {
-            Answer::Refuse(OTHER_DOMAIN)
-        } else {
-            struck.refusal.map_or(Answer::Accept, Answer::Refuse)
-        };
         if let (Some(audit), Question::Data { .. }) = (&mut self.audit, question) {
             audit.begin();
         }
-        Decision { answer, hold: struck.hold }
+        match &mut self.striker {
+            None => {
+                if let Question::Rcpt { forward_path } = question
+                    && !self.is_taken(forward_path)
+                {
+                    return Decision::refuse(OTHER_DOMAIN);
+                }
+                match (&self.settings.capacity, question) {
+                    (Some(_), Question::Message { .. }) => self.admit(now),
+                    _ => Decision::ACCEPT,
+                }
+            }
+            Some(striker) => {
+                let struck = striker.ask(now, &question);
+                self.struck(now, question, struck)
+            }
+        }
     }
 
     #[inline]
     fn release(&self, due: Instant) -> Instant {
-        self.settings.faults.stall.map_or(due, |stall| stall.release(self.start, due))
+        self.settings.stall.map_or(due, |stall| stall.release(self.start, due))
     }
 
     #[inline]
@@ -145,6 +244,7 @@ impl Policy for SinkPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::FaultCounters;
     use crate::wire::smtp::server::{Flow, ServerConfig, Session};
 
     fn at_ms(ms: u64) -> Instant {
@@ -200,13 +300,8 @@ mod tests {
 
     const ENVELOPE: &[u8] = b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x.example>\r\nDATA\r\n";
 
-    fn faults(delays: &[&str], replies: &[&str], drops: &[&str], stall: Option<&str>) -> SinkSettings {
-        let faults = Faults::new(
-            delays.iter().map(|text| text.parse().unwrap()),
-            replies.iter().map(|text| text.parse().unwrap()),
-            drops.iter().map(|text| text.parse().unwrap()),
-            stall.map(|text| text.parse().unwrap()),
-        );
+    fn faults(rules: &[&str]) -> SinkSettings {
+        let faults = Faults::new(rules.iter().map(|rule| rule.parse().unwrap()), FaultCounters::default());
         SinkSettings { faults: faults.unwrap(), ..SinkSettings::default() }
     }
 
@@ -254,7 +349,7 @@ mod tests {
 
     #[test]
     fn delays_are_exact() {
-        let mut drive = Drive::new(faults(&["banner=5ms", "rcpt=10ms", "final=1s"], &[], &[], None));
+        let mut drive = Drive::new(faults(&["banner=delay:5ms", "rcpt=delay:10ms", "final=delay:1s"]));
         drive.send_at(5, ENVELOPE);
         drive.send_at(20, b"hello\r\n.\r\n");
         drive.send_at(5_000, b"QUIT\r\n");
@@ -267,8 +362,8 @@ mod tests {
     #[test]
     fn messages_wait_for_the_capacity_over_all_sessions_and_a_full_line_defers() {
         let capacity = Some("10/s,queue=1".parse().unwrap());
-        let settings = SinkSettings { capacity, ..faults(&["final=5ms"], &[], &[], None) };
-        let refusing = SinkSettings { capacity: settings.capacity.clone(), ..faults(&[], &["final=554"], &[], None) };
+        let settings = SinkSettings { capacity, ..faults(&["final=delay:5ms"]) };
+        let refusing = SinkSettings { capacity: settings.capacity.clone(), ..faults(&["final=554"]) };
         let mut sessions: Vec<Drive> =
             [&refusing, &settings, &settings, &settings].map(|s| Drive::new(s.clone())).into();
         for drive in &mut sessions {
@@ -285,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_stall_silences_every_reply_for_its_length() {
-        let mut drive = Drive::new(faults(&[], &[], &[], Some("1s@5s")));
+        let mut drive = Drive::new(SinkSettings { stall: Some("1s@5s".parse().unwrap()), ..SinkSettings::default() });
         for ms in [4_999, 5_000, 5_500, 5_999, 6_000] {
             drive.send_at(ms, b"NOOP\r\n");
         }
@@ -295,7 +390,7 @@ mod tests {
 
     #[test]
     fn an_injected_refusal_is_no_message_and_no_error() {
-        let mut drive = Drive::new(faults(&[], &["final=451,100%,later"], &[], None));
+        let mut drive = Drive::new(faults(&["final=451,100%,later"]));
         drive.send_at(0, ENVELOPE);
         drive.send_at(0, b"hello\r\n.\r\n");
         assert_eq!(drive.last(), (0, "451 4.3.0 later"));
@@ -307,18 +402,18 @@ mod tests {
 
     #[test]
     fn an_injected_drop_closes_without_a_word() {
-        let mut drive = Drive::new(faults(&[], &[], &["final=100%"], None));
+        let mut drive = Drive::new(faults(&["final=drop"]));
         drive.send_at(0, ENVELOPE);
         let replies = drive.replies.len();
         drive.send_at(0, b"hello\r\n.\r\n");
         assert_eq!((drive.flow, drive.replies.len(), drive.policy.counts().messages), (Flow::Close, replies, 0));
-        let drive = Drive::new(faults(&[], &[], &["banner=100%"], None));
+        let drive = Drive::new(faults(&["banner=drop"]));
         assert_eq!((drive.flow, drive.replies.len()), (Flow::Close, 0));
     }
 
     #[test]
     fn the_same_seed_rolls_the_same_faults() {
-        let settings = faults(&["mail=exp:10ms"], &["rcpt=451,50%"], &["final=5%"], None);
+        let settings = faults(&["mail=delay:exp:10ms", "rcpt=451,50%", "final=drop,5%"]);
         let play = || {
             let mut drive = Drive::new(settings.clone());
             for round in 0..50 {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use timecop::sink::{Faults, HttpCounts, Stub, StubSettings};
+use timecop::sink::{FaultCounters, Faults, HttpCounts, Stub, StubSettings};
 use timecop::time::Instant;
 use timecop::wire::flow::Flow;
 use timecop::wire::http::server::{ServerConfig, Session};
@@ -33,12 +33,9 @@ pub fn check(input: &[u8]) {
 fn play(settings: &Settings<'_>, octets: &[u8], split: usize) -> Seen {
     let (config, start) = (ServerConfig::new(BODY_BYTES_MAX), Instant::from_ns(1));
     let text = |wanted: u8, text: &'static str| (settings.get(0) & wanted > 0).then_some(text);
-    let faults = Faults::new(
-        text(1, "http=1ms").map(|text| text.parse().expect("a delay")),
-        text(2, "http=503,30%,no \"more\"").map(|text| text.parse().expect("a reply")),
-        text(4, "http=10%").map(|text| text.parse().expect("a drop")),
-        None,
-    );
+    let rules = [text(1, "http=delay:1ms"), text(4, "http=drop,10%"), text(2, "http=503,30%,no \"more\"")];
+    let rules = rules.into_iter().flatten().map(|rule| rule.parse().expect("a rule"));
+    let faults = Faults::new(rules, FaultCounters::default());
     let mut stub = Stub::new(
         StubSettings {
             accept_domains: text(8, "a.b").map(str::to_owned).into_iter().collect(),

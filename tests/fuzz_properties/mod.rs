@@ -14,6 +14,7 @@ pub mod command;
 pub mod config;
 pub mod data_decoder;
 pub mod expansion;
+pub mod fault_rule;
 pub mod form;
 pub mod http_response;
 pub mod http_server;

@@ -12,7 +12,7 @@ use timecop::measure::abort::AbortRule;
 use timecop::measure::threshold::Threshold;
 use timecop::message::{Entry, Mailbox, ReversePath};
 use timecop::probe::header::Key;
-use timecop::sink::{Capacity, PhaseDelay, PhaseDrop, PhaseReply, RateLimit, Stall};
+use timecop::sink::{Capacity, RateLimit, Rule, Stall};
 use timecop::wire::http::request::Field;
 use timecop::wire::smtp::auth::Users;
 
@@ -34,9 +34,10 @@ pub fn check(input: &[u8]) {
     refused(Warmup::from_str(text));
     refused(Capacity::from_str(text));
     refused(RateLimit::from_str(text));
-    refused(PhaseDelay::from_str(text));
-    refused(PhaseReply::from_str(text));
-    refused(PhaseDrop::from_str(text));
+    refused(Rule::delay(text));
+    refused(Rule::reply(text));
+    refused(Rule::drop(text));
+    again(text, Rule::from_str);
     refused(Stall::from_str(text));
     refused(Field::parse(text));
     let _ = (Key::parse(text), Users::parse(text));

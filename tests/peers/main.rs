@@ -16,5 +16,6 @@ mod run;
 mod search;
 mod service;
 mod sink;
+mod sink_faults;
 mod support;
 mod tls;

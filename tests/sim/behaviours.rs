@@ -664,25 +664,8 @@ fn messages_made_here_go_to_no_server_that_cannot_take_them() {
     assert!(play.session("").starts_with("MAIL"));
 }
 
-#[test]
-fn a_port_of_another_protocol_is_told_by_how_it_greets() {
-    let example = |play: &mut Play| play.worker.delta_mut().errors[0].example.clone();
-    let mut play = Play::new(|raw| raw.timeout = Some(SECOND.into()));
-    play.connect(0);
-    play.wait_for_deadline(0);
-    assert_eq!(play.error(), Some(("timeout", Phase::Banner)));
-    assert!(example(&mut play).contains("smtps://"));
-    let mut play = Play::new(|_| {});
-    play.connect(0);
-    play.worker.closed(0, play.now, None, &mut play.links);
-    assert_eq!(play.error(), Some(("closed", Phase::Banner)));
-    assert!(example(&mut play).contains("http://"));
-    let mut play = Play::new(|_| {});
-    play.connect(0);
-    play.say("HTTP/1.1 400 Bad Request\r\n");
-    assert_eq!(play.error(), Some(("protocol", Phase::Banner)));
-    assert!(example(&mut play).contains("no mail server"));
-}
+/// Peers that are no mail servers.
+mod strangers;
 
 /// Logins (AUTH).
 mod login;

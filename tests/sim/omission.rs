@@ -31,7 +31,7 @@ use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::histogram::LatencyHistogram;
 use timecop::measure::recorder::Delta;
-use timecop::sink::{Faults, SinkSettings};
+use timecop::sink::SinkSettings;
 use timecop::time::{Instant, WallTime};
 use timecop::wire::smtp::server::ServerConfig;
 
@@ -69,8 +69,7 @@ fn run(latency_ns: u64, connections: u32, load: Option<(f64, Arrival)>) -> (Delt
 
     let worker = Worker::new(Arc::clone(&job), share().pacer, connections);
     let stall = Some("1s@5s".parse().expect("the stall is valid"));
-    let faults = Faults::new([], [], [], stall).expect("the faults are valid");
-    let settings = SinkSettings { faults, ..SinkSettings::default() };
+    let settings = SinkSettings { stall, ..SinkSettings::default() };
     let config = ServerConfig::new("sink.example", 1_000_000, true);
     let server = Server::new(config, settings, job.start, 0.0, 1);
     let conditions = Conditions { latency_ns: (latency_ns, latency_ns), ..Conditions::default() };

@@ -9,7 +9,7 @@ use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
 use timecop::job::worker::Worker;
 use timecop::load::stages;
 use timecop::measure::recorder::Delta;
-use timecop::sink::{Faults, SinkSettings};
+use timecop::sink::{FaultCounters, Faults, Rule, SinkSettings};
 use timecop::time::{Instant, WallTime};
 use timecop::wire::smtp::server::ServerConfig;
 
@@ -36,7 +36,8 @@ fn run(text: &str, shards: u32) -> (Delta, Vec<(u64, u64)>) {
     let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
     let shares = job.split(spec.connections, shards).into_iter();
     let workers = shares.map(|share| Worker::new(Arc::clone(&job), share.pacer, share.connections)).collect();
-    let faults = Faults::new([MESSAGE.parse().expect("the delay is valid")], [], [], None).expect("they are valid");
+    let delay = Rule::delay(MESSAGE).expect("the delay is valid");
+    let faults = Faults::new([delay], FaultCounters::default()).expect("it is one");
     let settings = SinkSettings { faults, ..SinkSettings::default() };
     let server = Server::new(ServerConfig::new("sink.example", 1_000_000, true), settings, job.start, 0.0, 1);
     let mut world = World::new(BEGIN_NS, workers, server, Conditions::default(), 1);

@@ -15,7 +15,7 @@ use timecop::load::warmup::Warmup;
 use timecop::measure::recorder::{ConnectionCounts, Delta};
 use timecop::measure::totals::Totals;
 use timecop::sink::mailgun::REQUEST_BYTES_MAX;
-use timecop::sink::{SinkSettings, Stub, StubSettings};
+use timecop::sink::{FaultCounters, Faults, SinkSettings, Stub, StubSettings};
 use timecop::time::{Instant, WallTime};
 use timecop::wire::http::server as http;
 use timecop::wire::smtp::server::ServerConfig;
@@ -159,11 +159,14 @@ impl Scenario {
         if self.spec.target.connection == ConnectionType::StartTls {
             config = config.offering_starttls();
         }
-        let mut server = Server::new(config, self.settings.clone(), begin, self.malice, self.seed);
+        // Made for this run: what rules remember is shared by clones.
+        let rules = self.settings.faults.rules().map(|(rule, _)| rule.clone());
+        let faults = Faults::new(rules, FaultCounters::default()).expect("they are few");
+        let settings = SinkSettings { faults: faults.clone(), ..self.settings.clone() };
+        let mut server = Server::new(config, settings, begin, self.malice, self.seed);
         server.tls_at_once = self.spec.target.connection == ConnectionType::Tls;
         server.storm_ns = self.storm_ns;
         if self.spec.http.is_some() {
-            let faults = self.settings.faults.clone();
             let settings =
                 StubSettings { faults, message_bytes_max: self.message_bytes_max, ..StubSettings::default() };
             let stub = Stub::new(settings, begin, self.seed);

@@ -31,7 +31,7 @@ impl From<Flow> for Parting {
             Flow::Continue => Parting::Stay,
             Flow::StartTls => Parting::StartTls,
             Flow::Close => Parting::Close,
-            Flow::Drop => Parting::Drop,
+            Flow::Drop | Flow::Reset => Parting::Drop,
         }
     }
 }
@@ -46,6 +46,8 @@ pub struct Peer {
     dialogue: Dialogue,
     /// When the last MAIL came.
     mail: Instant,
+    /// What the policy knows it by.
+    number: usize,
     /// The server has not closed it.
     pub is_open: bool,
     /// It waits for a TLS handshake to begin or to end.
@@ -82,6 +84,7 @@ pub struct Server {
     /// It speaks HTTP.
     pub http: Option<(http::ServerConfig, Stub)>,
     config: ServerConfig,
+    peers: usize,
     malice: f64,
     random: Pcg64,
 }
@@ -99,6 +102,7 @@ impl Server {
             storms: 0,
             http: None,
             config,
+            peers: 0,
             malice,
             random: Pcg64::seed_from_u64(seed ^ 0x5eed),
         }
@@ -120,18 +124,22 @@ impl Server {
             None => Dialogue::Smtp(Session::new()),
             Some(_) => Dialogue::Http(http::Session::new()),
         };
-        Peer { dialogue, mail: Instant::ZERO, is_open: true, is_handshaking: self.tls_at_once }
+        Peer { dialogue, mail: Instant::ZERO, number: 0, is_open: true, is_handshaking: self.tls_at_once }
     }
 
     /// See [`Session::connected`] and [`Session::secure`].
     pub fn connected(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        self.peers += 1;
+        peer.number = self.peers;
+        self.policy.enter(peer.number, Some([127, 0, 0, 1].into()));
+        self.policy.attend(peer.number, now);
         let storms = self.storms(now);
         let flow = match (&mut peer.dialogue, &mut self.http) {
             (Dialogue::Smtp(session), _) if self.tls_at_once => {
                 session.secure(now, &self.config);
                 Flow::Continue
             }
-            (Dialogue::Smtp(_), _) if storms => return self.storm(out),
+            (Dialogue::Smtp(_), _) if storms => return self.storm(peer, out),
             (Dialogue::Smtp(session), _) => session.connected(now, &self.config, &mut self.policy, out),
             (Dialogue::Http(session), Some((config, _))) if self.tls_at_once => {
                 session.secure(now, config);
@@ -140,7 +148,7 @@ impl Server {
             (Dialogue::Http(session), Some((config, stub))) => session.connected(now, config, stub),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// See [`Session::tls_ready`].
@@ -151,7 +159,7 @@ impl Server {
             (Dialogue::Http(session), Some((config, stub))) => session.tls_ready(now, false, config, stub),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// See [`Session::tls_failed`].
@@ -161,7 +169,7 @@ impl Server {
             (Dialogue::Http(session), Some((_, stub))) => session.tls_failed(stub),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// TLS records come that nobody asked for.
@@ -177,29 +185,31 @@ impl Server {
         }
         if self.storms(now) {
             let _ = self.end_of_stream(peer, now, &mut Vec::new());
-            return self.storm(out);
+            return self.storm(peer, out);
         }
         if bytes.starts_with(b"MAIL ") {
             peer.mail = now;
         }
+        self.policy.attend(peer.number, now);
         let flow = match (&mut peer.dialogue, &mut self.http) {
             (Dialogue::Smtp(session), _) => session.handle(now, bytes, &self.config, &mut self.policy, out),
             (Dialogue::Http(session), Some((config, stub))) => session.handle(now, bytes, config, stub, out),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
         self.note_served(peer, now, out);
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// See [`Session::handle_timeout`].
     pub fn timeout(&mut self, peer: &mut Peer, now: Instant, out: &mut Vec<u8>) -> Parting {
+        self.policy.attend(peer.number, now);
         let flow = match (&mut peer.dialogue, &mut self.http) {
             (Dialogue::Smtp(session), _) => session.handle_timeout(now, &self.config, &mut self.policy, out),
             (Dialogue::Http(session), Some((config, stub))) => session.handle_timeout(now, config, stub, out),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
         self.note_served(peer, now, out);
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// See [`Session::end_of_stream`].
@@ -209,12 +219,13 @@ impl Server {
             (Dialogue::Http(session), Some((_, stub))) => session.end_of_stream(stub),
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
-        self.follow(flow, out)
+        self.follow(peer, flow, out)
     }
 
     /// The connection broke.
     pub fn broken(&mut self, peer: &mut Peer, now: Instant, _out: &mut Vec<u8>) -> Parting {
         let _ = self.end_of_stream(peer, now, &mut Vec::new());
+        self.policy.leave(peer.number);
         Parting::Drop
     }
 
@@ -222,8 +233,9 @@ impl Server {
         (self.storm_ns.0..self.storm_ns.1).contains(&now.as_ns())
     }
 
-    fn storm(&mut self, out: &mut Vec<u8>) -> Parting {
+    fn storm(&mut self, peer: &Peer, out: &mut Vec<u8>) -> Parting {
         self.storms += 1;
+        self.policy.leave(peer.number);
         out.extend_from_slice(match self.http {
             None => b"421 4.3.2 come back later\r\n",
             Some(_) => b"HTTP/1.1 503 Later\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
@@ -254,9 +266,12 @@ impl Server {
         }
     }
 
-    fn follow(&mut self, flow: Flow, out: &mut Vec<u8>) -> Parting {
+    fn follow(&mut self, peer: &Peer, flow: Flow, out: &mut Vec<u8>) -> Parting {
         self.kept.extend(self.policy.take_kept());
         let parting = Parting::from(flow);
+        if parting != Parting::Stay {
+            self.policy.leave(peer.number);
+        }
         if self.is_hostile() && !out.is_empty() { self.garble(parting, out) } else { parting }
     }
 

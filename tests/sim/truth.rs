@@ -25,7 +25,7 @@ use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::histogram::LatencyHistogram;
 use timecop::measure::recorder::Delta;
-use timecop::sink::{Faults, SinkSettings};
+use timecop::sink::{FaultCounters, Faults, Rule, SinkSettings};
 use timecop::time::{Instant, WallTime};
 use timecop::wire::smtp::server::ServerConfig;
 
@@ -74,7 +74,8 @@ fn run(delay: &str, load: f64, conditions: Conditions, seed: u64) -> Run {
     let mut schedule = share().pacer;
     let due: Vec<Instant> = std::iter::from_fn(|| schedule.take(Instant::NEVER)).map(|ticket| ticket.due).collect();
 
-    let faults = Faults::new([delay.parse().expect("the delay is valid")], [], [], None).expect("the faults are valid");
+    let delay = Rule::delay(delay).expect("the delay is valid");
+    let faults = Faults::new([delay], FaultCounters::default()).expect("it is one");
     let settings = SinkSettings { faults, ..SinkSettings::default() };
     let config = ServerConfig::new("sink.example", 1_000_000, true);
     let server = Server::new(config, settings, job.start, 0.0, seed);

@@ -8,7 +8,7 @@ use super::audit::SinkAuditArguments;
 use super::value::{Cpus, cpus, whole_number};
 use crate::control::sink::Listen;
 use crate::shard::sink_service::Protocol;
-use crate::sink::{Capacity, PhaseDelay, PhaseDrop, PhaseReply, RateLimit, Stall};
+use crate::sink::{Capacity, RateLimit, Rule, Stall};
 
 const SINK_EXAMPLES: &str = "\
 Examples:
@@ -30,8 +30,29 @@ Examples:
   timecop sink --listen 127.0.0.1:2525 --audit-key audit.key --audit-report arrived.json
       put down which messages of `timecop hammer --audit --audit-key audit.key` have arrived, for `timecop audit`
 
-PHASE is one of banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message), or http (the response to
-a request, whose CODE is a status from 400 to 599).
+  timecop sink --listen 127.0.0.1:2525 --fault 'rcpt:*@slow.example=delay:2s' --fault 'rcpt=450,greylist:1m'
+      make recipients of one domain slow, and every one come back after a minute
+
+PHASE is one of connect, tls, banner, ehlo, starttls, auth, mail, rcpt, data, final (the reply to the message), quit, or
+http (the response to a request, whose CODE is a status from 400 to 599).
+A RULE is PHASE[:TO]=ACTION[,CONDITION...][,TEXT]. TO is a pattern of recipients, such as *@example.com, at rcpt, data and
+final. ACTION is one of
+  CODE                    answer 4xx or 5xx instead, with TEXT, which stands behind a condition such as 100%
+  drop, reset             close the connection instead of answering; or end it by a RST
+  delay:[exp:]TIME        hold the reply back
+  slow:OCTETS/s           read the client so slowly from then on, with a small window
+  refuse, expired, wrong-name (at tls)
+                          refuse the handshake, or show a certificate that has expired or is another host's
+  without:CAPABILITY[+CAPABILITY...] (at ehlo)
+                          do not offer PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, STARTTLS or AUTH
+and happens if all CONDITIONs are true:
+  5%                      with this probability
+  above:100/s             more than so many a second came over all shards
+  connections:10          more connections than that are open; with /address, of the client's address
+  greylist:5m (at rcpt, with 4xx)
+                          the first try of sender, recipient and client was less than this ago
+Rules are tried in their order: delays add up, and of the others the first one holds. The service takes the same rules, and
+others while it runs: POST /v1/sink/fault.set.
 Exit code: 0 it was told to end; 1 its counts could not be written; 2 it could not start.";
 
 #[derive(Debug, Args)]
@@ -91,15 +112,19 @@ pub(in crate::cli) struct SinkArguments {
     /// wait already, one more is answered 452, or 429 by HTTP
     #[arg(long, value_name = "RATE/s[,queue=MESSAGES]", help_heading = "Faults")]
     pub(in crate::cli) capacity: Option<Capacity>,
-    /// Hold the reply of a phase back: for a fixed time, or exponentially with this mean; repeatable
-    #[arg(long, value_name = "PHASE=[exp:]TIME", help_heading = "Faults")]
-    pub(in crate::cli) delay: Vec<PhaseDelay>,
-    /// Answer a phase with this code, always or with this probability, and with this text; repeatable
-    #[arg(long, value_name = "PHASE=CODE[,P%[,TEXT]]", help_heading = "Faults")]
-    pub(in crate::cli) reply: Vec<PhaseReply>,
-    /// Drop the connection instead of answering a phase; repeatable
-    #[arg(long, value_name = "PHASE=P%", help_heading = "Faults")]
-    pub(in crate::cli) drop: Vec<PhaseDrop>,
+    /// What goes wrong, where, and when: PHASE[:TO]=ACTION[,CONDITION...][,TEXT], see below; repeatable
+    #[arg(long, value_name = "RULE", help_heading = "Faults")]
+    pub(in crate::cli) fault: Vec<Rule>,
+    /// Hold the reply of a phase back: for a fixed time, or exponentially with this mean; short for --fault
+    /// PHASE=delay:TIME; repeatable
+    #[arg(long, value_name = "PHASE=[exp:]TIME", value_parser = Rule::delay, help_heading = "Faults")]
+    pub(in crate::cli) delay: Vec<Rule>,
+    /// Answer a phase with this code, always or with this probability, and with this text; a --fault, too; repeatable
+    #[arg(long, value_name = "PHASE=CODE[,P%[,TEXT]]", value_parser = Rule::reply, help_heading = "Faults")]
+    pub(in crate::cli) reply: Vec<Rule>,
+    /// Drop the connection instead of answering a phase; short for --fault PHASE=drop,P%; repeatable
+    #[arg(long, value_name = "PHASE=P%", value_parser = Rule::drop, help_heading = "Faults")]
+    pub(in crate::cli) drop: Vec<Rule>,
     /// Do not offer PIPELINING
     #[arg(long, help_heading = "Faults")]
     pub(in crate::cli) no_pipelining: bool,

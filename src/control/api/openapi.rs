@@ -11,6 +11,7 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema as _, ToSchema as _};
 
+use crate::control::faults::{FaultList, FaultRequest};
 use crate::job::record::{JobList, JobView};
 use crate::job::request::JobRequest;
 use crate::probe::view::{RouteFired, RouteList, RouteView};
@@ -53,6 +54,9 @@ pub fn document() -> String {
     schemas.push((RouteView::name().into_owned(), RouteView::schema()));
     schemas.push((RouteList::name().into_owned(), RouteList::schema()));
     schemas.push((RouteFired::name().into_owned(), RouteFired::schema()));
+    schemas.push((FaultRequest::name().into_owned(), FaultRequest::schema()));
+    schemas.push((FaultList::name().into_owned(), FaultList::schema()));
+    FaultList::schemas(&mut schemas);
     JobList::schemas(&mut schemas); // all that they refer to
     RouteList::schemas(&mut schemas);
     let components = ComponentsBuilder::new()
@@ -131,6 +135,24 @@ fn paths() -> PathsBuilder {
         .response("429", reason("As many probes of the route are on their way as may be."))
         .response("503", reason("The service is ending."));
 
+    let faults = |words| answer(words, JSON, Some("FaultList"));
+    let rules = RequestBodyBuilder::new()
+        .content(JSON, Content::new(Some(Ref::from_schema_name("FaultRequest"))))
+        .required(Some(Required::True))
+        .build();
+    let fault_set = post("fault.set", "Put faults of the sink in force, in the place of those that are.")
+        .request_body(Some(rules))
+        .response("200", faults("The faults in force."))
+        .response("404", reason("The service has no sink."))
+        .response("422", reason("A rule is none; it is named by its place."));
+    let fault_list =
+        post("fault.list", "List the faults of the sink that are in force, and how often each has struck.")
+            .response("200", faults("The faults in force."))
+            .response("404", reason("The service has no sink."));
+    let fault_clear = post("fault.clear", "Let nothing go wrong at the sink any more.")
+        .response("200", faults("The faults in force, which are none."))
+        .response("404", reason("The service has no sink."));
+
     let healthz = operation("healthz", "Whether the service lives. Needs no token.")
         .security(SecurityRequirement::default())
         .response("200", answer("It does.", JSON, Some(STATUS)));
@@ -151,6 +173,9 @@ fn paths() -> PathsBuilder {
         .path("/v1/probe/route.list", by_post(route_list))
         .path("/v1/probe/route.get", by_post(route_get))
         .path("/v1/probe/route.fire", by_post(route_fire))
+        .path("/v1/sink/fault.set", by_post(fault_set))
+        .path("/v1/sink/fault.list", by_post(fault_list))
+        .path("/v1/sink/fault.clear", by_post(fault_clear))
         .path("/healthz", by_get(healthz))
         .path("/readyz", by_get(readyz))
         .path("/metrics", by_get(metrics))
@@ -211,6 +236,9 @@ mod tests {
         assert_eq!(statuses("/v1/probe/route.list", "post"), "200 400 401 403 413 415");
         assert_eq!(statuses("/v1/probe/route.get", "post"), "200 400 401 403 404 413 415");
         assert_eq!(statuses("/v1/probe/route.fire", "post"), "200 400 401 403 404 413 415 429 503");
+        assert_eq!(statuses("/v1/sink/fault.set", "post"), "200 400 401 403 404 413 415 422");
+        assert_eq!(statuses("/v1/sink/fault.list", "post"), "200 400 401 403 404 413 415");
+        assert_eq!(statuses("/v1/sink/fault.clear", "post"), "200 400 401 403 404 413 415");
         assert_eq!(statuses("/healthz", "get"), "200 400 403");
         assert_eq!(statuses("/readyz", "get"), "200 400 401 403 503");
         assert_eq!(statuses("/metrics", "get"), "200 400 401 403");

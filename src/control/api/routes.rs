@@ -6,11 +6,13 @@ use std::rc::Rc;
 use form_urlencoded;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode, header};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::http::{Refusal, Request, Response, reason, shown};
 use super::openapi;
 use crate::control::draft::{Busy, Helpers};
+use crate::control::faults::{FaultRequest, SinkFaults};
 use crate::control::jobs::{JobRefusal, Jobs};
 use crate::control::metrics::{self, Gauges};
 use crate::control::probe::driver::{self, FireError, Prober};
@@ -19,6 +21,7 @@ use crate::job::record::{self, JobList, JobRecord};
 use crate::job::request::{JobRequest, JobType, RequestError};
 use crate::job::spec::SpecError;
 use crate::probe::view::RouteList;
+use crate::sink::Rule;
 use crate::time::WallTime;
 
 /// What the routes work on. One thread owns it, so nothing here is locked; no borrow outlives an `await`.
@@ -27,6 +30,8 @@ pub struct Api {
     pub jobs: Rc<RefCell<Jobs>>,
     /// The round trip, where it is configured.
     pub prober: Option<Rc<RefCell<Prober>>>,
+    /// The faults of the sink, where there is one.
+    pub faults: Option<RefCell<SinkFaults>>,
     /// Where jobs may go.
     pub targets: RefCell<Targets>,
     /// Turns host names into addresses.
@@ -46,6 +51,7 @@ impl Api {
                 (&[Method::POST][..], "POST")
             }
             "/v1/probe/route.list" | "/v1/probe/route.get" | "/v1/probe/route.fire" => (&[Method::POST][..], "POST"),
+            "/v1/sink/fault.set" | "/v1/sink/fault.list" | "/v1/sink/fault.clear" => (&[Method::POST][..], "POST"),
             "/healthz" | "/readyz" | "/metrics" | "/openapi.json" => (&[Method::GET, Method::HEAD][..], "GET, HEAD"),
             _ => return reason(StatusCode::NOT_FOUND, "no such path; /openapi.json lists those that there are"),
         };
@@ -68,6 +74,9 @@ impl Api {
             "/v1/probe/route.list" => self.route_list(),
             "/v1/probe/route.get" => self.route_get(request.uri().query()).unwrap_or_else(Into::into),
             "/v1/probe/route.fire" => self.route_fire(request.uri().query()).await.unwrap_or_else(Into::into),
+            "/v1/sink/fault.set" => self.fault_set(&request.into_body()).unwrap_or_else(Into::into),
+            "/v1/sink/fault.list" => self.fault_list().unwrap_or_else(Into::into),
+            "/v1/sink/fault.clear" => self.fault_change(Vec::new()).unwrap_or_else(Into::into),
             "/healthz" => json(&all_is_well()),
             "/readyz" => self.ready(),
             "/metrics" => answer(METRICS, self.metrics()),
@@ -153,6 +162,29 @@ impl Api {
         Ok(json(&fired))
     }
 
+    fn fault_set(&self, body: &[u8]) -> Result<Response, Refusal> {
+        if body.len() > FAULTS_BYTES_MAX {
+            let why = format!("expected at most {FAULTS_BYTES_MAX} octets of rules, got {}", body.len());
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
+        let request: FaultRequest = serde_json::from_slice(body).map_err(|error| match error.classify() {
+            Category::Data => unprocessable(format_args!("expected {FAULTS_EXAMPLE}, got another body: {error}")),
+            _ => Refusal::new(StatusCode::BAD_REQUEST, format!("expected JSON, such as {FAULTS_EXAMPLE}: {error}")),
+        })?;
+        self.fault_change(request.parse().map_err(unprocessable)?)
+    }
+
+    fn fault_change(&self, rules: Vec<Rule>) -> Result<Response, Refusal> {
+        let faults = self.faults.as_ref().ok_or_else(no_sink)?;
+        faults.borrow_mut().set(rules, self.jobs.borrow().pool()).map_err(unprocessable)?;
+        self.fault_list()
+    }
+
+    fn fault_list(&self) -> Result<Response, Refusal> {
+        let faults = self.faults.as_ref().ok_or_else(no_sink)?;
+        Ok(json(&faults.borrow().list()))
+    }
+
     fn ready(&self) -> Response {
         let alerts = self.prober.as_ref().map_or(Ok(()), |prober| prober.borrow().health());
         match self.jobs.borrow().readiness().and(alerts) {
@@ -183,6 +215,10 @@ impl Api {
 }
 
 const JSON: &str = "application/json";
+/// Octets of the largest body that `fault.set` takes: it is read while nobody else is answered.
+const FAULTS_BYTES_MAX: usize = 256 << 10;
+/// What `fault.set` takes.
+const FAULTS_EXAMPLE: &str = r#"{"rules": ["rcpt=451,5%"]}"#;
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 fn all_is_well() -> serde_json::Value {
@@ -243,6 +279,11 @@ fn unresolvable(error: ResolveError) -> Refusal {
 
 fn unprocessable(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+}
+
+fn no_sink() -> Refusal {
+    let why = "the service has no sink: expected an address in listen of [sink] in its configuration, got none";
+    Refusal::new(StatusCode::NOT_FOUND, why)
 }
 
 fn unknown_job(id: impl std::fmt::Display) -> Refusal {

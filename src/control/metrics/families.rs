@@ -337,6 +337,14 @@ pub(super) const FAMILIES: &[Family] = &[
         }),
     },
     Family {
+        name: "timecop_sink_faults_total",
+        help: "Faults that the service's sink injected, by phase and action.",
+        labels: &["phase", "action"],
+        samples: Samples::Counter(|totals, sample| {
+            totals.faults.counts().iter().for_each(|fault| sample(&[fault.phase, fault.action], fault.count as f64));
+        }),
+    },
+    Family {
         name: "timecop_store_writable",
         help: "1 when what is to be kept can be written, 0 while it waits.",
         labels: &[],

@@ -36,6 +36,7 @@ use crate::measure::histogram::{Digits, LatencyHistogram};
 use crate::measure::recorder::Delta;
 use crate::measure::report::Report;
 use crate::measure::verdict::Validity;
+use crate::sink::FaultCounters;
 
 /// The `Content-Type` of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -86,6 +87,7 @@ struct Totals {
     kinds: [KindTotals; TYPES.len()],
     probes: ProbeTotals,
     audits: AuditTotals,
+    faults: FaultCounters,
     now: Gauges,
 }
 
@@ -176,6 +178,7 @@ impl Metrics {
             kinds: TYPES.map(kind),
             probes: ProbeTotals::default(),
             audits: AuditTotals::new(),
+            faults: FaultCounters::default(),
             now: Gauges::default(),
         };
         let totals = Arc::new(Mutex::new(totals));
@@ -226,6 +229,11 @@ impl Metrics {
     /// Counts what happens to probes.
     pub fn probes<T>(&self, count: impl FnOnce(&mut ProbeTotals) -> T) -> T {
         count(&mut lock(&self.totals).probes)
+    }
+
+    /// The faults of the service's sink are counted by these.
+    pub fn count_faults(&self, counters: FaultCounters) {
+        lock(&self.totals).faults = counters;
     }
 
     /// The text for a scrape.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::opcode;
+use io_uring::squeue::Flags;
 use io_uring::types::{DestinationSlot, Fd};
 use socket2::{SockAddr, SockAddrStorage};
 
@@ -23,6 +24,12 @@ impl Ring {
         let socket = Fd(socket.as_fd().as_raw_fd());
         let entry = opcode::AcceptMulti::new(socket).allocate_file_index(true).build();
         self.push(&entry.user_data(Op::Accept.token(listener)));
+    }
+
+    /// Ends what is armed on a listener; it completes with `ECANCELED`, unless a connection came first.
+    pub fn cancel_accept(&mut self, listener: u32) {
+        let entry = opcode::AsyncCancel::new(Op::Accept.token(listener)).build();
+        self.push(&entry.user_data(Op::Ignored.token(listener)).flags(Flags::SKIP_SUCCESS));
     }
 
     /// Takes one connection from a listener; completes as [`Op::Accept`], after which [`Ring::take_peer`] says where it comes

@@ -327,6 +327,30 @@ impl Ring {
         self.push(&opcode::RecvMulti::new(Fixed(file), 0).build().user_data(Op::Receive.token(file)));
     }
 
+    /// Receives once, at most so many octets; completes as [`Op::Receive`].
+    pub fn receive_once(&mut self, file: u32, octets: u32) {
+        // The memory is that of the buffers, of which the kernel chooses one.
+        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), octets).buf_group(0).build();
+        self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(Op::Receive.token(file)));
+    }
+
+    /// Ends the receive that is armed on a connection; it completes.
+    pub fn cancel_receive(&mut self, file: u32) {
+        let entry = opcode::AsyncCancel::new(Op::Receive.token(file)).build();
+        self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    /// Resets an open connection (RFC 9293 §3.5.2): whatever has not left is forgotten, and the peer is told so by a RST. The
+    /// file slot is as it was, and has to be closed.
+    ///
+    /// A connect to no address is what the kernel takes for it, and it does so at once.
+    pub fn reset(&mut self, file: u32) {
+        /// Of the family `AF_UNSPEC`, which is 0.
+        static NO_ADDRESS: [u64; 2] = [0; 2];
+        let entry = opcode::Connect::new(Fixed(file), (&raw const NO_ADDRESS).cast(), size_of_val(&NO_ADDRESS) as u32);
+        self.push(&entry.build().user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
     /// Says whenever the mailbox's eventfd becomes readable; completes as [`Op::Wake`].
     pub fn watch(&mut self, eventfd: &impl AsFd) {
         let eventfd = Fd(eventfd.as_fd().as_raw_fd());

@@ -5,6 +5,7 @@
 //! it, as large as they may be, which leave at the end of the turn.
 
 mod client;
+mod faulty;
 mod server;
 mod tickets;
 mod verify_once;
@@ -18,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, Connection, HandshakeKind, ProtocolVersion};
 
 pub use client::{ClientIdentity, ClientTls, ClientTlsFiles};
+pub use faulty::FaultyTls;
 pub use server::{ServerTls, expiry_unix_s};
 
 use crate::job::link::{TlsFailure, TlsSession};

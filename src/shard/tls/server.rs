@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::NoServerSessionStorage;
-use rustls::{Connection, ServerConfig, ServerConnection};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WantsServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ConfigBuilder, Connection, ServerConfig, ServerConnection};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::{Tls, certificates, no_pair, private_key, provider};
@@ -45,18 +46,25 @@ impl ServerTls {
 
     fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerTls, SpecError> {
         let expiry_unix_s = chain.first().and_then(|certificate| expiry_unix_s(certificate));
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .expect("the provider has cipher suites for the versions that it is built with")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(|error| no_pair(("tls_cert", "tls_key"), &error))?;
+        let mut config =
+            builder().with_single_cert(chain, key).map_err(|error| no_pair(("tls_cert", "tls_key"), &error))?;
         config.ticketer = rustls::crypto::ring::Ticketer::new()
             .map_err(|error| SpecError::new("tls_cert", "randomness for a ticket key", error))?;
         config.send_tls13_tickets = TICKETS;
         // Tickets hold all there is to know.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(ServerTls { config: Arc::new(config), expiry_unix_s })
+    }
+
+    /// With a certificate and its key that are as they are.
+    pub(super) fn of_parts(certificate: CertificateDer<'static>, key: Vec<u8>) -> Result<ServerTls, SpecError> {
+        ServerTls::new(vec![certificate], PrivatePkcs8KeyDer::from(key).into())
+    }
+
+    /// Without any certificate: every handshake is refused by an alert.
+    pub(super) fn refusing() -> ServerTls {
+        let resolver = Arc::new(NoCertificate);
+        ServerTls { config: Arc::new(builder().with_cert_resolver(resolver)), expiry_unix_s: None }
     }
 
     /// The same for HTTP: one who offers protocols in the handshake (RFC 7301) has to offer HTTP/1.1.
@@ -81,4 +89,21 @@ impl ServerTls {
 /// When a certificate (DER) expires, in seconds since 1970; `None` where it cannot be read.
 pub fn expiry_unix_s(certificate: &[u8]) -> Option<i64> {
     X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.validity().not_after.timestamp())
+}
+
+fn builder() -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has cipher suites for the versions that it is built with")
+        .with_no_client_auth()
+}
+
+/// Has none for anybody.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
 }

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rand::SeedableRng;
-use rand_pcg::Pcg64;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 
 use super::counts::HttpCounts;
 use super::message::{Endpoint, MESSAGE_BYTES_MAX, Message, Refused};
 use crate::sink::capacity::{Capacity, RateLimit};
-use crate::sink::fault::{FaultPhase, Faults};
+use crate::sink::fault::{FaultPhase, Faults, Striker};
+use crate::sink::stall::Stall;
 use crate::time::{Instant, WallTime};
 use crate::wire::http::server::{Answer, Decision, Event, Intake, Policy, RequestHead};
 
@@ -60,6 +59,8 @@ pub struct StubSettings {
     pub rate: Option<RateLimit>,
     /// What is to go wrong.
     pub faults: Faults,
+    /// When nothing is said at all.
+    pub stall: Option<Stall>,
     /// How many messages a second are accepted, one after the other; without it, as many as come.
     pub capacity: Option<Capacity>,
     /// Octets of the largest message, at most [`MESSAGE_BYTES_MAX`].
@@ -77,6 +78,7 @@ impl Default for StubSettings {
             key: None,
             rate: None,
             faults: Faults::default(),
+            stall: None,
             capacity: None,
             message_bytes_max: MESSAGE_BYTES_MAX,
             wall_start: WallTime::default(),
@@ -91,7 +93,9 @@ pub struct Stub {
     settings: StubSettings,
     /// When the sink started; stalls count from it.
     start: Instant,
-    random: Pcg64,
+    /// There is none where nothing goes wrong.
+    striker: Option<Box<Striker>>,
+    seed: u64,
     counts: HttpCounts,
     next_id: u64,
     /// What the answer in hand is made of.
@@ -119,14 +123,21 @@ impl Stub {
     /// The policy of a shard that starts at `start`. `seed` repeats the rolls of its faults; each shard needs its own.
     pub fn new(settings: StubSettings, start: Instant, seed: u64) -> Stub {
         Stub {
+            striker: Striker::new(&settings.faults, start, seed),
             settings,
             start,
-            random: Pcg64::seed_from_u64(seed),
+            seed,
             counts: HttpCounts::default(),
             next_id: 0,
             fields: Vec::new(),
             json: Vec::new(),
         }
+    }
+
+    /// Other faults take the place of these, at once.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.striker = Striker::new(&faults, self.start, self.seed);
+        self.settings.faults = faults;
     }
 
     /// What has arrived so far.
@@ -234,7 +245,8 @@ impl Policy for Stub {
     }
 
     fn decide(&mut self, now: Instant, request: &mut Request) -> Decision<'_> {
-        let struck = self.settings.faults.strike(FaultPhase::Http, &mut self.random);
+        let strike = |striker: &mut Box<Striker>| striker.strike(now, FaultPhase::Http, None);
+        let struck = self.striker.as_mut().map(strike).unwrap_or_default();
         let mut hold = struck.hold;
         self.fields.clear();
         if struck.drop {
@@ -293,7 +305,7 @@ impl Policy for Stub {
 
     #[inline]
     fn release(&self, due: Instant) -> Instant {
-        self.settings.faults.stall.map_or(due, |stall| stall.release(self.start, due))
+        self.settings.stall.map_or(due, |stall| stall.release(self.start, due))
     }
 
     #[inline]

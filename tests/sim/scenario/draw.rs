@@ -11,7 +11,7 @@ use timecop::load::warmup::Warmup;
 use timecop::load::{Arrival, stages};
 use timecop::measure::abort::AbortRule;
 use timecop::message::{RecipientOrder, WeightedSize};
-use timecop::sink::{Faults, SinkSettings};
+use timecop::sink::{FaultCounters, Faults, Rule, SinkSettings};
 use timecop::wire::smtp::auth::Credentials;
 
 use super::{MS, Weather};
@@ -113,7 +113,8 @@ pub(super) fn raw_spec(kind: Weather, random: &mut Pcg64) -> RawSpec {
 /// Makes requests to the stub of the messages; what means nothing by HTTP is left out.
 fn by_http(raw: &mut RawSpec, random: &mut Pcg64) {
     raw.job_type = *pick(random, &[JobType::Http, JobType::HttpMime]);
-    raw.http = RawHttp { host: "api.example".into(), path: "/v3/sim.example".into(), ..RawHttp::default() };
+    let path = "/v3/sim.example";
+    raw.http = RawHttp { host: "api.example".into(), path: path.into(), ..RawHttp::default() };
     raw.auth = Some(Credentials::new("api".into(), SecretString::from("key")).expect("a user and a key"));
     raw.pipelining = None;
     raw.recipients.retain(|recipient| !recipient.starts_with("p{"));
@@ -152,15 +153,23 @@ pub(super) fn conditions(kind: Weather, spec: &JobSpec, random: &mut Pcg64) -> C
 
 /// What the server does.
 pub(super) fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
-    let phases = ["banner", "ehlo", "starttls", "mail", "rcpt", "data", "final", "http"];
-    let (mut delays, mut replies, mut drops) = (Vec::new(), Vec::new(), Vec::new());
+    let phases = ["banner", "ehlo", "starttls", "mail", "rcpt", "data", "final", "quit", "http"];
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut add = |rule: String| rules.push(rule.parse().expect("the rule is valid"));
     for phase in phases {
+        // By HTTP nothing is reset, and connections are not counted.
+        let is_http = phase == "http";
         if one_in(random, 4) {
             let delay = pick(random, &["1ms", "exp:2ms", "10us", "300ms"]);
-            delays.push(format!("{phase}={delay}").parse().expect("the fault is valid"));
+            add(format!("{phase}=delay:{delay}"));
+        }
+        if one_in(random, 6) && kind == Weather::Faulty {
+            let actions: &[&str] = if is_http { &["drop"] } else { &["drop", "reset"] };
+            let (action, percent) = (pick(random, actions), pick(random, &[1, 10, 100]));
+            add(format!("{phase}={action},{percent}%"));
         }
         // In a kind world the server may still say no to a message, but not to a session.
-        let of_message = !matches!(phase, "banner" | "ehlo" | "starttls");
+        let of_message = !matches!(phase, "banner" | "ehlo" | "starttls" | "quit");
         if one_in(random, 4) && (of_message || kind == Weather::Faulty) {
             let codes: &[u16] = match (phase, kind) {
                 ("http", Weather::Kind) => &[400, 404, 429],
@@ -169,14 +178,18 @@ pub(super) fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
                 _ => &[421, 451, 503, 550],
             };
             let (code, percent) = (pick(random, codes), pick(random, &[5, 50, 100]));
-            replies.push(format!("{phase}={code},{percent}%").parse().expect("the fault is valid"));
-        }
-        if one_in(random, 6) && kind == Weather::Faulty {
-            let percent = pick(random, &[1, 10, 100]);
-            drops.push(format!("{phase}={percent}%").parse().expect("the fault is valid"));
+            let conditions = ["", "", ",above:20/s", ",connections:2"];
+            let condition = pick(random, if is_http { &conditions[..3] } else { &conditions });
+            add(format!("{phase}={code},{percent}%{condition}"));
         }
     }
-    let stall = one_in(random, 6).then(|| "40ms@5ms".parse().expect("the fault is valid"));
-    let faults = Faults::new(delays, replies, drops, stall).expect("each fault was asked for once");
-    SinkSettings { faults, keep_bytes_max: 1 << 20, ..SinkSettings::default() }
+    if one_in(random, 8) {
+        add(format!("rcpt=450,greylist:{}", pick(random, &["1ms", "100ms", "1h"])));
+    }
+    if one_in(random, 8) {
+        add(format!("{}:*1*=452", pick(random, &["rcpt", "data", "final"])));
+    }
+    let stall = one_in(random, 6).then(|| "40ms@5ms".parse().expect("the stall is valid"));
+    let faults = Faults::new(rules, FaultCounters::default()).expect("they are few");
+    SinkSettings { faults, stall, keep_bytes_max: 1 << 20, ..SinkSettings::default() }
 }

@@ -1,6 +1,7 @@
 //! What the stub answers to whom.
 
 use super::*;
+use crate::sink::FaultCounters;
 use crate::wire::flow::Flow;
 use crate::wire::http::server::{ServerConfig, Session};
 
@@ -240,14 +241,8 @@ fn above_the_rate_the_answer_is_429_and_says_when_to_come_back() {
     assert_eq!(drive.form("").0, 400);
 }
 
-fn faults(delay: Option<&str>, reply: Option<&str>, drop: Option<&str>, stall: Option<&str>) -> Faults {
-    Faults::new(
-        delay.map(|text| text.parse().unwrap()),
-        reply.map(|text| text.parse().unwrap()),
-        drop.map(|text| text.parse().unwrap()),
-        stall.map(|text| text.parse().unwrap()),
-    )
-    .unwrap()
+fn faults(rule: &str) -> Faults {
+    Faults::new([rule.parse().unwrap()], FaultCounters::default()).unwrap()
 }
 
 #[test]
@@ -255,20 +250,20 @@ fn faults_strike_responses() {
     let of = |faults| Drive::new(StubSettings { faults, ..StubSettings::default() });
     let right = request("/v3/example.com/messages", URLENCODED, RIGHT.as_bytes());
 
-    let mut delayed = of(faults(Some("http=10ms"), None, None, None));
+    let mut delayed = of(faults("http=delay:10ms"));
     assert_eq!(delayed.send_at(at_ms(0), &[right.clone(), right.clone()].concat()), "");
     assert_eq!(delayed.session.deadline(), at_ms(10));
     assert_eq!(parts(&delayed.wait_until(at_ms(10))).0, 200);
     assert_eq!(parts(&delayed.wait_until(at_ms(20))).0, 200, "one after the other");
 
-    let mut replying = of(faults(None, Some("http=503,100%,a \"quoted\" text"), None, None));
+    let mut replying = of(faults("http=503,100%,a \"quoted\" text"));
     assert_eq!(parts(&replying.send_at(at_ms(0), &right)), (503, message(r#"a \"quoted\" text"#)));
     assert_eq!((replying.stub.counts().messages, replying.stub.counts().errors), (0, 0));
 
-    let mut dropping = of(faults(None, None, Some("http=100%"), None));
+    let mut dropping = of(faults("http=drop"));
     assert_eq!((dropping.send_at(at_ms(0), &right), dropping.flow), (String::new(), Flow::Close));
 
-    let mut stalled = of(faults(None, None, None, Some("1s@5s")));
+    let mut stalled = Drive::new(StubSettings { stall: Some("1s@5s".parse().unwrap()), ..StubSettings::default() });
     assert_eq!(parts(&stalled.send_at(at_ms(4_999), &right)).0, 200);
     assert_eq!(stalled.send_at(at_ms(5_500), &right), "");
     assert_eq!(parts(&stalled.wait_until(at_ms(6_000))).0, 200);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::capability::{Capabilities, Capability};
 use crate::wire::smtp::auth::{Mechanism, Users};
 
 /// The settings of a server. Made once, lent to every call of a session.
@@ -26,6 +27,8 @@ pub struct ServerConfig {
     /// The reply to EHLO where TLS does not protect the session: with STARTTLS, where that is offered, and without AUTH.
     ehlo_in_the_clear: Box<[u8]>,
     starttls: bool,
+    /// What is not offered though it is there.
+    pub(super) withheld: Capabilities,
     /// Who may send mail; everybody where there is no such table.
     pub(super) logins: Option<Logins>,
     helo: Box<[u8]>,
@@ -53,6 +56,7 @@ impl ServerConfig {
             ehlo: ehlo.as_bytes().into(),
             ehlo_in_the_clear: ehlo.into_bytes().into(),
             starttls: false,
+            withheld: Capabilities::default(),
             logins: None,
             helo: format!("250 {hostname}\r\n").into_bytes().into(),
         }
@@ -70,6 +74,15 @@ impl ServerConfig {
         let names = Mechanism::ALL.map(Mechanism::name).join(" ");
         let ehlo = with_line(&self.ehlo, format!("250-AUTH {names}\r\n").as_bytes());
         ServerConfig { ehlo, logins: Some(Logins { users, nonce }), ..self }
+    }
+
+    /// The same server without these capabilities: it does not name them, and refuses what makes use of them. Commands that
+    /// arrive together are carried out all the same, and replies have enhanced status codes.
+    pub fn without(self, withheld: Capabilities) -> ServerConfig {
+        let ehlo = without_lines(&self.ehlo, withheld);
+        let ehlo_in_the_clear = without_lines(&self.ehlo_in_the_clear, withheld);
+        let starttls = self.starttls && !withheld.contain(Capability::StartTls);
+        ServerConfig { ehlo, ehlo_in_the_clear, starttls, withheld, ..self }
     }
 
     pub(super) fn offers_starttls(&self) -> bool {
@@ -111,4 +124,14 @@ pub(super) struct Logins {
 fn with_line(reply: &[u8], line: &[u8]) -> Box<[u8]> {
     let first = reply.iter().position(|&octet| octet == b'\n').map_or(0, |at| at + 1);
     [&reply[..first], line, &reply[first..]].concat().into()
+}
+
+/// A reply to EHLO without the lines of these capabilities. Its last line is that of none.
+fn without_lines(reply: &[u8], withheld: Capabilities) -> Box<[u8]> {
+    let is_withheld = |line: &[u8]| {
+        let keyword = line.get(4..).unwrap_or_default();
+        let keyword = keyword.split(|octet| matches!(octet, b' ' | b'\r')).next().unwrap_or_default();
+        withheld.iter().any(|capability| capability.name().as_bytes() == keyword)
+    };
+    reply.split_inclusive(|&octet| octet == b'\n').filter(|line| !is_withheld(line)).collect::<Vec<_>>().concat().into()
 }

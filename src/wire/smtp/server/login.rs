@@ -1,7 +1,7 @@
 //! AUTH (RFC 4954), where a server takes mail from users only.
 
 use super::session::{LINE_BYTES_MAX, NESTED_MAIL, NO_EHLO, Session, State, Turn};
-use super::{Event, Policy, Question, SessionError};
+use super::{Capability, Event, Policy, Question, SessionError};
 use crate::wire::line::LineError;
 use crate::wire::smtp::auth::{Auth, ServerExchange, Step};
 
@@ -33,7 +33,8 @@ impl Session {
     }
 
     pub(super) fn auth<P: Policy>(&mut self, turn: &mut Turn<'_, P>, auth: Auth<'_>, more_follows: bool) {
-        let Some(logins) = &turn.config.logins else {
+        let offered = turn.config.logins.as_ref().filter(|_| !turn.config.withheld.contain(Capability::Auth));
+        let Some(logins) = offered else {
             return self.error(turn, SessionError::Command, NOT_IMPLEMENTED);
         };
         if more_follows {

@@ -6,11 +6,13 @@
 //!
 //! What the session answers to a well-formed command in its place is up to a [`Policy`]. Everything else is settled here.
 
+mod capability;
 mod config;
 mod login;
 mod policy;
 mod session;
 
+pub use capability::{Capabilities, Capability};
 pub use config::ServerConfig;
 pub use login::AUTH_FAILURES_MAX;
 pub use policy::{Answer, Decision, Event, Policy, Question, Refusal, SessionError};

@@ -83,6 +83,8 @@ pub enum Question<'a> {
         /// Its beginning, as much as [`Policy::content_bytes_wanted`] asked for.
         content: &'a [u8],
     },
+    /// To end the session. Whatever is answered, it ends.
+    Quit,
 }
 
 /// The answer to a question, and when it is given.
@@ -114,6 +116,8 @@ pub enum Answer {
     Refuse(Refusal),
     /// None: the connection is closed once the replies before it are out.
     Drop,
+    /// None: the connection is reset at once, and replies that have not left are forgotten.
+    Reset,
     /// To [`Question::Message`] alone: it is not decided yet. [`Session::settle`](super::Session::settle) decides, within
     /// [`Decision::hold`]; replies to what the client sends meanwhile wait behind it.
     Pending {

@@ -41,6 +41,7 @@ pub(super) const NO_EHLO: &[u8] = b"503 5.5.1 expected EHLO or HELO first\r\n";
 pub(super) const NESTED_MAIL: &[u8] = b"503 5.5.1 transaction open, expected RCPT, DATA or RSET\r\n";
 const NO_MAIL: &[u8] = b"503 5.5.1 expected MAIL first\r\n";
 const NEEDS_UTF8: &[u8] = b"553 5.6.7 recipient address beyond ASCII: expected SMTPUTF8 in MAIL\r\n";
+const NOT_OFFERED: &[u8] = b"555 5.5.4 parameter of an extension that is not offered\r\n";
 const DATA_FAULT: &[u8] = b"550 5.6.0 bare CR, bare LF or NUL in the message\r\n";
 const TOO_LARGE: &[u8] = b"552 5.3.4 message too large\r\n";
 const TOO_EARLY: &[u8] = b"554 5.5.0 octets before the reply that had to be awaited, closing\r\n";
@@ -99,6 +100,8 @@ pub struct Session {
     /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
     /// of place through no fault of its own (RFC 2920 §3.1).
     refused: bool,
+    /// Where it is dropped: by a reset.
+    resets: bool,
 }
 
 /// The arguments of one call.
@@ -133,6 +136,7 @@ impl Session {
             is_extended: false,
             login: None,
             refused: false,
+            resets: false,
         }
     }
 
@@ -314,6 +318,7 @@ impl Session {
                 self.state = State::Handshake { greeted: true };
                 Flow::StartTls
             }
+            State::Dropped if self.resets => Flow::Reset,
             State::Dropped => Flow::Drop,
             State::Closing if !self.is_holding() => Flow::Close,
             _ => Flow::Continue,
@@ -371,7 +376,11 @@ impl Session {
             Command::Help => self.reply(turn, HELP_OK),
             Command::Auth(auth) => self.auth(turn, auth, more_follows),
             Command::StartTls => self.starttls(turn, more_follows),
-            Command::Quit => self.close(turn, QUIT_OK),
+            Command::Quit => {
+                let decision = turn.policy.decide(turn.now, Question::Quit);
+                self.answer(turn, decision, QUIT_OK);
+                self.finish();
+            }
         }
     }
 
@@ -415,6 +424,9 @@ impl Session {
         self.refused = true;
         if turn.config.logins.is_some() && !self.is_logged_in() {
             return self.error(turn, SessionError::Sequence, NO_AUTH);
+        }
+        if !turn.config.withheld.is_empty() && turn.config.withheld.serve(&mail.parameters) {
+            return self.error(turn, SessionError::Command, NOT_OFFERED);
         }
         let size = mail.parameters.size;
         if size.is_some_and(|size| size > turn.config.message_bytes_max) {
@@ -544,6 +556,10 @@ impl Session {
             Answer::Drop => {
                 // As a server that breaks down over this command: what it said before is out.
                 self.close_after(turn, decision.hold, b"");
+                false
+            }
+            Answer::Reset => {
+                (self.state, self.resets) = (State::Dropped, true);
                 false
             }
             Answer::Pending { ticket, otherwise } => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::wire::smtp::auth::Users;
-use crate::wire::smtp::server::HELD_BYTES_MAX;
+use crate::wire::smtp::server::{Capabilities, Capability, HELD_BYTES_MAX};
 use proptest::prelude::*;
 
 /// Holds and answers as told; remembers what happened.
@@ -12,6 +12,7 @@ struct Told {
     quiet: Option<(Instant, Instant)>,
     refuse_banner: bool,
     drop_at_mail: bool,
+    refuse_quit: bool,
     wanted: usize,
     events: Vec<Event>,
     asked: Vec<String>,
@@ -26,9 +27,12 @@ impl Policy for Told {
             Question::Rcpt { forward_path: b"no@x" } => Answer::Refuse(Refusal::from_static("550 5.1.1 no\r\n")),
             Question::Auth { user: "banned" } => Answer::Refuse(Refusal::from_static("535 5.7.8 not you\r\n")),
             Question::Mail { .. } if self.drop_at_mail => Answer::Drop,
+            Question::Mail { reverse_path: b"reset@x", .. } => Answer::Reset,
+            Question::Quit if self.refuse_quit => Answer::Refuse(Refusal::from_static("451 4.3.0 stay\r\n")),
             _ => Answer::Accept,
         };
-        Decision { answer, hold: Duration::from_millis(self.hold_ms) }
+        let hold_ms = if question == Question::Quit { 0 } else { self.hold_ms };
+        Decision { answer, hold: Duration::from_millis(hold_ms) }
     }
 
     fn release(&self, due: Instant) -> Instant {
@@ -143,7 +147,7 @@ fn a_dialogue_ends_in_a_message() {
     assert_eq!(bench.errors(), []);
     let words = |text: &String| text.split_whitespace().next().unwrap().to_string();
     let asked: Vec<String> = bench.policy.asked.iter().map(words).collect();
-    assert_eq!(asked, ["Connect", "Ehlo", "Mail", "Rcpt", "Rcpt", "Data", "Message"]);
+    assert_eq!(asked, ["Connect", "Ehlo", "Mail", "Rcpt", "Rcpt", "Data", "Message", "Quit"]);
 }
 
 #[test]
@@ -576,3 +580,49 @@ fn a_handshake_that_fails_or_takes_too_long_drops_the_session_without_a_word() {
 
 mod login;
 mod pending;
+
+#[test]
+fn a_reset_forgets_what_is_held_and_says_nothing() {
+    let mut bench = Bench::ready();
+    assert_eq!(bench.send(b"MAIL FROM:<reset@x>\r\n"), "");
+    assert_eq!(bench.flow, Flow::Reset);
+}
+
+#[test]
+fn quit_ends_the_session_whatever_is_answered() {
+    let mut bench = Bench::ready();
+    bench.policy.refuse_quit = true;
+    assert_eq!(bench.send(b"QUIT\r\n"), "451 4.3.0 stay\r\n");
+    assert_eq!(bench.flow, Flow::Close);
+}
+
+#[test]
+fn what_is_withheld_is_neither_named_nor_taken() {
+    let mut bench = Bench::ready();
+    let whole = bench.send(b"EHLO c\r\n");
+    assert_eq!(bench.send(b"MAIL FROM:<a@x> SIZE=5\r\n"), "250 2.1.0 ok\r\n");
+    let withheld = Capabilities::default().with(Capability::Size).with(Capability::SmtpUtf8);
+    bench.config = bench.config.clone().without(withheld);
+    let kept: String =
+        whole.split_inclusive('\n').filter(|line| !line.contains("SIZE") && !line.contains("UTF8")).collect();
+    assert!(kept.len() < whole.len());
+    assert_eq!(bench.send(b"EHLO c\r\n"), kept);
+    for (parameter, code) in [("SIZE=5", "555 5.5.4"), ("SMTPUTF8", "555 5.5.4"), ("BODY=8BITMIME", "250 2.1.0")] {
+        assert_eq!(&bench.send(format!("MAIL FROM:<a@x> {parameter}\r\n").as_bytes())[..9], code, "{parameter}");
+    }
+    let all = Capability::ALL.into_iter().fold(Capabilities::default(), Capabilities::with);
+    bench.config = bench.config.clone().offering_starttls().without(all);
+    assert_eq!(bench.send(b"EHLO c\r\n"), "250-mx.example\r\n250 HELP\r\n");
+    assert_eq!(&bench.send(b"STARTTLS\r\n")[..9], "502 5.5.1");
+}
+
+#[test]
+fn chunks_are_not_offered_and_bdat_is_refused() {
+    let mut bench = Bench::ready();
+    assert!(!bench.send("EHLO c\r\n").contains("CHUNKING"));
+    bench.send(ENVELOPE);
+    for line in ["BDAT 5 LAST", "BDAT 99999999999999999999999 LAST", "BDAT -1", "BDAT"] {
+        assert_eq!(codes(&bench.send(format!("{line}\r\n"))), ["502 5.5.1"], "{line}");
+    }
+    assert_eq!(bench.messages(), 0);
+}
