@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Certificate, Nginx, Port, Process, Service, Sink, contents, poll, python, script, text, timecop};
+use crate::support::{Certificate, Nginx, Port, Postfix, Process, Service, Sink, contents, poll, python, script, text, timecop};
 
 const ADDRESS: &str = "probe@probe.example.com";
 
@@ -157,7 +157,7 @@ fn a_probe_to_ourselves_is_shown_by_api_command_line_and_metrics() {
     assert_eq!(unknown.status.code(), Some(2), "{}", unknown.stderr);
 }
 
-/// An API that delivers what it is handed by the probe's own server, as Mailgun would; both of its endpoints.
+/// An API, both of its endpoints, that hands what it takes to a server to be delivered, as Mailgun does.
 fn provider(mx: u16) -> (Process, u16) {
     let mut command = python();
     let mut process = Process::start(command.arg(script("mailgun_relay.py")).arg(mx.to_string()));
@@ -166,10 +166,16 @@ fn provider(mx: u16) -> (Process, u16) {
     (process, port)
 }
 
+/// The API hands them to a Postfix, which relays them to the probe's own server.
 #[test]
 fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
     let port = Port::claim();
-    let (_provider, api) = provider(port.number());
+    let postfix = Postfix::start(&format!(
+        "mynetworks = 127.0.0.0/8\nsmtpd_relay_restrictions = permit_mynetworks, reject\n\
+         transport_maps = inline:{{ {{ probe.example.com = relay:[127.0.0.1]:{} }} }}",
+        port.number()
+    ));
+    let (_provider, api) = provider(postfix.port());
     for kind in ["http.mime", "http"] {
         let target = format!("http://127.0.0.1:{api}/v3/example.com");
         let times = format!("type = \"{kind}\"\nthreshold = \"20s\"\ntimeout = \"30s\"");
@@ -180,6 +186,8 @@ fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
         // It may arrive before the answer to its request.
         let probe = until(&service, &id, "the answer", |probe| probe["legs"]["submit_s"].is_f64());
         assert!(probe["legs"]["connect_s"].is_f64() && probe["legs"]["auth_s"].is_null(), "{probe}");
+        let hops = probe["hops"].as_array().expect("hops");
+        assert!(hops.iter().any(|hop| hop.to_string().contains("postfix.test")), "{probe}");
         service.stop("TERM");
     }
 }
