@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::layout::{self, ServiceCpus};
 use super::metrics::Metrics;
 use super::probe::driver::{self, Prober, ProberParts};
 use super::probe::mail::{ProbeShard, ProbeShardPlan};
+use super::reload::{Loaded, Reloading};
 use super::signals::Signal;
 use super::sink::{self, SinkError, SinkPlan};
 use super::store::{Kept, Store, StoreError, StoredJob};
@@ -240,8 +241,9 @@ async fn run(
     }
 
     let followed = Followed { jobs: &jobs, prober: prober.as_ref() };
-    let result = follow(&followed, &events, signals, &clock, || {
-        reload(plan.config_file.as_deref(), &plan.config, &listening, &api);
+    let mut reloading = Reloading::new(plan.config_file);
+    let result = follow(&followed, &events, signals, &clock, &mut reloading, |config| {
+        apply(config, &plan.config, &listening, &api);
     })
     .await;
     drop(stop_api);
@@ -295,13 +297,8 @@ fn recorded(job: StoredJob) -> Option<JobRecord> {
     })
 }
 
-/// Reads the configuration again and takes its targets and limits. A file with faults changes nothing.
-fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Api) {
-    let Some(file) = file else { return tracing::warn!("there is no configuration file to be read again") };
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => return tracing::error!("nothing was reloaded: {error}"),
-    };
+/// Takes the targets and limits of a configuration that was read again.
+fn apply(config: Config, running: &Config, listening: &Listening, api: &Api) {
     for section in running.needs_restart(&config) {
         tracing::warn!("{section} has changed, which takes effect at the next start");
     }
@@ -321,7 +318,7 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
         tracing::error!("the faults of the sink are as they were: {error}");
     }
     api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
-    tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded from {}", file.display());
+    tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded");
 }
 
 /// What control follows.
@@ -337,6 +334,7 @@ enum Woken {
     ProbeShardGone,
     AllShardsGone,
     Signal(Signal),
+    Loaded(Loaded),
     TimeToLook,
 }
 
@@ -346,15 +344,17 @@ async fn follow(
     events: &Receiver<(usize, Event)>,
     signals: &Receiver<Signal>,
     clock: &Clock,
-    mut reload: impl FnMut(),
+    reloading: &mut Reloading,
+    mut apply: impl FnMut(Config),
 ) -> Result<(), String> {
     let &Followed { jobs, prober } = followed;
     let probe_events = prober.map(|prober| prober.borrow().events());
+    let loaded = reloading.loaded();
     let mut result = Ok(());
     let mut until = Instant::NEVER;
     let mut next_look = clock.now() + LOOK_EVERY;
     loop {
-        let woken = wake(events, probe_events.as_ref(), signals, clock, next_look).await;
+        let woken = wake(events, probe_events.as_ref(), signals, &loaded, clock, next_look).await;
         let mut jobs = jobs.borrow_mut();
         let is_over = match woken {
             Woken::Event(shard, event) => {
@@ -379,16 +379,19 @@ async fn follow(
             }
             Woken::Signal(Signal::Stop) => true,
             Woken::Signal(Signal::Reload) => {
+                reloading.ask();
+                continue;
+            }
+            Woken::Loaded(loaded) => {
                 drop(jobs);
-                reload();
+                reloading.take(loaded).map(&mut apply);
                 continue;
             }
             Woken::TimeToLook => {
                 next_look = clock.now() + LOOK_EVERY;
                 let looked = jobs.look();
-                if let Some(prober) = prober {
-                    driver::look(prober);
-                }
+                let probed = prober.map_or(Ok(()), driver::look);
+                let looked = looked.and(probed.map_err(|reason| format!("the probes' shard failed: {reason}")));
                 let failed = looked.is_err();
                 result = result.and(looked);
                 failed
@@ -412,6 +415,7 @@ async fn wake(
     events: &Receiver<(usize, Event)>,
     probe_events: Option<&Receiver<(usize, Event)>>,
     signals: &Receiver<Signal>,
+    loaded: &Receiver<Loaded>,
     clock: &Clock,
     next_look: Instant,
 ) -> Woken {
@@ -441,5 +445,11 @@ async fn wake(
         glommio::timer::sleep(next_look - clock.now()).await;
         Woken::TimeToLook
     };
-    or(probe_event, or(event, or(signal, look))).await
+    let loaded = async {
+        match loaded.recv().await {
+            Ok(loaded) => Woken::Loaded(loaded),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    or(probe_event, or(event, or(signal, or(loaded, look)))).await
 }

@@ -523,11 +523,12 @@ pub fn take(prober: &Rc<RefCell<Prober>>, event: Event) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what is due, gives up what is over, and looks after shard and alerts; to be called a few times a second.
-pub fn look(prober: &Rc<RefCell<Prober>>) {
+/// Sends what is due, gives up what is over, and looks after shard and alerts; to be called a few times a second. An error
+/// means that the shard cannot go on.
+pub fn look(prober: &Rc<RefCell<Prober>>) -> Result<(), String> {
     let mut this = prober.borrow_mut();
     let now = this.clock.now();
-    this.shard.look();
+    this.shard.look()?;
     for overdue in this.table.overdue(now) {
         this.overdue(&overdue);
     }
@@ -562,6 +563,7 @@ pub fn look(prober: &Rc<RefCell<Prober>>) {
         })
         .detach();
     }
+    Ok(())
 }
 
 /// Asks all targets for their certificates, one after the other; where one does not answer, again after an hour.

@@ -12,7 +12,7 @@ use async_channel::Receiver;
 use thiserror::Error;
 
 use crate::control::layout;
-use crate::control::running::RunningJob;
+use crate::control::running::{RunningJob, SILENT};
 use crate::control::sink::SinkError;
 use crate::control::targets::ResolvedTarget;
 use crate::job::plan::{Circumstances, Job};
@@ -252,11 +252,19 @@ impl ProbeShard {
 
     /// Gives up probes whose time limit is over; to be called a few times a second. What comes of it is heard as
     /// [`Heard::Posted`].
-    pub fn look(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// The shard hangs: it has reported nothing of a probe for [`SILENT_FOR`](crate::control::running::SILENT_FOR).
+    pub fn look(&mut self) -> Result<(), String> {
         let now = self.pool.clock().now();
+        if self.posting.iter_mut().filter_map(|posting| posting.job.silent(now)).count() > 0 {
+            return Err(SILENT.to_owned());
+        }
         for posting in self.posting.iter_mut().filter(|posting| posting.until <= now) {
             posting.job.stop(&self.pool);
         }
+        Ok(())
     }
 
     /// Sends a probe. Ends as [`Heard::Posted`], at the latest 10 s (the drain) after its time limit.

@@ -367,3 +367,18 @@ fn a_form_is_of_its_size_and_has_the_header_as_an_option() {
         assert_eq!(http.options[0].0, "h:X-Timecop-Probe");
     }
 }
+
+#[test]
+fn a_shard_that_says_nothing_of_a_probe_hangs() {
+    let mut shard = shard(ServerLimits::default());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    post(&mut shard, 1, &target(silent.local_addr().unwrap()), Duration::from_secs(60));
+    assert_eq!(shard.look(), Ok(()));
+    let began = shard.pool.clock().now();
+    // Five looks a second, for 15 s.
+    for look in 1..=75 {
+        shard.posting[0].job.silent(began + Duration::from_millis(200) * look);
+    }
+    assert_eq!(shard.look(), Err(SILENT.to_owned()));
+    shard.end();
+}
