@@ -95,7 +95,7 @@ fn paths() -> PathsBuilder {
         .request_body(Some(request))
         .response("200", job("The job, which runs."))
         .response("422", reason("An unknown key, a wrong value, or something that is not built yet; named."))
-        .response("429", reason("As many jobs run as may run at once."))
+        .response("429", reason("As many jobs run, or connections are open, as may at once."))
         .response("503", reason(
             "The service is ending, its store can give no id, or too many bodies or look-ups are under way; see Retry-After.",
         ))

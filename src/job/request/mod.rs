@@ -213,6 +213,7 @@ impl PartialSchema for JobEcho {
                 ("body", Body::echo_schema()),
                 ("text", Text::echo_schema()),
                 ("html", Text::echo_schema()),
+                ("options", Options::echo_schema()),
                 ("recipient_variables", RecipientVariables::echo_schema()),
                 ("recipients", RecipientList::echo_schema()),
             ] {
