@@ -192,20 +192,26 @@ macro_rules! single {
     };
 }
 
+/// A counter with one label, where there is a prober: its values, and the counts of each.
+macro_rules! by_label {
+    ($probes:ident => $($label:literal: $count:expr),+) => {
+        Samples::Counter(|totals, sample| {
+            let $probes = &totals.probes;
+            if $probes.is_there {
+                $(sample(&[$label], $count as f64);)+
+            }
+        })
+    };
+}
+
 /// Every metric of the round trip, in the order of their names.
 pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "timecop_alert_events_total",
         help: "Events that PagerDuty has taken, that it refused for good, and that were dropped because too many waited.",
         labels: &["result"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                let counts = &totals.probes.alerts;
-                sample(&["taken"], counts.taken as f64);
-                sample(&["refused"], counts.refused as f64);
-                sample(&["dropped"], counts.dropped as f64);
-            }
-        }),
+        samples: by_label!(probes => "taken": probes.alerts.taken, "refused": probes.alerts.refused,
+            "dropped": probes.alerts.dropped),
     },
     Family {
         name: "timecop_alert_events_waiting",
@@ -217,12 +223,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_alert_retries_total",
         help: "Tries to tell PagerDuty that will be made again: throttled (429) or failed (5xx, or no answer).",
         labels: &["reason"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                sample(&["throttled"], totals.probes.alerts.throttled as f64);
-                sample(&["failed"], totals.probes.alerts.failed as f64);
-            }
-        }),
+        samples: by_label!(probes => "throttled": probes.alerts.throttled, "failed": probes.alerts.failed),
     },
     Family {
         name: "timecop_alerts_open",
@@ -356,14 +357,8 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_smtp_messages_total",
         help: "Messages that our own server took, put off, or refused.",
         labels: &["outcome"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                let server = &totals.probes.server;
-                sample(&["accepted"], server.accepted as f64);
-                sample(&["deferred"], server.deferred as f64);
-                sample(&["rejected"], server.refused as f64);
-            }
-        }),
+        samples: by_label!(probes => "accepted": probes.server.accepted, "deferred": probes.server.deferred,
+            "rejected": probes.server.refused),
     },
     Family {
         name: "timecop_smtp_recipients_refused_total",
@@ -375,12 +370,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_smtp_sessions_total",
         help: "Sessions that our own server began, those that it turned away, and those that it ended to make room.",
         labels: &["result"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                sample(&["begun"], totals.probes.server.sessions as f64);
-                sample(&["turned_away"], totals.probes.server.sessions_refused as f64);
-                sample(&["ended_for_room"], totals.probes.server.sessions_ended as f64);
-            }
-        }),
+        samples: by_label!(probes => "begun": probes.server.sessions, "turned_away": probes.server.sessions_refused,
+            "ended_for_room": probes.server.sessions_ended),
     },
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::families::{Samples, sides};
 use super::*;
 use crate::measure::recorder::{Blame, MessageTimes};
-use crate::measure::report::{Asked, Report};
+use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::Totals as JobTotals;
 use crate::phase::Phase;
 use crate::probe::table::{Leg, Legs, Outcome};
@@ -50,6 +50,9 @@ fn delta(n: u64) -> Delta {
     (messages.accepted, messages.deferred, messages.rejected, messages.failed) =
         (n.div_ceil(3), 1, 0, n - n.div_ceil(3));
     messages.missed = n % 5;
+    let warmup = &mut delta.warmup;
+    (warmup.taken, warmup.sent, warmup.missed) = (n + 6, n + 1, 2);
+    (warmup.accepted, warmup.deferred, warmup.rejected, warmup.failed) = (n, 1, 2, 3);
     (delta.recipients.accepted, delta.recipients.deferred, delta.recipients.rejected) = (2 * n, n, 3);
     delta.bytes_sent = 1_000 * n;
     (delta.connections.opened, delta.connections.reopened) = (n, n / 2);
@@ -75,7 +78,9 @@ fn counters_are_the_sums_of_all_deltas() {
         found.iter().filter(|(name, _)| name.starts_with(prefix) && name.contains(part)).map(|(_, value)| value).sum()
     };
     let outcome = |outcome: &str| sum("timecop_hammer_messages_total{", &format!(r#"outcome="{outcome}""#));
-    let messages = whole.messages;
+    // The messages of a warm-up were sent, too.
+    let mut messages = whole.messages;
+    messages.add(&whole.warmup);
     assert_eq!(outcome("accepted"), messages.accepted as f64);
     assert_eq!(outcome("deferred"), messages.deferred as f64);
     assert_eq!(outcome("rejected"), messages.rejected as f64);
@@ -120,7 +125,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             shards: 2,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
-            warmup: None,
+            warmup: Some(AskedWarmup::ByNumber),
             congestion: None,
             end: None,
         };
@@ -136,10 +141,12 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
         whole.judge();
         *verdicts.entry(whole.verdict.as_ref().unwrap().result.name()).or_insert(0.0) += 1.0;
         metrics.job_ended(JobType::Smtp, JobState::Finished, Some(&whole));
-        let report = whole.messages;
-        asked_sum += report.asked;
-        let outcomes = [report.accepted, report.deferred, report.rejected, report.failed, report.missed, report.cut];
-        by_report.iter_mut().zip(outcomes).for_each(|(sum, count)| *sum += count);
+        for report in [whole.messages, whole.warmup.unwrap().messages] {
+            asked_sum += report.asked;
+            let outcomes =
+                [report.accepted, report.deferred, report.rejected, report.failed, report.missed, report.cut];
+            by_report.iter_mut().zip(outcomes).for_each(|(sum, count)| *sum += count);
+        }
     }
     metrics.job_ended(JobType::Smtp, JobState::Failed, None);
     let found = rendered(&metrics);
