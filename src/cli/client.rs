@@ -14,12 +14,37 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// Most octets of an answer that are read.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
+/// Why a request has no answer that is of use.
+pub(super) enum Failure {
+    /// The service has no room or time for it now; how long to wait before it is asked again.
+    Busy(Duration, StartError),
+    /// Anything else.
+    Other(StartError),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        Failure::Other(error)
+    }
+}
+
+impl From<Failure> for StartError {
+    fn from((Failure::Busy(_, error) | Failure::Other(error)): Failure) -> StartError {
+        error
+    }
+}
+
 /// One request to the service. What it refuses is an error in its own words.
 pub(super) fn ask(service: &ServiceAddress, path: &str, body: Option<String>) -> Result<String, StartError> {
+    Ok(try_ask(service, path, body)?)
+}
+
+/// The same, for those who ask again.
+pub(super) fn try_ask(service: &ServiceAddress, path: &str, body: Option<String>) -> Result<String, Failure> {
     if !service.api.starts_with("http://") && !service.api.starts_with("https://") {
         let got = &service.api;
         let text = format!("--api: expected a URL such as http://127.0.0.1:8025, got {got}; write http:// before it");
-        return Err(StartError::new(text));
+        return Err(StartError::new(text).into());
     }
     let url = format!("{}{path}", service.api.trim_end_matches('/'));
     let unreachable =
@@ -47,7 +72,12 @@ pub(super) fn ask(service: &ServiceAddress, path: &str, body: Option<String>) ->
     }
     let reason = serde_json::from_str::<Value>(&text).ok();
     let reason = reason.as_ref().and_then(|reason| reason["Reason"].as_str());
-    Err(StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), in_words)))
+    let error = StartError::new(reason.map_or_else(|| format!("{url} answered {}", answer.status()), in_words));
+    let again_after = answer.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.parse().ok());
+    Err(match again_after.filter(|_| answer.status() == 503) {
+        Some(seconds) => Failure::Busy(Duration::from_secs(seconds), error),
+        None => Failure::Other(error),
+    })
 }
 
 /// What the API says in paths, in the words of the command line.
