@@ -334,7 +334,7 @@ enum Woken {
     ProbeShardGone,
     AllShardsGone,
     Signal(Signal),
-    Loaded(Loaded),
+    Loaded(Box<Loaded>),
     TimeToLook,
 }
 
@@ -384,7 +384,7 @@ async fn follow(
             }
             Woken::Loaded(loaded) => {
                 drop(jobs);
-                reloading.take(loaded).map(&mut apply);
+                reloading.take(*loaded).map(&mut apply);
                 continue;
             }
             Woken::TimeToLook => {
@@ -447,7 +447,7 @@ async fn wake(
     };
     let loaded = async {
         match loaded.recv().await {
-            Ok(loaded) => Woken::Loaded(loaded),
+            Ok(loaded) => Woken::Loaded(Box::new(loaded)),
             Err(_) => std::future::pending().await,
         }
     };

@@ -212,7 +212,7 @@ fn probes_by_https_arrive_and_the_targets_certificate_is_known() {
     poll("the target's certificate", known);
     // Whom the system does not trust is handed no probe.
     service.configure(&format!("{route_text}{}", target("")));
-    service.signal("HUP");
+    service.reload();
     let detail = poll("a certificate that is not trusted", || {
         let probe = ended(&service, &fire(&service), "send_failed");
         probe["detail"].as_str().map(str::to_owned)
@@ -252,7 +252,7 @@ fn a_new_certificate_in_the_same_files_is_shown_after_a_reload() {
     ended(&service, &fire(&service), "ok");
     // A file with a fault changes nothing.
     fs::write(first.file(), "nonsense").expect("it can be written");
-    service.signal("HUP");
+    service.reload();
     ended(&service, &fire(&service), "ok");
     assert_eq!(shown(), of(&second));
 }
