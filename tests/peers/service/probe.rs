@@ -12,7 +12,9 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Certificate, Nginx, Port, Postfix, Process, Service, Sink, contents, poll, python, script, text, timecop};
+use crate::support::{
+    Certificate, Nginx, Port, Postfix, Process, Service, Sink, contents, poll, python, script, text, timecop,
+};
 
 const ADDRESS: &str = "probe@probe.example.com";
 
