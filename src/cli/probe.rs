@@ -28,7 +28,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<u8, StartError> {
     bar.enable_steady_tick(ASK_EVERY);
     let mut ended = None;
     let (route, probe) = loop {
-        let route: RouteView = parse(&ask(&service.address, &format!("/v1/probe/route.get?name={name}"), None)?)?;
+        let route: RouteView =
+            parse(&ask(&service.address, &format!("/v1/probe/route.get?name={name}&id={}", fired.id), None)?)?;
         let within = arguments.wait.unwrap_or(Duration::from_secs_f64(route.timeout_s) + PATIENCE);
         let probe = route.probes.iter().flatten().find(|probe| probe.id == fired.id).cloned();
         let elapsed = began.elapsed();

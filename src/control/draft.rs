@@ -157,7 +157,16 @@ impl Helpers {
         self.run(draft.read.bytes.max(data), move || draft.build()).await
     }
 
-    async fn run<T: Send + 'static>(&self, bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    /// Does work that grows with so many octets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Helpers::read`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Busy> {
         if bytes <= INLINE_BYTES_MAX as u64 {
             return Ok(work());
         }

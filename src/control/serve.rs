@@ -182,6 +182,14 @@ async fn run(
             Some(start_prober(probe, &plan.config, targets, clock, &store, &metrics, &kept)?)
         }
     };
+    // Without a prober, what an earlier one has told is resolved, and what it has not is told.
+    let alerts = if prober.is_none() && plan.config.pagerduty.is_some() {
+        let mut alerts = start_alerts(&plan.config, plan.host.clone(), "", &store, &kept)?;
+        alerts.keep_routes(|_| false);
+        Some(RefCell::new(alerts))
+    } else {
+        None
+    };
     let listening = Listening {
         api: listeners.iter().map(|(_, address)| *address).collect(),
         sink: smtp,
@@ -239,7 +247,7 @@ async fn run(
         tracing::warn!("{warning}");
     }
 
-    let followed = Followed { jobs: &jobs, prober: prober.as_ref() };
+    let followed = Followed { jobs: &jobs, prober: prober.as_ref(), alerts: alerts.as_ref() };
     let result = follow(&followed, &events, signals, &clock, || {
         reload(plan.config_file.as_deref(), &plan.config, &listening, &api);
     })
@@ -256,11 +264,25 @@ async fn run(
             .into_inner()
             .end();
     }
+    drop(alerts);
     drop(store);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
     let (ended, stored) = jobs.end(SHARDS_END_WITHIN, STORED_WITHIN);
     stored.map_err(ServeError::Unstored)?;
     result.and(ended.map_err(|left| left.to_string())).map_err(ServeError::Shard)
+}
+
+/// Starts what tells PagerDuty.
+fn start_alerts(
+    config: &Config,
+    source: String,
+    address: &str,
+    store: &Rc<Store>,
+    kept: &Kept,
+) -> Result<Alerts, ServeError> {
+    let names = Names { source, address: address.to_owned() };
+    Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
+        .map_err(ServeError::Alert)
 }
 
 /// Starts what sends and takes probes.
@@ -274,9 +296,7 @@ fn start_prober(
     kept: &Kept,
 ) -> Result<Rc<RefCell<Prober>>, ServeError> {
     let address = plan.shard.address.clone();
-    let names = Names { source: plan.shard.hostname.clone(), address: address.as_str().to_owned() };
-    let alerts = Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
-        .map_err(ServeError::Alert)?;
+    let alerts = start_alerts(config, plan.shard.hostname.clone(), address.as_str(), store, kept)?;
     let shard = ProbeShard::start(plan.shard, clock).map_err(ServeError::Probe)?;
     let (store, metrics) = (Rc::clone(store), metrics.clone());
     let parts = ProberParts { shard, clock, key: plan.key, address, alerts, store, metrics, kept };
@@ -328,6 +348,8 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
 struct Followed<'a> {
     jobs: &'a RefCell<Jobs>,
     prober: Option<&'a Rc<RefCell<Prober>>>,
+    /// Those that an earlier service with a prober left.
+    alerts: Option<&'a RefCell<Alerts>>,
 }
 
 /// What control waits for.
@@ -348,7 +370,7 @@ async fn follow(
     clock: &Clock,
     mut reload: impl FnMut(),
 ) -> Result<(), String> {
-    let &Followed { jobs, prober } = followed;
+    let &Followed { jobs, prober, alerts } = followed;
     let probe_events = prober.map(|prober| prober.borrow().events());
     let mut result = Ok(());
     let mut until = Instant::NEVER;
@@ -389,6 +411,9 @@ async fn follow(
                 if let Some(prober) = prober {
                     driver::look(prober);
                 }
+                if let Some(alerts) = alerts {
+                    alerts.borrow_mut().look(clock.now());
+                }
                 let failed = looked.is_err();
                 result = result.and(looked);
                 failed
@@ -402,7 +427,9 @@ async fn follow(
                 prober.borrow_mut().close();
             }
         }
-        if until != Instant::NEVER && (jobs.running() == 0 || clock.now() >= until) {
+        // Of a probe that is being sent it should be known whether it was.
+        let is_posting = result.is_ok() && prober.is_some_and(|prober| prober.borrow().posting() > 0);
+        if until != Instant::NEVER && (jobs.running() == 0 && !is_posting || clock.now() >= until) {
             return result;
         }
     }
@@ -415,7 +442,14 @@ async fn wake(
     clock: &Clock,
     next_look: Instant,
 ) -> Woken {
-    use futures_lite::future::or;
+    use futures_lite::future::{or, race};
+    // However much there is to hear from shards, the service can be ended, and looks after what runs.
+    if let Ok(signal) = signals.try_recv() {
+        return Woken::Signal(signal);
+    }
+    if clock.now() >= next_look {
+        return Woken::TimeToLook;
+    }
     let event = async {
         match events.recv().await {
             Ok((shard, event)) => Woken::Event(shard, event),
@@ -441,5 +475,5 @@ async fn wake(
         glommio::timer::sleep(next_look - clock.now()).await;
         Woken::TimeToLook
     };
-    or(probe_event, or(event, or(signal, look))).await
+    or(race(probe_event, event), or(signal, look)).await
 }

@@ -4,6 +4,7 @@
 //! host up on a thread of its own and holds every address of it to the allow-list. The address that was checked is the
 //! one that is connected to: nothing is looked up twice.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -106,6 +107,13 @@ pub struct Unresolved {
     request: RawHttp,
     /// What it must resolve to; `None` where the configuration itself names it.
     allowed: Option<Arc<[IpNet]>>,
+}
+
+impl Unresolved {
+    /// Whether the same certificate is to be expected of both.
+    pub fn is_secured_as(&self, other: &Unresolved) -> bool {
+        (&self.url, &self.ca_file, self.skip_verify) == (&other.url, &other.ca_file, other.skip_verify)
+    }
 }
 
 impl Targets {
@@ -432,18 +440,34 @@ pub enum ResolveError {
 }
 
 /// Looks hosts up on threads of its own, so that control never blocks on one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
     /// Every thread holds a clone for as long as it lives: the count of them is that of the threads.
     threads: Arc<()>,
+    threads_max: usize,
+    /// The same for each host.
+    hosts: RefCell<BTreeMap<String, Arc<()>>>,
+    of_host_max: usize,
+}
+
+impl Default for Resolver {
+    /// For whoever asks, whatever for: [`RESOLUTIONS_MAX`] at once.
+    fn default() -> Resolver {
+        Resolver::bounded(RESOLUTIONS_MAX, RESOLUTIONS_MAX)
+    }
 }
 
 impl Resolver {
+    /// So many look-ups at once, and so many of one host, so that one whose name servers hang does not hold up others.
+    pub fn bounded(threads_max: usize, of_host_max: usize) -> Resolver {
+        Resolver { threads: Arc::default(), threads_max, hosts: RefCell::default(), of_host_max }
+    }
+
     /// As [`resolve`], within [`RESOLUTION_TIME_MAX`], on the glommio executor that it must be called from.
     ///
     /// # Errors
     ///
-    /// Those of [`resolve`]; that there was no answer in time; that [`RESOLUTIONS_MAX`] look-ups are under way.
+    /// Those of [`resolve`]; that there was no answer in time; that as many look-ups are under way as may be.
     pub async fn resolve(&self, target: Unresolved) -> Result<ResolvedTarget, ResolveError> {
         self.resolve_by(target, RESOLUTION_TIME_MAX, look_up).await
     }
@@ -459,18 +483,29 @@ impl Resolver {
             return Ok(resolve_by(target, look_up)?);
         }
         let wrong = |what: &str, got: String| SpecError::new("target", what, got);
+        let of_host = {
+            let mut hosts = self.hosts.borrow_mut();
+            hosts.retain(|_, threads| Arc::strong_count(threads) > 1);
+            Arc::clone(hosts.entry(host.clone()).or_default())
+        };
         let host = shown(&host);
-        if Arc::strong_count(&self.threads) > RESOLUTIONS_MAX {
+        let busy = |what: String| {
             let got = format!("{host} beside them; try again later, or name an IP address");
-            let what = format!("fewer than {RESOLUTIONS_MAX} host names being looked up");
-            return Err(ResolveError::Busy(wrong(&what, got)));
+            Err(ResolveError::Busy(wrong(&what, got)))
+        };
+        if Arc::strong_count(&self.threads) > self.threads_max {
+            return busy(format!("fewer than {} host names being looked up", self.threads_max));
+        }
+        // Beside that of the table and this one.
+        if Arc::strong_count(&of_host) > self.of_host_max + 1 {
+            return busy(format!("fewer than {} look-ups of this host under way", self.of_host_max));
         }
         let (answer, answered) = async_channel::bounded(1);
         let counted = Arc::clone(&self.threads);
         let thread = thread::Builder::new().name("timecop-resolve".to_owned()).spawn(move || {
             // Nobody waits any longer for an answer that comes too late.
             let _ = answer.try_send(resolve_by(target, look_up).and_then(ResolvedTarget::secured));
-            drop(counted);
+            drop((counted, of_host));
         });
         if let Err(error) = thread {
             let got = format!("none: {error}; try again later");

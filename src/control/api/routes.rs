@@ -147,7 +147,15 @@ impl Api {
 
     fn route_get(&self, query: Option<&str>) -> Result<Response, Refusal> {
         let name = name(query)?;
-        let found = self.prober.as_ref().and_then(|prober| prober.borrow().get(&name));
+        let id = given(query, "id").map(|text| {
+            u64::from_str_radix(&text, 16).map_err(|_| {
+                let why =
+                    format!("id: expected a probe's number of 16 hexadecimal digits, got {}", shown(text.as_bytes()));
+                Refusal::new(StatusCode::BAD_REQUEST, why)
+            })
+        });
+        let id = id.transpose()?;
+        let found = self.prober.as_ref().and_then(|prober| prober.borrow().get(&name, id));
         found.map(|route| json(&route)).ok_or_else(|| unknown_route(&name))
     }
 

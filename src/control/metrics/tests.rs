@@ -258,6 +258,7 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
         round_trip: seconds.map(Duration::from_secs),
         skewed: seconds.is_none() && outcome == Outcome::Ok,
         was_overdue: was_lost,
+        was_excused: false,
         is_excused: false,
     };
     let wall = WallTime::from_unix_ns(1_500_000_000);
@@ -279,6 +280,8 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     assert_eq!(outcome("s", "ok"), 0.0, "its series are there from the start");
     for (name, value) in [
         (r#"timecop_probe_found_total{route="r"}"#, 1.0),
+        (r#"timecop_probe_not_in_time_total{route="r"}"#, 1.0),
+        (r#"timecop_probe_excused_total{route="r"}"#, 0.0),
         (r#"timecop_probe_skewed_total{route="r"}"#, 1.0),
         (r#"timecop_round_trip_seconds_count{route="r"}"#, 2.0),
         (r#"timecop_round_trip_seconds_bucket{route="r",le="2"}"#, 0.0),
@@ -295,6 +298,41 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     }
     metrics.probes(|totals| totals.set_routes(["s"].into_iter()));
     assert!(rendered(&metrics).keys().all(|name| !name.contains(r#"route="r""#)), "a route that is gone");
+}
+
+/// Our own down time is no error of the route.
+#[test]
+fn what_is_excused_is_counted_apart_unless_it_is_lost_all_the_same() {
+    let metrics = Metrics::new();
+    metrics.probes(|totals| totals.set_routes(["r"].into_iter()));
+    let count = |name: &str| rendered(&metrics)[&format!("timecop_probe_{name}_total{{route=\"r\"}}")];
+    let overdue = |is_excused| {
+        let overdue = crate::probe::table::Overdue { id: 1, route: "r".to_owned(), is_excused };
+        metrics.probes(|totals| totals.overdue(&overdue));
+    };
+    let ended = |outcome, [was_overdue, was_excused, is_excused]: [bool; 3]| {
+        let ended = crate::probe::table::Ended {
+            id: 1,
+            route: "r".to_owned(),
+            outcome,
+            was_lost: false,
+            round_trip: None,
+            skewed: false,
+            was_overdue,
+            was_excused,
+            is_excused,
+        };
+        metrics.probes(|totals| totals.ended(&ended, WallTime::default()));
+        (count("not_in_time"), count("excused"))
+    };
+    overdue(true);
+    assert_eq!(ended(Outcome::Late, [true, true, false]), (0.0, 1.0), "it was excused at its threshold");
+    overdue(false);
+    assert_eq!(ended(Outcome::Lost, [true, false, true]), (1.0, 1.0), "it was not");
+    overdue(true);
+    assert_eq!(ended(Outcome::Lost, [true, true, false]), (2.0, 2.0), "its excuse has run out");
+    assert_eq!(ended(Outcome::SendFailed, [false, false, true]), (2.0, 3.0));
+    assert_eq!(ended(Outcome::SendFailed, [false, false, false]), (3.0, 3.0));
 }
 
 /// What the dashboard and the rules ask for.

@@ -5,5 +5,6 @@ mod http;
 mod limits;
 mod metrics;
 mod probe;
+mod probe_down;
 mod search;
 mod survival;
