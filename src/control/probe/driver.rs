@@ -348,7 +348,7 @@ impl Prober {
         if let Err(ResolveError::Busy(error)) = &target {
             return Err(FireError::Busy(error.to_string()));
         }
-        self.shard.has_room(&route.name).map_err(|error| FireError::Busy(error.to_string()))?;
+        self.has_room(&route.name)?;
         let wall = wall_now();
         let new = NewProbe {
             id: rand::random(),
@@ -378,6 +378,12 @@ impl Prober {
         Ok(Draft { new, wall, post, host, clock, helpers })
     }
 
+    /// Whether the shard can send another one.
+    fn has_room(&self, route: &str) -> Result<(), FireError> {
+        let is_awaited = |id| self.table.get(id).is_some_and(|probe| probe.outcome.is_none());
+        self.shard.has_room(route, is_awaited).map_err(|error| FireError::Busy(error.to_string()))
+    }
+
     /// Enters a probe and sends it. Its round trip begins here, when its message is made.
     fn send(&mut self, made: Made) -> Result<u64, FireError> {
         let Made { new, wall, built } = made;
@@ -386,7 +392,7 @@ impl Prober {
         }
         let (id, route) = (new.id, new.route.clone());
         // Others may have begun while it was being made.
-        self.shard.has_room(&route).map_err(|error| FireError::Busy(error.to_string()))?;
+        self.has_room(&route)?;
         self.table.start(new, self.clock.now(), wall).map_err(|fault| FireError::Busy(fault.to_string()))?;
         self.skipped.remove(&route);
         self.keep(id);

@@ -36,10 +36,12 @@ use crate::shard::tls::{ClientTls, ServerTls};
 use crate::time::{Instant, WallTime, duration_ns};
 
 /// Probes of one route that may be on their way into their target's server at once, so that a server that hangs holds up
-/// no other route.
+/// no other route; without those that have arrived already, whose target does not hang.
 pub const POSTING_OF_ROUTE_MAX: usize = 4;
+/// The same with those: how a sending has ended is heard up to a second later.
+pub const SENDING_OF_ROUTE_MAX: usize = 32;
 /// Those of all routes.
-pub const POSTING_MAX: usize = ROUTES_MAX * POSTING_OF_ROUTE_MAX;
+pub const POSTING_MAX: usize = ROUTES_MAX * SENDING_OF_ROUTE_MAX;
 /// The only one of its pool.
 const SHARD: usize = 0;
 /// The subject of probes.
@@ -181,8 +183,8 @@ pub enum Heard {
 /// Why a probe is not sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PostError {
-    /// [`POSTING_OF_ROUTE_MAX`] of its route are under way.
-    #[error("{POSTING_OF_ROUTE_MAX} probes of the route are being sent, as many as may be at once; its target is slow")]
+    /// [`POSTING_OF_ROUTE_MAX`] of its route are under way, or [`SENDING_OF_ROUTE_MAX`].
+    #[error("as many probes of the route are being sent as may be at once; its target is slow")]
     RouteBusy,
     /// [`POSTING_MAX`] are under way, those of routes that there no longer are included.
     #[error("{POSTING_MAX} probes are being sent, as many as may be at once; targets are slow")]
@@ -298,7 +300,7 @@ impl ProbeShard {
     ///
     /// Those of [`ProbeShard::has_room`].
     pub fn post(&mut self, built: Built) -> Result<(), PostError> {
-        self.has_room(&built.route)?;
+        self.has_room(&built.route, |_| false)?;
         let Built { id, route, spec, job, tls, is_http, timeout } = built;
         let until = self.pool.clock().now() + timeout;
         let job = RunningJob::start(id, &spec, job, tls.as_ref(), &self.pool, &[SHARD]);
@@ -306,14 +308,16 @@ impl ProbeShard {
         Ok(())
     }
 
-    /// Whether another probe of a route can be sent now.
+    /// Whether another probe of a route can be sent now; `is_awaited` says of one that is being sent whether it has not
+    /// arrived.
     ///
     /// # Errors
     ///
     /// As many are being sent as may be.
-    pub fn has_room(&self, route: &str) -> Result<(), PostError> {
-        let of_route = self.posting.iter().filter(|posting| !posting.is_told && posting.route == route).count();
-        if of_route >= POSTING_OF_ROUTE_MAX {
+    pub fn has_room(&self, route: &str, is_awaited: impl Fn(u64) -> bool) -> Result<(), PostError> {
+        let of_route = self.posting.iter().filter(|posting| !posting.is_told && posting.route == route);
+        let awaited = of_route.clone().filter(|posting| is_awaited(posting.job.id())).count();
+        if awaited >= POSTING_OF_ROUTE_MAX || of_route.count() >= SENDING_OF_ROUTE_MAX {
             return Err(PostError::RouteBusy);
         }
         if self.posting.len() >= POSTING_MAX {
