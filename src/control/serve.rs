@@ -153,7 +153,9 @@ async fn run(
     let counters = FaultCounters::default();
     let faults = Faults::new(plan.config.sink.faults.iter().cloned(), counters.clone())
         .expect("the configuration has no more than there may be");
+    let served = plan.sink.as_ref().map(SinkPlan::served).unwrap_or_default();
     if let Some(sink) = &mut plan.sink {
+        faults.warnings(served).iter().for_each(|warning| tracing::warn!("[[sink.fault]]: {warning}"));
         sink.settings.faults = faults.clone();
         if let Some(http) = &mut sink.http {
             http.faults = faults.clone();
@@ -205,7 +207,7 @@ async fn run(
     let api = Rc::new(Api {
         jobs: Rc::clone(&jobs),
         prober: prober.clone(),
-        faults: sink_shards.map(|shards| RefCell::new(SinkFaults::new(shards, faults, counters))),
+        faults: sink_shards.map(|shards| RefCell::new(SinkFaults::new(shards, served, faults, counters))),
         targets: RefCell::new(targets),
         resolver: Resolver::default(),
         helpers: Helpers::default(),
@@ -315,10 +317,15 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }
-    if let Some(faults) = &api.faults
-        && let Err(error) = faults.borrow_mut().set(config.sink.faults, api.jobs.borrow().pool())
-    {
-        tracing::error!("the faults of the sink are as they were: {error}");
+    if let Some(faults) = &api.faults {
+        let mut faults = faults.borrow_mut();
+        match faults.reload(config.sink.faults, api.jobs.borrow().pool()) {
+            Err(error) => tracing::error!("the faults of the sink are as they were: {error}"),
+            Ok(false) => {}
+            Ok(true) => {
+                faults.list().warnings.iter().for_each(|warning| tracing::warn!("[[sink.fault]]: {warning}"));
+            }
+        }
     }
     api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
     tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded from {}", file.display());

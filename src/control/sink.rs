@@ -16,6 +16,7 @@ use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
 use crate::shard::tls::{FaultyTls, ServerTls};
+use crate::sink::fault::Served;
 use crate::sink::mailgun::REQUEST_BYTES_MAX;
 use crate::sink::{SinkCounts, SinkSettings, StubSettings};
 use crate::wire::http::server::ServerConfig as HttpConfig;
@@ -81,6 +82,21 @@ pub struct SinkPlan {
     pub descriptors: u64,
     /// Repeats the rolls of the faults.
     pub seed: u64,
+}
+
+impl SinkPlan {
+    /// What it serves of what rules of faults may concern.
+    pub fn served(&self) -> Served {
+        let speaks = |protocol| self.listen.iter().any(|listen| listen.protocol == protocol);
+        let smtp = speaks(Protocol::Smtp);
+        Served {
+            smtp,
+            http: speaks(Protocol::Http),
+            implicit_tls: self.listen.iter().any(|listen| listen.implicit_tls),
+            starttls: smtp && self.server.offers_starttls(),
+            logins: smtp && self.server.requires_auth(),
+        }
+    }
 }
 
 /// Why a sink did not start, or did not go on.
