@@ -303,6 +303,38 @@ fn control_characters_are_refused_wherever_they_could_reach_the_wire() {
     assert!(parse(r#"{"smtp_connection_type":"plain","body":"A: b\r\n\r\n\u0000"}"#).is_ok());
 }
 
+/// Every field of the schema, as each kind of value that text may be in.
+#[test]
+fn every_field_refuses_line_ends_but_what_is_a_body() {
+    let schema = serde_json::to_value(JobRequest::schema()).unwrap();
+    let fields: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    let mut taken = Vec::new();
+    for field in fields {
+        for control in [r"\u0000", r"\r\n", r"\n"] {
+            for value in [
+                format!(r#""a{control}b""#),
+                format!(r#"["a{control}b"]"#),
+                format!(r#"{{"h:A":"a{control}b"}}"#),
+                format!(r#"{{"h:A{control}B":"a"}}"#),
+            ] {
+                for kind in ["smtp", "http", "http.raw"] {
+                    let plain = if *field == "msg_size" { "" } else { r#","msg_size":1000"# };
+                    let json =
+                        format!(r#"{{"Type":"{kind}","smtp_connection_type":"plain","{field}":{value}{plain}}}"#);
+                    let read = parse(&json).map_err(|error| error.to_string());
+                    match read.and_then(|request| spec(request).map_err(|error| error.to_string())) {
+                        Ok(_) => taken.push(field.as_str()),
+                        Err(error) => assert!(!error.contains(char::is_control), "{field}: {error:?}"),
+                    }
+                }
+            }
+        }
+    }
+    taken.dedup();
+    assert_eq!(taken, Vec::<&str>::new());
+}
+
 #[test]
 fn recipient_variables_are_looked_at_beside_a_body_only() {
     assert!(request(r#""recipient_variables":"no JSON""#).is_ok());
