@@ -12,7 +12,7 @@ use timecop::outgoing::Outgoing;
 use timecop::phase::Phase;
 use timecop::time::Instant;
 
-use super::{Outcome, Scenario, Weather, circumstances};
+use super::{Outcome, RUN_ID, Scenario, Weather, circumstances};
 
 impl Scenario {
     /// What must be true of every run.
@@ -142,7 +142,10 @@ impl Scenario {
         let mut seen = HashSet::new();
         // As the messages are before they are dot-stuffed.
         let at = circumstances(self.spec.audit);
-        let template = content::template(&self.spec, &at, <[u8]>::to_vec).expect("scenarios have valid jobs").0;
+        let mut template = content::messages(&self.spec, &at, false).expect("scenarios have valid jobs").0;
+        if let Some(audit) = at.audit {
+            template = template.stamped(RUN_ID, audit.signer).expect("a stamp has room");
+        }
         let (mut dates, mut expected) = (DateCache::new(), Outgoing::new());
         for message in &outcome.kept {
             let message = &without_stamp(message);
