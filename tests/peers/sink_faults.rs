@@ -296,7 +296,7 @@ fn certificates_are_expired_or_another_hosts() {
         assert!(fetched.status.success(), "{}", fetched.stderr);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("cert.pem");
-        std::fs::write(&file, &fetched.stdout).expect("a file can be written");
+        fs::write(&file, &fetched.stdout).expect("a file can be written");
         let mut command = Command::new("openssl");
         command.args(["x509", "-noout", "-enddate", "-ext", "subjectAltName", "-in"]).arg(&file);
         let text = Process::run(&mut command).stdout;
@@ -396,7 +396,7 @@ fn a_service_without_a_sink_says_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("timecop.toml");
     let text = "[api]\nlisten = ['127.0.0.1:0']\n[sink]\nlisten = []\nhttp_listen = []\n[store]\npath = 'jobs.db'\n";
-    std::fs::write(&file, text).expect("a file can be written");
+    fs::write(&file, text).expect("a file can be written");
     let mut process = Process::start(crate::support::timecop().args(["serve", "--config"]).arg(&file));
     let line = process.wait_line("listening on http://");
     let api = line.split(' ').nth(2).expect("an address");
