@@ -158,7 +158,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     // A configured target has one of its own, which the service knows.
     let connection_type = connection_type.or(match scheme {
         Some("smtps") => Some(ConnectionTypeArgument::Tls),
-        Some("smtp+starttls") => Some(ConnectionTypeArgument::Starttls),
+        Some("smtp+starttls" | "mx+starttls") => Some(ConnectionTypeArgument::Starttls),
         None if target.is_some() => None,
         _ => Some(ConnectionTypeArgument::Plain),
     });

@@ -91,6 +91,10 @@ impl Api {
             RequestError::Field(_) => unprocessable(error),
         })?;
         let unresolved = self.choose(&read.request).map_err(unprocessable)?;
+        let unresolved = match read.request.seed {
+            Some(seed) => unresolved.with_seed(seed),
+            None => unresolved,
+        };
         let target = self.resolver.resolve(unresolved).await.map_err(unresolvable)?;
         let draft = self.jobs.borrow().draft(read, target);
         let built = self.helpers.build(draft).await.map_err(busy)?.map_err(unprocessable)?;

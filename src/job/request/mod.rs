@@ -153,7 +153,8 @@ fields! {
     recipients: RecipientList;
     /// Whether messages take recipients in turns (sequential), or each begins at one drawn by the seed (random).
     recipient_order: RecipientOrder;
-    /// Where to: a URL such as smtp://127.0.0.1:2525, or the name of a configured target (the embedded sink).
+    /// Where to: a URL such as smtp://127.0.0.1:2525 or mx://example.com, or the name of a configured target (the embedded
+    /// sink).
     target: TargetName;
     /// Envelope sender, "" for the null reverse-path (timecop@example.com).
     from: String;
