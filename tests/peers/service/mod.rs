@@ -1,6 +1,7 @@
 //! The service from outside: its job API, its store through a kill, its metrics, its limits.
 
 mod api;
+mod fields;
 mod http;
 mod limits;
 mod metrics;
