@@ -1,33 +1,27 @@
 //! Cost of taking bytes apart: lines, replies, and the content of a message, which both sides pay for every octet.
 
-use std::hint::black_box;
-use std::time::Duration;
+mod common;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+
+use common::Benches;
 use timecop::wire::line::LineScanner;
 use timecop::wire::smtp::data::{DataDecoder, stuff};
 use timecop::wire::smtp::reply::ReplyLine;
 
-fn lines(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("line");
+fn lines(benches: &mut Benches) {
     let mut scanner = LineScanner::new(2_048);
-    group.bench_function("scan, whole", |bencher| {
-        bencher.iter(|| black_box(scanner.scan(black_box(b"RCPT TO:<load@example.com>\r\n"))).consumed);
+    benches
+        .run("line", "scan, whole", || black_box(scanner.scan(black_box(b"RCPT TO:<load@example.com>\r\n"))).consumed);
+    benches.run("line", "scan, torn in two", || {
+        scanner.scan(black_box(b"RCPT TO:<load@exa"));
+        black_box(scanner.scan(black_box(b"mple.com>\r\n"))).consumed
     });
-    group.bench_function("scan, torn in two", |bencher| {
-        bencher.iter(|| {
-            scanner.scan(black_box(b"RCPT TO:<load@exa"));
-            black_box(scanner.scan(black_box(b"mple.com>\r\n"))).consumed
-        });
+    benches.run("line", "scan and parse a reply", || {
+        let scan = scanner.scan(black_box(b"250 2.1.5 ok\r\n"));
+        let line = scan.line.and_then(Result::ok).and_then(|line| ReplyLine::parse(line).ok());
+        black_box(line.map(|line| (line.class(), line.enhanced().0)))
     });
-    group.bench_function("scan and parse a reply", |bencher| {
-        bencher.iter(|| {
-            let scan = scanner.scan(black_box(b"250 2.1.5 ok\r\n"));
-            let line = scan.line.and_then(Result::ok).and_then(|line| ReplyLine::parse(line).ok());
-            black_box(line.map(|line| (line.class(), line.enhanced().0)))
-        });
-    });
-    group.finish();
 }
 
 /// About `bytes` octets in lines of 76, of which one in `dotted` begins with a dot.
@@ -44,33 +38,25 @@ fn text(bytes: usize, dotted: usize) -> Vec<u8> {
     text
 }
 
-fn content(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("content");
+fn content(benches: &mut Benches) {
     for (name, bytes, dotted) in
         [("1 kB", 1_024, 0), ("64 kB", 65_536, 0), ("64 kB, every 10th line dotted", 65_536, 10)]
     {
         let text = text(bytes, dotted);
-        group.throughput(Throughput::Bytes(text.len() as u64));
-        group.bench_function(format!("stuff {name}"), |bencher| bencher.iter(|| stuff(black_box(&text))));
+        benches.run_over("content", &format!("stuff {name}"), Some(text.len()), || stuff(black_box(&text)));
         let sent = [&stuff(&text)[..], b".\r\n"].concat();
-        group.bench_function(format!("decode {name}"), |bencher| {
-            let mut decoder = DataDecoder::new();
-            // Pieces are as long as the ring's receive buffers.
-            bencher.iter(|| {
-                let mut octets = 0;
-                for piece in black_box(&sent).chunks(2_048) {
-                    black_box(decoder.decode(piece, &mut |slice| octets += slice.len()));
-                }
-                octets
-            });
+        let mut decoder = DataDecoder::new();
+        // Pieces are as long as the ring's receive buffers.
+        benches.run_over("content", &format!("decode {name}"), Some(text.len()), || {
+            let mut octets = 0;
+            for piece in black_box(&sent).chunks(2_048) {
+                black_box(decoder.decode(piece, &mut |slice| octets += slice.len()));
+            }
+            octets
         });
     }
-    group.finish();
 }
 
-fn short() -> Criterion {
-    Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1))
+fn main() {
+    common::main(&[lines, content]);
 }
-
-criterion_group! { name = benches; config = short(); targets = lines, content }
-criterion_main!(benches);

@@ -1,8 +1,10 @@
 //! Cost of writing one message: what the generator adds to every message besides the protocol.
 
+mod common;
+
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use common::Benches;
 use timecop::audit::scan::{Found, Scan};
 use timecop::audit::sequences::Sequences;
 use timecop::audit::stamp::{Key, Signer};
@@ -62,26 +64,22 @@ fn stamped(template: Template) -> Template {
 }
 
 /// What an audit costs a sink: the stamp found and verified, the body hashed, the number put down.
-fn audit(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("audited arrival");
+fn audit(benches: &mut Benches) {
     let (signer, arrived) = (signer(), Sequences::new());
     for (name, bytes) in [("1 kB", 1_024), ("100 kB", 100_000)] {
         let (mut dates, mut out) = (DateCache::new(), Outgoing::new());
         stamped(generated(bytes, recipients(1, 1))).write(1, WallTime::default(), &mut dates, &mut out);
         let (message, mut scan) = (out.to_vec(), Scan::new());
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                scan.clear();
-                message.chunks(2_048).for_each(|piece| scan.update(black_box(piece)));
-                let Found::Stamped { stamp, altered: false } = scan.finish(&signer) else { panic!("it is whole") };
-                arrived.insert(stamp.sequence)
-            });
+        benches.run("audited arrival", name, || {
+            scan.clear();
+            message.chunks(2_048).for_each(|piece| scan.update(black_box(piece)));
+            let Found::Stamped { stamp, altered: false } = scan.finish(&signer) else { panic!("it is whole") };
+            arrived.insert(stamp.sequence)
         });
     }
-    group.finish();
 }
 
-fn write(criterion: &mut Criterion) {
+fn write(benches: &mut Benches) {
     let file = [&b"From: <a@example.com>\r\nSubject: x\r\n\r\n"[..], &b"given words\r\n".repeat(70)].concat();
     let templates = [
         ("generated 1 kB", generated(1_024, recipients(1, 1))),
@@ -95,20 +93,17 @@ fn write(criterion: &mut Criterion) {
     ];
     let wall = WallTime::from_unix_ns(1_700_000_000_000_000_000);
     let (mut dates, mut out) = (DateCache::new(), Outgoing::new());
-    let mut group = criterion.benchmark_group("message write");
     for (name, template) in &templates {
         let mut sequence = 0;
-        group.bench_function(*name, |bencher| {
-            bencher.iter(|| {
-                out.clear();
-                sequence += 1;
-                template.write(black_box(sequence), wall, &mut dates, &mut out);
-                black_box(&out);
-            });
+        benches.run("message write", name, || {
+            out.clear();
+            sequence += 1;
+            template.write(black_box(sequence), wall, &mut dates, &mut out);
+            black_box(&out);
         });
     }
-    group.finish();
 }
 
-criterion_group!(benches, write, audit);
-criterion_main!(benches);
+fn main() {
+    common::main(&[write, audit]);
+}

@@ -1,9 +1,10 @@
 //! Cost of measuring one accepted message: what is counted and recorded for its replies, its phases and itself.
 
-use std::hint::black_box;
-use std::time::Duration;
+mod common;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+
+use common::Benches;
 use timecop::measure::recorder::{Delta, MessageTimes};
 use timecop::phase::Phase;
 use timecop::time::Instant;
@@ -28,30 +29,21 @@ fn record(delta: &mut Delta, begin: u64) {
     );
 }
 
-fn recorder(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("recorder");
+fn recorder(benches: &mut Benches) {
     let mut delta = Delta::new();
     let mut begin = 0;
-    group.bench_function("an accepted message", |bencher| {
-        bencher.iter(|| {
-            begin += 1_000_003;
-            record(black_box(&mut delta), begin);
-        });
+    benches.run("recorder", "an accepted message", || {
+        begin += 1_000_003;
+        record(black_box(&mut delta), begin);
     });
     let mut totals = Delta::new();
-    group.bench_function("merge and clear a second's delta", |bencher| {
-        bencher.iter(|| {
-            (0..1_000).for_each(|i| record(&mut delta, i * 1_000_003));
-            totals.merge(black_box(&delta));
-            delta.clear();
-        });
+    benches.run("recorder", "merge and clear a second's delta", || {
+        (0..1_000).for_each(|i| record(&mut delta, i * 1_000_003));
+        totals.merge(black_box(&delta));
+        delta.clear();
     });
-    group.finish();
 }
 
-fn short() -> Criterion {
-    Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1))
+fn main() {
+    common::main(&[recorder]);
 }
-
-criterion_group! { name = benches; config = short(); targets = recorder }
-criterion_main!(benches);

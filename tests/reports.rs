@@ -75,13 +75,20 @@ fn a_report_is_merged_once_by_whatever_name_and_what_is_none_says_what_writes_th
     let path = folder.path();
     hammer(path, "a.json", &[]);
     std::fs::write(path.join("none.json"), "{}").unwrap();
+    std::fs::write(path.join("empty.json"), "").unwrap();
+    let written = std::fs::read(path.join("a.json")).unwrap();
     for (arguments, says) in [
-        (["merge", "a.json", "./a.json"], "./a.json twice"),
-        (["compare", "a.json", "none.json"], "timecop hammer --json"),
-        (["job", "list", "--api=127.0.0.1:8025"], "write http:// before it"),
+        (&["merge", "a.json", "./a.json"][..], "./a.json twice"),
+        (&["merge", "a.json", "none.json", "-o", "./a.json"], "--output: expected a file that is not merged itself"),
+        (&["compare", "a.json", "none.json"], "timecop hammer --json"),
+        (&["job", "list", "--api=127.0.0.1:8025"], "write http:// before it"),
+        (&["audit", "empty.json"], "end them first"),
+        (&["hammer", "smtp://127.0.0.1:9", "--audit", "--audit-key", "key"], "--audit: expected --audit-report"),
     ] {
-        let output = timecop(path, &arguments);
+        std::fs::write(path.join("key"), "ab".repeat(32)).unwrap();
+        let output = timecop(path, arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && stderr.contains(says), "{arguments:?}: {stderr}");
     }
+    assert_eq!(std::fs::read(path.join("a.json")).unwrap(), written, "a part is not overwritten");
 }

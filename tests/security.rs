@@ -3,8 +3,36 @@
 use std::fs;
 use std::path::Path;
 
-/// Rows that there are at least: none goes without a word.
-const ROWS_MIN: usize = 26;
+/// The attacks and faults of the table: none goes without a word.
+const ROWS: &[&str] = &[
+    "SMTP smuggling: ends of data that are not CRLF.CRLF, bare CR, bare LF, NUL in a message",
+    "Commands in the clear behind STARTTLS, or replies behind its 220",
+    "STARTTLS stripped from the reply to EHLO",
+    "A server's certificate that is forged, expired or another host's",
+    "Over-long command lines",
+    "Replies without end, in many lines, of mixed codes, or octet by octet",
+    "Clients that are slow or silent",
+    "Floods of connections",
+    "Many recipients, many errors, many messages",
+    "NUL, stray CR or LF, octets beyond ASCII in an envelope",
+    "Talk before a greeting that is held, or behind DATA before the 354",
+    "BDAT",
+    "Guessed passwords, logins in the clear",
+    "Use as an open relay",
+    "CR, LF, NUL in a field of the API",
+    "Aiming load at others: foreign pages, tokens, names that resolve elsewhere, redirects",
+    "Secrets in answers, logs or reports",
+    "Abuse of the API: malformed, slow, endless or many requests",
+    "MIME bombs",
+    "Forged or repeated probes",
+    "Labels of metrics without number",
+    "Storms of alerts",
+    "No descriptors, locked memory or local ports left",
+    "A crash in mid-job",
+    "SIGTERM",
+    "A full disk, a locked store",
+    "A kernel that refuses io_uring",
+];
 
 fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
@@ -34,7 +62,8 @@ fn fault(named: &str, source: impl Fn(&str) -> Option<String>) -> Option<String>
 fn every_row_names_tests_that_there_are() {
     let text = read("SECURITY.md").expect("the table");
     let rows = rows(&text);
-    assert!(rows.len() >= ROWS_MIN, "{} rows", rows.len());
+    let titles: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(titles, ROWS);
     let mut faults = Vec::new();
     for row in &rows {
         let [attack, does, shown] = row[..] else {

@@ -75,8 +75,10 @@ pub struct RouteAlerts {
     lost_more: bool,
     /// Alerts that were raised and not resolved, in that order.
     open: Vec<Kind>,
-    /// Those of them of which nobody was told, because their event was refused or dropped.
+    /// Those of them of which nobody was told: their event was refused or dropped, or there was nobody.
     untold: Vec<Kind>,
+    /// Alerts that are over of whose end nobody was told, because that event was refused or dropped.
+    unended: Vec<Kind>,
 }
 
 impl RouteAlerts {
@@ -117,6 +119,7 @@ impl RouteAlerts {
         if !is_open {
             self.open.push(kind);
         }
+        self.unended.retain(|other| *other != kind);
         self.untold.retain(|other| *other != kind);
         vec![Action::Trigger(kind)]
     }
@@ -143,10 +146,23 @@ impl RouteAlerts {
         }
     }
 
+    /// The event that told of an alert's end has reached nobody and never will: the next probe that is well tells of it
+    /// again.
+    pub fn end_told_nobody(&mut self, kind: Kind) {
+        if !self.open.contains(&kind) && !self.unended.contains(&kind) {
+            self.unended.push(kind);
+        }
+    }
+
+    /// Whether nobody was told that an alert is over.
+    pub fn is_unended(&self) -> bool {
+        !self.unended.is_empty()
+    }
+
     /// Ends whatever is open, as for a route that there no longer is.
     pub fn resolve_all(&mut self) -> Vec<Action> {
         self.untold.clear();
-        self.open.drain(..).map(Action::Resolve).collect()
+        self.open.drain(..).chain(self.unended.drain(..)).map(Action::Resolve).collect()
     }
 }
 
@@ -264,6 +280,21 @@ mod tests {
         let actions: Vec<Action> = (0..3).flat_map(|_| route.well(ONCE)).collect();
         assert_eq!(actions, [Resolve(Kind::Lost)]);
         assert_eq!(route, RouteAlerts { well: 3, ..RouteAlerts::default() });
+    }
+
+    #[test]
+    fn an_end_of_which_nobody_was_told_is_told_again_by_the_next_probe_that_is_well() {
+        let rule = Rule { after: 1, well_for: 1 };
+        let mut route = RouteAlerts::default();
+        route.bad(1, Kind::Lost, rule);
+        assert_eq!(route.well(rule), [Resolve(Kind::Lost)]);
+        route.end_told_nobody(Kind::Lost);
+        assert!(route.open().is_empty());
+        assert_eq!((route.well(rule), route.well(rule)), (vec![Resolve(Kind::Lost)], vec![]));
+        route.end_told_nobody(Kind::Lost);
+        assert_eq!(route.bad(2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        route.end_told_nobody(Kind::Lost);
+        assert_eq!(route.well(rule), [Resolve(Kind::Lost)], "once, that of the alert that has begun since");
     }
 
     #[test]

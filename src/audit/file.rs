@@ -46,6 +46,8 @@ pub struct AcceptedRun {
 /// What a sink has seen.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ArrivedRuns {
+    /// What the sink is known by, so that two files of one are not taken for those of two: 16 hexadecimal digits.
+    pub sink: String,
     /// After how long an arrival was late, in seconds.
     pub late_after_s: f64,
     /// Messages with a stamp that the key has not made.
@@ -56,6 +58,11 @@ pub struct ArrivedRuns {
     pub unstamped: u64,
     /// Messages of runs that are not among `runs`.
     pub other_runs: u64,
+    /// Those of them whose run is not among `forgotten` either.
+    pub unnamed_runs: u64,
+    /// Runs that were among `runs` and had to make room for others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forgotten: Vec<String>,
     /// Run by run.
     pub runs: Vec<ArrivedRun>,
 }
@@ -115,6 +122,14 @@ pub enum JoinError {
         /// The run.
         run: String,
     },
+    /// One sink tells twice what it has seen.
+    #[error("{name}: expected one file of each sink, got another one of the sink of {first}; name the newer one alone")]
+    SinkAgain {
+        /// The file.
+        name: String,
+        /// The other one.
+        first: String,
+    },
     /// No file says what was accepted, or none what has arrived.
     #[error(
         "expected the files of a generator (hammer --audit-report) and of a sink (sink --audit-report), got none of a {0}"
@@ -127,9 +142,23 @@ pub enum JoinError {
 pub struct Account {
     /// The runs that a generator has told of, by their names.
     pub runs: Vec<AuditReport>,
+    /// Runs of which a sink keeps no account, though messages of them may have arrived there: what is missing nobody knows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_kept: Vec<NotKept>,
     /// Runs that have arrived somewhere, and no file says what was accepted of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown_runs: Vec<String>,
+}
+
+/// A run of which a sink keeps no account.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct NotKept {
+    /// The run as its stamps name it.
+    pub run: String,
+    /// Its messages that were accepted.
+    pub accepted: u64,
+    /// The file of the sink.
+    pub file: String,
 }
 
 impl AuditFile {
@@ -152,6 +181,12 @@ impl AuditFile {
 }
 
 impl ArrivedRuns {
+    /// Whether messages of the run may have arrived of which nothing is told.
+    fn may_hide(&self, run: &str) -> bool {
+        let is_told = self.runs.iter().any(|told| told.run == run);
+        !is_told && (self.unnamed_runs > 0 || self.forgotten.iter().any(|forgotten| forgotten == run))
+    }
+
     fn new(ledger: &Ledger) -> ArrivedRuns {
         let StrayCounts { forged, malformed, unstamped, other_runs } = ledger.strays();
         let run = |(run, arrivals): &(u64, std::sync::Arc<super::ledger::Arrivals>)| {
@@ -170,11 +205,14 @@ impl ArrivedRuns {
             }
         };
         ArrivedRuns {
+            sink: run_name(ledger.id()),
             late_after_s: ledger.late_after().as_secs_f64(),
             forged,
             malformed,
             unstamped,
             other_runs,
+            unnamed_runs: ledger.unnamed_runs(),
+            forgotten: ledger.forgotten().into_iter().map(run_name).collect(),
             runs: ledger.runs().iter().map(run).collect(),
         }
     }
@@ -197,6 +235,7 @@ struct OfRun {
 pub fn account(files: &[(String, AuditFile)]) -> Result<Account, JoinError> {
     let mut accepted: BTreeMap<&str, (&AcceptedRun, Sequences)> = BTreeMap::new();
     let mut arrived: BTreeMap<&str, OfRun> = BTreeMap::new();
+    let mut sinks: BTreeMap<&str, &str> = BTreeMap::new();
     let mut strays = StrayCounts::default();
     let mut late_after = Duration::ZERO;
     for (name, file) in files {
@@ -211,6 +250,9 @@ pub fn account(files: &[(String, AuditFile)]) -> Result<Account, JoinError> {
             }
         }
         let Some(sink) = &file.arrived else { continue };
+        if let Some(first) = sinks.insert(&sink.sink, name) {
+            return Err(JoinError::SinkAgain { name: name.clone(), first: first.to_owned() });
+        }
         strays.forged += sink.forged;
         strays.malformed += sink.malformed;
         strays.unstamped += sink.unstamped;
@@ -245,7 +287,16 @@ pub fn account(files: &[(String, AuditFile)]) -> Result<Account, JoinError> {
     if files.iter().all(|(_, file)| file.arrived.is_none()) {
         return Err(JoinError::OneSided("sink"));
     }
-    let runs = accepted.iter().map(|(name, (run, sequences))| {
+    let keeps_none = |run: &str| {
+        let hides = |(_, file): &&(String, AuditFile)| file.arrived.as_ref().is_some_and(|sink| sink.may_hide(run));
+        files.iter().find(hides).map(|(name, _)| name.clone())
+    };
+    let not_kept = |(name, (run, _)): (&&str, &(&AcceptedRun, Sequences))| {
+        Some(NotKept { run: run.run.clone(), accepted: run.messages, file: keeps_none(name)? })
+    };
+    let not_kept: Vec<NotKept> = accepted.iter().filter_map(not_kept).collect();
+    let kept = accepted.iter().filter(|(name, _)| keeps_none(name).is_none());
+    let runs = kept.map(|(name, (run, sequences))| {
         let of_run = arrived.remove(name).unwrap_or_default();
         let clock = if of_run.is_wall { AuditClock::Wall } else { AuditClock::Monotonic };
         let side = Arrived { sequences: &of_run.sequences, tally: &of_run.tally, strays, late_after, clock };
@@ -257,5 +308,6 @@ pub fn account(files: &[(String, AuditFile)]) -> Result<Account, JoinError> {
         }
     });
     let runs = runs.collect();
-    Ok(Account { runs, unknown_runs: arrived.into_keys().map(str::to_owned).collect() })
+    let unknown_runs = arrived.into_keys().filter(|run| !accepted.contains_key(run)).map(str::to_owned).collect();
+    Ok(Account { runs, not_kept, unknown_runs })
 }

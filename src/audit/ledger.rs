@@ -1,6 +1,6 @@
 //! A sink's side of the audit: what has arrived of each run, put down by all of its shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,8 +11,11 @@ use super::stamp::{Signer, Stamp, StampFault};
 use crate::measure::histogram::{Digits, LatencyHistogram};
 use crate::time::{Instant, WallTime, duration_ns};
 
-/// Runs of which a sink keeps account at once. Of further ones it counts the messages.
+/// Runs of which a sink keeps account at once. For a further one it forgets the one that was longest without arrivals.
 pub const RUNS_MAX: usize = 16;
+/// Runs that a sink remembers to have forgotten, so that nobody takes their mail for missing. When there are so many it takes
+/// up no further one, and of that counts the messages.
+pub const FORGOTTEN_MAX: usize = 4_096;
 /// Altered messages of a run that are named.
 pub const ALTERED_NAMED_MAX: usize = 100;
 /// After how long an arrival is late, unless something else is said.
@@ -26,17 +29,26 @@ pub type Origin = (Instant, WallTime);
 /// What a sink has seen, shared by its shards.
 #[derive(Debug)]
 pub struct Ledger {
+    /// What the sink is known by, in whatever files it writes.
+    id: u64,
     signer: Signer,
     late_after: Duration,
     /// Runs are taken up when their first message arrives, and not only those that were announced.
     takes_any: bool,
     /// Tells instants of this process from its wall clock.
     origin: OnceLock<Origin>,
-    runs: Mutex<BTreeMap<u64, Arc<Arrivals>>>,
+    runs: Mutex<Runs>,
     /// How many runs are in account, for whoever does not want to wait.
     open: AtomicUsize,
     readers: AtomicUsize,
     strays: Strays,
+}
+
+/// Runs by their numbers.
+#[derive(Debug, Default)]
+struct Runs {
+    kept: BTreeMap<u64, Arc<Arrivals>>,
+    forgotten: BTreeSet<u64>,
 }
 
 /// Messages that belong to no run in account.
@@ -46,6 +58,7 @@ struct Strays {
     malformed: AtomicU64,
     unstamped: AtomicU64,
     other_runs: AtomicU64,
+    unnamed_runs: AtomicU64,
 }
 
 /// The same as numbers.
@@ -68,6 +81,8 @@ pub struct Arrivals {
     sent_origin: Option<Origin>,
     /// What had strayed by then.
     strays_before: StrayCounts,
+    /// When the newest message came, in nanoseconds of this process.
+    newest_ns: AtomicU64,
     arrived: Sequences,
     tallies: [Mutex<Tally>; TALLIES],
 }
@@ -116,9 +131,11 @@ impl Tally {
 }
 
 impl Ledger {
-    /// An account of nothing yet; `takes_any` run with the key, or only those that are announced by [`Ledger::open`].
-    pub fn new(signer: Signer, late_after: Duration, takes_any: bool) -> Ledger {
+    /// An account of nothing yet; `takes_any` run with the key, or only those that are announced by [`Ledger::open`]. No two
+    /// sinks whose files may come together have one `id`: it is a random number.
+    pub fn new(id: u64, signer: Signer, late_after: Duration, takes_any: bool) -> Ledger {
         Ledger {
+            id,
             signer,
             late_after,
             takes_any,
@@ -133,6 +150,11 @@ impl Ledger {
     /// Says what the sink's instants are by the calendar, once, before anything arrives.
     pub fn begin(&self, origin: Origin) {
         let _ = self.origin.set(origin);
+    }
+
+    /// What the sink is known by.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// After how long an arrival is late.
@@ -150,42 +172,57 @@ impl Ledger {
     pub fn open(&self, run: u64, origin: Origin) -> Arc<Arrivals> {
         let arrivals = Arc::new(Arrivals::new(Some(origin), self.strays()));
         let mut runs = lock(&self.runs);
-        runs.insert(run, Arc::clone(&arrivals));
-        self.open.store(runs.len(), Ordering::Relaxed);
+        runs.kept.insert(run, Arc::clone(&arrivals));
+        self.open.store(runs.kept.len(), Ordering::Relaxed);
         arrivals
     }
 
     /// Forgets a run, unless another one of that number has taken its place.
     pub fn close(&self, run: u64, arrivals: &Arc<Arrivals>) {
         let mut runs = lock(&self.runs);
-        if runs.get(&run).is_some_and(|own| Arc::ptr_eq(own, arrivals)) {
-            runs.remove(&run);
+        if runs.kept.get(&run).is_some_and(|own| Arc::ptr_eq(own, arrivals)) {
+            runs.kept.remove(&run);
         }
-        self.open.store(runs.len(), Ordering::Relaxed);
+        self.open.store(runs.kept.len(), Ordering::Relaxed);
     }
 
     /// The runs in account, by their numbers.
     pub fn runs(&self) -> Vec<(u64, Arc<Arrivals>)> {
-        lock(&self.runs).iter().map(|(run, arrivals)| (*run, Arc::clone(arrivals))).collect()
+        lock(&self.runs).kept.iter().map(|(run, arrivals)| (*run, Arc::clone(arrivals))).collect()
     }
 
+    /// The runs that were in account and are no more, by their numbers.
+    pub fn forgotten(&self) -> Vec<u64> {
+        lock(&self.runs).forgotten.iter().copied().collect()
+    }
+
+    /// Messages of runs that are neither in account nor [`Ledger::forgotten`].
+    pub fn unnamed_runs(&self) -> u64 {
+        self.strays.unnamed_runs.load(Ordering::Relaxed)
+    }
+
+    /// The account of a run, which is taken up if there is room; else the message in hand is a stray.
     fn run(&self, run: u64) -> Option<Arc<Arrivals>> {
         let mut runs = lock(&self.runs);
-        if let Some(arrivals) = runs.get(&run) {
+        if let Some(arrivals) = runs.kept.get(&run) {
             return Some(Arc::clone(arrivals));
         }
-        if !self.takes_any || runs.len() >= RUNS_MAX {
+        // The rest of a run's mail would be an account of nothing, so that one that was forgotten does not begin anew.
+        let is_forgotten = runs.forgotten.contains(&run);
+        if is_forgotten || !self.takes_any || !runs.make_room() {
+            self.strays.other_runs.fetch_add(1, Ordering::Relaxed);
+            self.strays.unnamed_runs.fetch_add(u64::from(!is_forgotten), Ordering::Relaxed);
             return None;
         }
         let arrivals = Arc::new(Arrivals::new(None, self.strays()));
-        runs.insert(run, Arc::clone(&arrivals));
-        self.open.store(runs.len(), Ordering::Relaxed);
+        runs.kept.insert(run, Arc::clone(&arrivals));
+        self.open.store(runs.kept.len(), Ordering::Relaxed);
         Some(arrivals)
     }
 
     /// What belongs to no run in account.
     pub fn strays(&self) -> StrayCounts {
-        let Strays { forged, malformed, unstamped, other_runs } = &self.strays;
+        let Strays { forged, malformed, unstamped, other_runs, unnamed_runs: _ } = &self.strays;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         StrayCounts {
             forged: read(forged),
@@ -213,10 +250,25 @@ impl Ledger {
     }
 }
 
+impl Runs {
+    /// Whether there is room for one more run, now or because another one was forgotten.
+    fn make_room(&mut self) -> bool {
+        if self.kept.len() < RUNS_MAX {
+            return true;
+        }
+        let idle = self.kept.iter().filter(|(_, arrivals)| arrivals.sent_origin.is_none());
+        let idlest = idle.min_by_key(|(_, arrivals)| arrivals.newest_ns.load(Ordering::Relaxed)).map(|(run, _)| *run);
+        let Some(idlest) = idlest.filter(|_| self.forgotten.len() < FORGOTTEN_MAX) else { return false };
+        self.kept.remove(&idlest);
+        self.forgotten.insert(idlest)
+    }
+}
+
 impl Arrivals {
     fn new(sent_origin: Option<Origin>, strays_before: StrayCounts) -> Arrivals {
         let tallies = std::array::from_fn(|_| Mutex::default());
-        Arrivals { sent_origin, strays_before, arrived: Sequences::new(), tallies }
+        let newest_ns = AtomicU64::new(0);
+        Arrivals { sent_origin, strays_before, newest_ns, arrived: Sequences::new(), tallies }
     }
 
     /// Whether both ends are this process, whose clock then measures times.
@@ -335,10 +387,8 @@ impl Reader {
         if self.last.as_ref().is_none_or(|(run, _)| *run != stamp.run) {
             self.last = self.ledger.run(stamp.run).map(|arrivals| (stamp.run, arrivals));
         }
-        let Some((_, arrivals)) = &self.last else {
-            self.ledger.strays.other_runs.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
+        let Some((_, arrivals)) = &self.last else { return };
+        arrivals.newest_ns.store(self.arrived.as_ns(), Ordering::Relaxed);
         // In one process the difference is that of its monotonic clock: the wall clock's reading at the run's beginning
         // is in both, and falls out.
         let now = match arrivals.sent_origin {

@@ -3,7 +3,8 @@
 use super::body::BodyHasher;
 use super::stamp::{NAME, Signer, Stamp, StampFault, VALUE_BYTES_MAX};
 
-/// Octets of a header within which the stamp is looked for. Relays put their own fields before it.
+/// Octets of a header within which the stamp is looked for. Relays put their own fields before it. Behind them nothing but the
+/// header's end is looked for, since the body begins there.
 pub const HEADER_BYTES_MAX: usize = 256 << 10;
 /// Octets of a header line that are kept until the rest of it has come: longer ones are no stamp.
 const LINE_BYTES_MAX: usize = NAME.len() + 10 + VALUE_BYTES_MAX;
@@ -28,8 +29,6 @@ pub enum Found {
 enum Place {
     Header,
     Body,
-    /// The header is longer than is looked at.
-    GivenUp,
 }
 
 /// Looks at one message after another, slice by slice, without dot-stuffing. Keeps a header line, where a slice ends within
@@ -91,9 +90,7 @@ impl Scan {
             let (piece, rest) = octets.split_at(end.map_or(octets.len(), |at| at + 1));
             octets = rest;
             self.header_bytes += piece.len();
-            if self.header_bytes > HEADER_BYTES_MAX {
-                self.place = Place::GivenUp;
-            } else if end.is_some() && self.line.is_empty() {
+            if end.is_some() && self.line.is_empty() {
                 self.header_line(piece);
             } else {
                 let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
@@ -117,7 +114,7 @@ impl Scan {
             [b' ' | b'\t', ..] if self.in_stamp => self.keep(line),
             [b' ' | b'\t', ..] => {}
             _ => {
-                let value = stamp_value(line);
+                let value = stamp_value(line).filter(|_| self.header_bytes <= HEADER_BYTES_MAX);
                 self.in_stamp = value.is_some();
                 if let Some(value) = value {
                     self.stamps += 1;
@@ -224,12 +221,28 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_judged_behind_a_header_of_whatever_length() {
+        let (body, other) = ("Hello\r\n", "hello\r\n");
+        for lines in [HEADER_BYTES_MAX / 22 - 8, HEADER_BYTES_MAX / 22 - 1, HEADER_BYTES_MAX / 22 + 1, 20_000] {
+            let header = "X-Filler: 0123456789\r\n".repeat(lines);
+            let stamped = |body: &str| format!("{}{header}\r\n{body}", field(body));
+            assert_eq!(found(&stamped(body)), Found::Stamped { stamp: stamp(body), altered: false }, "{lines} lines");
+            let altered = found(&stamped(body).replace(body, other));
+            assert_eq!(altered, Found::Stamped { stamp: stamp(body), altered: true }, "{lines} lines");
+            // Whoever stamps it hashes it before the stamp is there.
+            let mut scan = Scan::of_bodies();
+            scan.update(format!("{header}\r\n{body}").as_bytes());
+            assert_eq!(scan.body(), BodyHasher::of(body.as_bytes()), "{lines} lines");
+        }
+    }
+
+    #[test]
     fn nothing_that_a_peer_sends_makes_it_grow() {
         let mut scan = Scan::new();
         for _ in 0..100 {
             scan.update(&[b'x'; 10_000]);
         }
-        assert!(scan.line.capacity() <= 4 * LINE_BYTES_MAX && scan.place == Place::GivenUp);
+        assert!(scan.line.capacity() <= 4 * LINE_BYTES_MAX && scan.place == Place::Header);
         scan.clear();
         scan.update(b"X-Timecop-Audit: v=1\r\n");
         for _ in 0..1_000 {

@@ -1,6 +1,7 @@
 //! `timecop alert`.
 
 use super::args::{AlertArguments, AlertCommand, AlertTestArguments};
+use super::output::say;
 use super::{NOT_ALL_ACCEPTED, OK, StartError, resources};
 use crate::alert::queue::Answer;
 use crate::config::Config;
@@ -23,10 +24,11 @@ fn test(arguments: &AlertTestArguments) -> Result<u8, StartError> {
     let source = config.smtp.hostname.clone().unwrap_or_else(resources::host_name);
     let client = Client::new(pagerduty);
     let mut code = OK;
-    for (what, event) in ["trigger", "resolve"].into_iter().zip(test_events(&source, wall_now(), None)) {
+    let events = test_events(&source, wall_now(), pagerduty.client_url.clone());
+    for (what, event) in ["trigger", "resolve"].into_iter().zip(events) {
         let told = client.tell(&event);
         let status = told.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-        println!("{what}: {status}: {}", told.words);
+        say(format_args!("{what}: {status}: {}", told.words))?;
         if told.answer != Answer::Taken {
             code = NOT_ALL_ACCEPTED;
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use indicatif::HumanCount;
 
 use super::args::{AuditArguments, HammerAuditArguments, SinkAuditArguments};
 use super::output::{JsonOutput, complain};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, report};
-use crate::audit::file::{self, Account, AuditFile};
-use crate::audit::ledger::{LATE_AFTER, Ledger};
+use super::{NOT_ALL_ACCEPTED, NOT_KEPT, OK, StartError, output, report};
+use crate::audit::file::{self, Account, AuditFile, NotKept};
+use crate::audit::ledger::{LATE_AFTER, Ledger, RUNS_MAX};
 use crate::audit::sent::AuditPlan;
 use crate::audit::stamp::{Key, Signer};
 use crate::config;
@@ -38,8 +38,13 @@ pub(super) fn of_hammer(arguments: &HammerAuditArguments, is_embedded: bool) -> 
             return Err(StartError::new(got));
         }
     };
+    if !is_embedded && arguments.audit_report.is_none() {
+        let got = "--audit: expected --audit-report beside a target, for `timecop audit` to hold against what arrives, got \
+                   none; name a file, such as accepted.json";
+        return Err(StartError::new(got));
+    }
     let signer = Signer::new(&key);
-    let ledger = is_embedded.then(|| Arc::new(Ledger::new(signer.clone(), LATE_AFTER, false)));
+    let ledger = is_embedded.then(|| Arc::new(Ledger::new(rand::random(), signer.clone(), LATE_AFTER, false)));
     Ok(Some(AuditPlan { signer, ledger }))
 }
 
@@ -47,7 +52,7 @@ pub(super) fn of_hammer(arguments: &HammerAuditArguments, is_embedded: bool) -> 
 pub(super) fn of_sink(arguments: &SinkAuditArguments) -> Result<Option<Arc<Ledger>>, StartError> {
     let Some(path) = &arguments.audit_key else { return Ok(None) };
     let signer = Signer::new(&key(path)?);
-    Ok(Some(Arc::new(Ledger::new(signer, arguments.audit_late, true))))
+    Ok(Some(Arc::new(Ledger::new(rand::random(), signer, arguments.audit_late, true))))
 }
 
 fn key(path: &Path) -> Result<Key, StartError> {
@@ -66,9 +71,14 @@ pub(super) fn run(arguments: &AuditArguments) -> Result<u8, StartError> {
     let is_faulty = account.runs.iter().any(AuditReport::is_faulty);
     match arguments.json {
         true => _ = JsonOutput::StandardOutput.write(&account).map_err(StartError::new)?,
-        false => std::io::stdout().write_all(render(&account).as_bytes()).map_err(StartError::new)?,
+        false => output::print(&render(&account)).map_err(StartError::new)?,
     }
-    Ok(if is_faulty { NOT_ALL_ACCEPTED } else { OK })
+    Ok(match account.not_kept.is_empty() {
+        // What is known to be lost comes before what is not known.
+        _ if is_faulty => NOT_ALL_ACCEPTED,
+        true => OK,
+        false => NOT_KEPT,
+    })
 }
 
 fn read(path: &Path) -> Result<(String, AuditFile), StartError> {
@@ -82,6 +92,9 @@ fn read(path: &Path) -> Result<(String, AuditFile), StartError> {
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(&format_args!("more than {FILE_BYTES_MAX} octets")));
     }
+    if text.is_empty() {
+        return Err(wrong(&"it is empty; a sink and a generator write it when they end, so end them first (Ctrl-C)"));
+    }
     let file = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
     Ok((name, file))
 }
@@ -91,6 +104,16 @@ fn render(account: &Account) -> String {
     for report in &account.runs {
         writeln!(out, "\nrun {}\n", report.run).expect("writing to a string does not fail");
         section(report, usize::MAX, &mut out).expect("writing to a string does not fail");
+    }
+    for NotKept { run, accepted, file } in &account.not_kept {
+        let accepted = HumanCount(*accepted);
+        writeln!(
+            out,
+            "\nrun {run}\n\n  audit        {accepted} accepted; what of them has arrived is not known: {file} is of a sink that has\n               \
+             no account of this run, since it keeps {RUNS_MAX} runs and forgets the one that was longest without arrivals\n    \
+             remedy     begin the sink anew, with a file of its own, for at most {RUNS_MAX} runs, and send this one again"
+        )
+        .expect("writing to a string does not fail");
     }
     if !account.unknown_runs.is_empty() {
         let runs = account.unknown_runs.join(", ");

@@ -112,7 +112,9 @@ fn summary(config: &Config) -> Vec<(&'static str, String)> {
         lines.push(("route", format!("{}: by {}, {when}", route.name, route.target)));
     }
     if let Some(pagerduty) = &config.pagerduty {
-        lines.push(("alerts", format!("to {}", pagerduty.url)));
+        let only =
+            if config.probe.address.is_some() { "" } else { ", only to end those that an earlier [probe] has raised" };
+        lines.push(("alerts", format!("to {}{only}", pagerduty.url)));
     }
     lines
 }
@@ -172,6 +174,9 @@ t.toml: no faults
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains("0123456789abcdef"), "{text}");
+        let alone = "[alert.pagerduty]\nrouting_key_file = 'key'\n";
+        let text = to_text(&"t.toml", &Config::parse(alone, &folder.path().join("t.toml")));
+        assert!(text.contains("/v2/enqueue, only to end those that an earlier [probe] has raised\n"), "{text}");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use super::args::{
     ConnectionTypeArgument, JobArguments, JobCommand, JobIdArguments, JobRunArguments, LoadArguments,
     PipeliningArgument, ServiceAddress, ServiceArguments, SizesArgument, Stages,
 };
-use super::client::{self, escaped, parse};
+use super::client::{self, Failure, escaped, parse};
+use super::output::{complain, say};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, content, report, search};
 use crate::job::record::ZERO_TIME;
 use crate::job::request::load_control::{limits_to_json, stage_to_json};
@@ -23,8 +24,16 @@ use crate::load::warmup::Warmup;
 use crate::measure::report::Report;
 use crate::message::{RecipientOrder, WeightedSize};
 
-/// How often `--wait` asks how a job stands.
+/// How often `--wait` asks how a job stands, as long as the answer is small.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Octets of answers that `--wait` asks for in a second.
+const ASKED_A_SECOND: usize = 256 << 10;
+/// The longest time between two of its questions.
+const ASK_AGAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How often in a row the service may have no room for its question.
+const REFUSED_MAX: u32 = 30;
+/// How often it asks for the last of a job that the end of the service interrupted, which has 10 s to drain.
+const LOOKS_AFTER_END_MAX: u32 = 30;
 
 pub(super) fn run(arguments: JobArguments) -> Result<u8, StartError> {
     match arguments.command {
@@ -91,8 +100,12 @@ impl JobResult {
 impl Job {
     /// Whether its result still changes: one that was stopped drains yet, and is judged at its very end.
     fn is_under_way(&self) -> bool {
-        let is_judged = self.result.as_ref().is_some_and(JobResult::is_final);
-        self.state == "running" || (self.state == "stopped" && !is_judged)
+        self.state == "running" || (self.state == "stopped" && !self.is_final())
+    }
+
+    /// Whether it has a result that changes no more.
+    fn is_final(&self) -> bool {
+        self.result.as_ref().is_some_and(JobResult::is_final)
     }
 }
 
@@ -109,29 +122,55 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
     let job: Job = parse(&answer)?;
     if !wait {
         match service.json {
-            true => println!("{answer}"),
-            false => println!("job {} runs; timecop job get {} shows how it stands", job.id, job.id),
+            true => say(answer)?,
+            false => say(format_args!("job {} runs; timecop job get {} shows how it stands", job.id, job.id))?,
         }
         return Ok(OK);
     }
-    let path = format!("job.get?id={}", job.id);
-    let bar = indicatif::ProgressBar::new_spinner();
-    bar.enable_steady_tick(Duration::from_millis(200));
-    let (answer, job) = loop {
-        let answer = ask(&service.address, &path, None)?;
-        let job: Job = parse(&answer)?;
-        if !job.is_under_way() {
-            break (answer, job);
-        }
-        if let Some(result) = &job.result {
-            bar.set_message(format!("job {}: {}", job.id, result.stands()));
-        }
-        std::thread::sleep(ASK_EVERY);
-    };
-    bar.finish_and_clear();
+    complain(format_args!("job {0} runs; an interrupt leaves it running, timecop job stop {0} ends it", job.id));
+    let (answer, job) = wait_for(&job.id, &service.address).map_err(|error| {
+        let id = &job.id;
+        StartError::new(format!("job {id}: {error}; timecop job get {id} shows what came of it, when the service runs"))
+    })?;
     print(&job, &answer, &service)?;
     let all = job.result.is_some_and(|result| result.is_well());
     Ok(if all && job.state == "finished" { OK } else { NOT_ALL_ACCEPTED })
+}
+
+/// Follows a job to its end: the service's last answer, and what it says.
+fn wait_for(id: &str, service: &ServiceAddress) -> Result<(String, Job), StartError> {
+    let path = format!("/v1/hammer/job.get?id={id}");
+    let bar = indicatif::ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let (mut refused, mut looks_after_end) = (0, 0);
+    loop {
+        let answer = match client::try_ask(service, &path, None) {
+            Ok(answer) => answer,
+            Err(Failure::Busy(after, _)) if refused < REFUSED_MAX => {
+                refused += 1;
+                std::thread::sleep(after.min(ASK_AGAIN_WITHIN));
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        refused = 0;
+        let job: Job = parse(&answer)?;
+        // What a service leaves that was killed never becomes final.
+        if !job.is_under_way() && (job.is_final() || looks_after_end >= LOOKS_AFTER_END_MAX) {
+            bar.finish_and_clear();
+            return Ok((answer, job));
+        }
+        looks_after_end += u32::from(!job.is_under_way());
+        if let Some(result) = &job.result {
+            bar.set_message(format!("job {}: {}", job.id, result.stands()));
+        }
+        std::thread::sleep(ask_again_after(answer.len()));
+    }
+}
+
+/// A live result grows by the second, and is made anew for each answer: the larger it is the less often it is asked for.
+fn ask_again_after(octets: usize) -> Duration {
+    ASK_EVERY.max(Duration::from_secs((octets / ASKED_A_SECOND) as u64)).min(ASK_AGAIN_WITHIN)
 }
 
 /// What `job.run` is asked, from the same arguments as a run of this process.
@@ -158,7 +197,7 @@ fn request(arguments: JobRunArguments) -> Result<(Value, ServiceArguments), Star
     // A configured target has one of its own, which the service knows.
     let connection_type = connection_type.or(match scheme {
         Some("smtps") => Some(ConnectionTypeArgument::Tls),
-        Some("smtp+starttls") => Some(ConnectionTypeArgument::Starttls),
+        Some("smtp+starttls" | "mx+starttls") => Some(ConnectionTypeArgument::Starttls),
         None if target.is_some() => None,
         _ => Some(ConnectionTypeArgument::Plain),
     });
@@ -273,13 +312,12 @@ fn show(service: &ServiceArguments, path: &str) -> Result<u8, StartError> {
 
 fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), StartError> {
     if service.json {
-        println!("{answer}");
-        return Ok(());
+        return say(answer);
     }
     let until = if has_ended(job) { format!(" to {}", job.stop_time) } else { String::new() };
-    println!("job {}, {}: from {}{until}", job.id, job.state, job.start_time);
+    say(format_args!("job {}, {}: from {}{until}", job.id, job.state, job.start_time))?;
     for (field, value) in &job.job {
-        println!("  {field}: {value}");
+        say(format_args!("  {field}: {value}"))?;
     }
     match &job.result {
         Some(JobResult::Job(result)) => report::print(result).map_err(StartError::new),
@@ -294,22 +332,23 @@ fn print(job: &Job, answer: &str, service: &ServiceArguments) -> Result<(), Star
 fn list(service: &ServiceArguments) -> Result<u8, StartError> {
     let answer = ask(&service.address, "job.list", None)?;
     if service.json {
-        println!("{answer}");
+        say(answer)?;
         return Ok(OK);
     }
     let Jobs { items } = parse(&answer)?;
-    if items.is_empty() {
-        println!("no jobs; timecop job run starts one");
-    }
-    if !items.is_empty() {
-        println!("{:>8}  {:<11}  {:<10}  {:<29}  {:<29}  TARGET", "ID", "STATE", "VERDICT", "STARTED", "ENDED");
+    match items.is_empty() {
+        true => say("no jobs; timecop job run starts one")?,
+        false => say(format_args!(
+            "{:>8}  {:<11}  {:<10}  {:<29}  {:<29}  TARGET",
+            "ID", "STATE", "VERDICT", "STARTED", "ENDED"
+        ))?,
     }
     for job in items {
         let target = job.job.get("target").and_then(Value::as_str).unwrap_or("the service's sink");
         let stop_time = if has_ended(&job) { &*job.stop_time } else { "-" };
         let Job { id, state, start_time, .. } = &job;
         let verdict = job.verdict.as_deref().unwrap_or("-");
-        println!("{id:>8}  {state:<11}  {verdict:<10}  {start_time:<29}  {stop_time:<29}  {target}");
+        say(format_args!("{id:>8}  {state:<11}  {verdict:<10}  {start_time:<29}  {stop_time:<29}  {target}"))?;
     }
     Ok(OK)
 }

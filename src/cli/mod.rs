@@ -39,6 +39,8 @@ use crate::shard::machine::{self, Needs};
 pub const OK: u8 = 0;
 /// Some messages were not accepted, or the run was given up.
 pub const NOT_ALL_ACCEPTED: u8 = 1;
+/// An audit cannot say what became of a run, since the sink has not kept it in account.
+pub const NOT_KEPT: u8 = 3;
 /// It could not start.
 pub const CANNOT_START: u8 = 2;
 

@@ -14,6 +14,20 @@ pub(super) fn complain(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Prints to standard output at once. A reader that has seen enough and closed it, as `head` does, is no error.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+/// [`print`], for a command whose error it is when nothing can be printed.
+pub(super) fn say(text: impl Display) -> Result<(), StartError> {
+    print(&format!("{text}\n")).map_err(|error| StartError::new(format!("standard output: cannot write: {error}")))
+}
+
 /// Where `--json` writes: opened before anything is started, so that no result is lost to a wrong path.
 pub(super) enum JsonOutput {
     StandardOutput,
@@ -62,6 +76,6 @@ impl JsonOutput {
                 Err(error) => complain(format_args!("error: {option}: cannot write {}: {error}", path.display())),
             }
         }
-        io::stdout().write_all(text.as_bytes()).map(|()| !is_rescued)
+        print(&text).map(|()| !is_rescued)
     }
 }

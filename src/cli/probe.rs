@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::args::ProbeArguments;
 use super::client::{ask, escaped, parse};
-use super::output::complain;
+use super::output::{complain, say};
 use super::{NOT_ALL_ACCEPTED, OK, StartError};
 use crate::measure::words::time;
 use crate::probe::table::{Leg, Outcome};
@@ -28,7 +28,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<u8, StartError> {
     bar.enable_steady_tick(ASK_EVERY);
     let mut ended = None;
     let (route, probe) = loop {
-        let route: RouteView = parse(&ask(&service.address, &format!("/v1/probe/route.get?name={name}"), None)?)?;
+        let route: RouteView =
+            parse(&ask(&service.address, &format!("/v1/probe/route.get?name={name}&id={}", fired.id), None)?)?;
         let within = arguments.wait.unwrap_or(Duration::from_secs_f64(route.timeout_s) + PATIENCE);
         let probe = route.probes.iter().flatten().find(|probe| probe.id == fired.id).cloned();
         let elapsed = began.elapsed();
@@ -58,8 +59,8 @@ pub(super) fn run(arguments: &ProbeArguments) -> Result<u8, StartError> {
     };
     bar.finish_and_clear();
     match service.json {
-        true => println!("{}", serde_json::to_string(&probe).map_err(StartError::new)?),
-        false => print!("{}", to_text(&route, &probe)),
+        true => say(serde_json::to_string(&probe).map_err(StartError::new)?)?,
+        false => say(to_text(&route, &probe).trim_end())?,
     }
     if probe.outcome.is_none() {
         complain(format_args!("it has not arrived yet; the service goes on waiting for it"));

@@ -1,11 +1,10 @@
 //! The report that a person reads.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use indicatif::HumanCount;
 
-use super::audit;
+use super::{audit, output};
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
 use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
@@ -19,7 +18,7 @@ const REASON_WIDTH: usize = 90;
 
 /// Prints a run's report to standard output.
 pub(super) fn print(report: &Report) -> std::io::Result<()> {
-    std::io::stdout().write_all(render(report).as_bytes())
+    output::print(&render(report))
 }
 
 fn render(report: &Report) -> String {

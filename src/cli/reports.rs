@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::args::{CompareArguments, MergeArguments, ServiceAddress};
 use super::output::JsonOutput;
-use super::{CANNOT_START, OK, StartError, job, report};
+use super::{CANNOT_START, OK, StartError, job, output, report};
 use crate::measure::compare::{self, Comparison, Difference, Finding};
 use crate::measure::merge::{self, Named};
 use crate::measure::report::Report;
@@ -47,7 +47,7 @@ pub(super) fn compare(arguments: &CompareArguments) -> Result<u8, StartError> {
         .map_err(StartError::new)?;
     } else {
         let text: String = comparisons.iter().map(render).collect();
-        std::io::stdout().write_all(text.as_bytes()).map_err(StartError::new)?;
+        output::print(&text).map_err(StartError::new)?;
     }
     Ok(OK)
 }
@@ -56,6 +56,7 @@ pub(super) fn compare(arguments: &CompareArguments) -> Result<u8, StartError> {
 pub(super) fn merge(arguments: &MergeArguments) -> Result<u8, StartError> {
     let MergeArguments { reports, output, quiet, service } = arguments;
     refuse_twice(reports)?;
+    refuse_overwriting(output, reports)?;
     let output = JsonOutput::open(output)?;
     let merged = merge::merge(&read_all(reports, service)?).map_err(StartError::new)?;
     let shows = !quiet && !output.is_standard_output();
@@ -64,6 +65,18 @@ pub(super) fn merge(arguments: &MergeArguments) -> Result<u8, StartError> {
         report::print(&merged).map_err(StartError::new)?;
     }
     Ok(if written { OK } else { CANNOT_START })
+}
+
+/// A part that the merged report takes the place of is lost, and would count twice the next time.
+fn refuse_overwriting(output: &Path, reports: &[PathBuf]) -> Result<(), StartError> {
+    let Some(real) = output.canonicalize().ok().filter(|real| real.is_file()) else { return Ok(()) };
+    match reports.iter().find(|path| job_id(path).is_none() && path.canonicalize().is_ok_and(|path| path == real)) {
+        Some(part) => {
+            let text = format!("--output: expected a file that is not merged itself, got {}", part.display());
+            Err(StartError::new(text + "; name another one"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A file that is merged twice would count twice.

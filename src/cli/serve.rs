@@ -59,7 +59,7 @@ fn plan(config: Config, arguments: &ServeArguments) -> Result<ServePlan, StartEr
     // Known to this process alone: nobody else has to read its stamps.
     let audit = (!config.sink.listen.is_empty()).then(|| {
         let signer = Signer::new(&stamp::Key::new(rand::random()));
-        let ledger = Ledger::new(signer.clone(), LATE_AFTER, false);
+        let ledger = Ledger::new(rand::random(), signer.clone(), LATE_AFTER, false);
         AuditPlan { signer, ledger: Some(Arc::new(ledger)) }
     });
     let ledger = audit.as_ref().and_then(|audit| audit.ledger.clone());

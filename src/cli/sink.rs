@@ -13,6 +13,7 @@ use super::args::SinkArguments;
 use super::output::{JsonOutput, complain};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, hammer, read_pem, resources, with_option};
 use crate::audit::file::AuditFile;
+use crate::audit::ledger::RUNS_MAX;
 use crate::config::{self, is_hostname};
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
@@ -53,6 +54,9 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     let audit_report = arguments.audit.report()?;
     let counters = FaultCounters::default();
     let plan = plan(arguments, &counters)?;
+    for warning in plan.settings.faults.warnings(plan.served()) {
+        complain(format_args!("warning: --fault: {warning}"));
+    }
     let ledger = plan.settings.audit.clone();
     let shards = plan.cpus.len() as u32;
     check_machine(&Needs {
@@ -66,6 +70,13 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
     let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
     let mut written = true;
     if let (Some(file), Some(ledger)) = (audit_report, &ledger) {
+        let forgotten = ledger.forgotten().len();
+        if forgotten > 0 {
+            complain(format_args!(
+                "warning: --audit-report: {forgotten} runs are not in it: of {RUNS_MAX} runs account is kept, and the one that \
+                 was longest without arrivals is forgotten for another one"
+            ));
+        }
         written &= hammer::written(file.write(&AuditFile::of_sink(ledger)));
     }
     written &=

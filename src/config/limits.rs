@@ -186,6 +186,16 @@ mod tests {
     }
 
     #[test]
+    fn messages_stay_within_their_cap_once_variables_are_replaced() {
+        let limits = Limits { msg_size_max: 1_000, ..Limits::default() };
+        assert_eq!(limits.check_expanded(None), Ok(()));
+        assert_eq!(limits.check_expanded(Some(1_000)), Ok(()));
+        let error = limits.check_expanded(Some(1_001)).unwrap_err().to_string();
+        assert!(error.starts_with("recipient_variables: expected messages of at most 1000 octets once"), "{error}");
+        assert!(error.contains("msg_size_max") && error.ends_with("got up to 1001"), "{error}");
+    }
+
+    #[test]
     fn each_cap_refuses_what_exceeds_it_and_names_its_key() {
         let limits = Limits {
             jobs_max: 1,

@@ -282,7 +282,7 @@ impl PagerDuty {
         if is_there && !section.has("routing_key_file") {
             section.fault("routing_key_file", expected("a file with the integration's key", "none; add it"));
         }
-        let routing_key = file.and_then(|path| match secret::token(&path) {
+        let routing_key = file.and_then(|path| match secret::routing_key(&path) {
             Ok(read) => Some(kept(read, "alert.pagerduty.routing_key_file", &path, warnings)),
             Err(problem) => {
                 section.fault("routing_key_file", problem);

@@ -28,6 +28,8 @@ use crate::wire::http::request::{Field, check_method};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Characters of a target's name.
 const NAME_CHARS_MAX: usize = 64;
+/// Jobs that can be kept: `job.list` shows all of them, some 300 octets each, and control answers nobody meanwhile.
+const JOBS_KEPT_MAX: u64 = 10_000;
 /// CPUs that Linux can number.
 const CPUS_MAX: u64 = 8_192;
 
@@ -52,7 +54,7 @@ impl Config {
             faults: vec![Fault { line: None, key: String::new(), problem: expected("a file of TOML", got) }],
         };
         let mut text = String::new();
-        let opened = File::open(file).map_err(|error| wrong(error.to_string()))?;
+        let opened = open_file(file).map_err(wrong)?;
         opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(wrong(format!("more than {FILE_BYTES_MAX} octets")));
@@ -98,7 +100,7 @@ fn root(mut root: Section<'_, '_>, folder: &Path) -> Config {
             targets.insert(name.to_owned(), target);
         }
     });
-    let taken: Vec<SocketAddr> = api.listen.iter().chain(&sink.listen).copied().collect();
+    let taken: Vec<SocketAddr> = api.listen.iter().chain(&sink.listen).chain(&sink.http_listen).copied().collect();
     let smtp = Smtp::read(root.section("smtp"), &taken, folder);
     let probe = Probe::read(root.section("probe"), Probe::usual(&store.path), &smtp, &targets, folder);
     let mut alert = root.section("alert");
@@ -137,7 +139,7 @@ fn api(mut section: Section<'_, '_>, usual: Api, folder: &Path, warnings: &mut V
 
 fn store(mut section: Section<'_, '_>, usual: Store, folder: &Path) -> Store {
     let path = path(&mut section, "path", folder).unwrap_or(usual.path);
-    let jobs_kept = section.whole("jobs_kept", 1..=1_000_000).unwrap_or(usual.jobs_kept);
+    let jobs_kept = section.whole("jobs_kept", 1..=JOBS_KEPT_MAX).unwrap_or(usual.jobs_kept);
     section.finish();
     Store { path, jobs_kept }
 }
@@ -236,14 +238,26 @@ fn target(name: &str, mut section: Section<'_, '_>, folder: &Path, warnings: &mu
     Some(NamedTarget { url: url?, credentials, ca_file, skip_verify: skip_verify.unwrap_or(false), request })
 }
 
+/// Opens what is a file: a pipe or a device would keep whoever reads it for ever.
+fn open_file(path: &Path) -> Result<File, String> {
+    match path.metadata() {
+        Ok(metadata) if !metadata.is_file() => Err("it is no file".to_owned()),
+        found => found.and_then(|_| File::open(path)).map_err(|error| error.to_string()),
+    }
+}
+
 /// The body of requests of `http.raw`, of at most [`MESSAGE_BYTES_MAX`] octets.
 ///
 /// # Errors
 ///
 /// The text leaves it to the caller to name the option or key.
 pub fn data_file(path: &Path) -> Result<Bytes, String> {
+    data_of(path, File::open(path).map_err(|error| error.to_string()))
+}
+
+fn data_of(path: &Path, file: Result<File, String>) -> Result<Bytes, String> {
     let wrong = |got: String| expected("a file that can be read", format!("{}: {got}", path.display()));
-    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let file = file.map_err(wrong)?;
     let mut data = Vec::new();
     // What a file says of its size is not to be relied on: a device or a pipe has none.
     file.take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut data).map_err(|error| wrong(error.to_string()))?;
@@ -269,7 +283,7 @@ fn request(section: &mut Section<'_, '_>, url: Option<&TargetUrl>, folder: &Path
         Field::parse(text).map_err(|error| expected(error, got))
     });
     let file = path(section, "data_file", folder);
-    let data = file.and_then(|file| match data_file(&file) {
+    let data = file.and_then(|file| match data_of(&file, open_file(&file)) {
         Ok(data) => Some(data),
         Err(problem) => {
             section.fault("data_file", problem);

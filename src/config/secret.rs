@@ -30,13 +30,21 @@ pub struct Read {
 
 /// Reads the bearer token: one line of visible ASCII.
 pub(super) fn token(path: &Path) -> Result<Read, String> {
+    visible(path, "write one with: openssl rand -hex 32")
+}
+
+/// Reads the key of an integration of PagerDuty's, 32 characters that nobody but PagerDuty can make.
+pub(super) fn routing_key(path: &Path) -> Result<Read, String> {
+    visible(path, "copy the Integration Key of an Events API V2 integration from PagerDuty's service page")
+}
+
+fn visible(path: &Path, remedy: &str) -> Result<Read, String> {
     let read = secret(path)?;
     let token = read.secret.expose_secret();
     match token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|octet| octet.is_ascii_graphic()) {
         true => Ok(read),
         false => Err(format!(
-            "expected one line of at least {TOKEN_CHARS_MIN} visible ASCII characters in {}, got something else; write \
-             one with: openssl rand -hex 32",
+            "expected one line of at least {TOKEN_CHARS_MIN} visible ASCII characters in {}, got something else; {remedy}",
             path.display()
         )),
     }

@@ -1,5 +1,5 @@
-//! Targets as they are written: `smtp://HOST[:PORT]`, `smtps://…`, `smtp+starttls://…`, `http://HOST[:PORT]/PATH`,
-//! `https://…`.
+//! Targets as they are written: `smtp://HOST[:PORT]`, `smtps://…`, `smtp+starttls://…`, `mx://DOMAIN`,
+//! `mx+starttls://…`, `http://HOST[:PORT]/PATH`, `https://…`.
 
 use std::fmt;
 
@@ -21,11 +21,16 @@ const SMTP_SCHEMES: [(&str, ConnectionType, u16); 3] = [
     ("smtp+starttls", ConnectionType::StartTls, 587),
 ];
 
+/// The same for a domain, whose mail exchangers take mail at port 25 (RFC 5321 §2.3.5). None begins with TLS.
+const MX_SCHEMES: [(&str, ConnectionType, u16); 2] =
+    [("mx", ConnectionType::Plain, 25), ("mx+starttls", ConnectionType::StartTls, 25)];
+
 /// The same for HTTP (RFC 9110 §4.2).
 const HTTP_SCHEMES: [(&str, ConnectionType, u16); 2] =
     [("http", ConnectionType::Plain, 80), ("https", ConnectionType::Tls, 443)];
 
-/// A target's URL, checked: it names a host and a port, never a user. Displays as a URL with its port.
+/// A target's URL, checked: it names a host and a port, never a user. Displays as a URL with its port, that of a domain
+/// without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetUrl {
     /// A name in ASCII (IDNA, punycode), or an address; odd forms of IPv4 addresses such as `127.1` have been read as
@@ -35,6 +40,8 @@ pub struct TargetUrl {
     pub port: u16,
     /// What the scheme says.
     pub connection: ConnectionType,
+    /// Whether `host` is a domain whose mail exchangers are meant (MX, RFC 5321 §5.1), and not a host; a name then.
+    pub is_mx: bool,
     /// Path and query of a URL of HTTP, percent-encoded, from `/` on; `None` for SMTP.
     pub path: Option<String>,
 }
@@ -49,8 +56,8 @@ impl TargetUrl {
     pub fn parse(text: &str) -> Result<TargetUrl, String> {
         let wrong = |got: &str| {
             Err(format!(
-                "expected smtp://HOST[:PORT], smtps://, smtp+starttls://, http://HOST[:PORT]/PATH or https://, such as \
-                 smtp://127.0.0.1:2525, got {got}"
+                "expected smtp://HOST[:PORT], smtps://, smtp+starttls://, mx://DOMAIN, mx+starttls://, \
+                 http://HOST[:PORT]/PATH or https://, such as smtp://127.0.0.1:2525, got {got}"
             ))
         };
         let text_shown = shown(text);
@@ -68,11 +75,12 @@ impl TargetUrl {
             Ok(url) => url,
             Err(error) => return wrong(&format!("{text_shown} ({error})")),
         };
-        let known = SMTP_SCHEMES.into_iter().chain(HTTP_SCHEMES);
+        let known = SMTP_SCHEMES.into_iter().chain(MX_SCHEMES).chain(HTTP_SCHEMES);
         let Some((_, connection, port)) = known.into_iter().find(|(scheme, _, _)| *scheme == url.scheme()) else {
             return wrong(&format!("the scheme {}", shown(url.scheme())));
         };
         let is_http = HTTP_SCHEMES.iter().any(|(scheme, _, _)| *scheme == url.scheme());
+        let is_mx = MX_SCHEMES.iter().any(|(scheme, _, _)| *scheme == url.scheme());
         if !url.username().is_empty() || url.password().is_some() || (text.contains('@') && !is_http) {
             return wrong("a URL with a user in it; leave the user out");
         }
@@ -93,9 +101,15 @@ impl TargetUrl {
         if matches!(&host, Host::Domain(name) if name.len() > DOMAIN_BYTES_MAX) {
             return wrong(&format!("a host name of more than {DOMAIN_BYTES_MAX} octets"));
         }
+        if is_mx && url.port().is_some() {
+            return wrong(&format!("{text_shown}; mail exchangers take mail at port 25 alone: leave the port out"));
+        }
+        if is_mx && !matches!(host, Host::Domain(_)) {
+            return wrong(&format!("{text_shown}, an address, which has no mail exchangers; did you mean smtp:// ?"));
+        }
         match url.port().unwrap_or(port) {
             0 => wrong("port 0, on which nobody can listen"),
-            port => Ok(TargetUrl { host, port, connection, path }),
+            port => Ok(TargetUrl { host, port, connection, is_mx, path }),
         }
     }
 
@@ -112,17 +126,21 @@ impl TargetUrl {
         RawHttp { host, path: path.clone(), ..RawHttp::default() }
     }
 
-    /// The scheme of SMTP of a connection type.
-    pub fn scheme(connection: ConnectionType) -> &'static str {
-        let found = SMTP_SCHEMES.iter().find(|(_, of, _)| *of == connection);
-        found.map(|(scheme, _, _)| *scheme).expect("every connection type has its scheme")
+    /// The scheme of a URL of SMTP like this one with another connection type; `None` where there is none.
+    pub fn scheme(&self, connection: ConnectionType) -> Option<&'static str> {
+        let schemes = if self.is_mx { &MX_SCHEMES[..] } else { &SMTP_SCHEMES };
+        schemes.iter().find(|(_, of, _)| *of == connection).map(|(scheme, _, _)| *scheme)
     }
 }
 
 impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(path) = &self.path else {
-            return write!(f, "{}://{}:{}", TargetUrl::scheme(self.connection), self.host, self.port);
+            let scheme = self.scheme(self.connection).expect("it has been read");
+            return match self.is_mx {
+                true => write!(f, "{scheme}://{}", self.host),
+                false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+            };
         };
         let scheme = if self.connection == ConnectionType::Tls { "https" } else { "http" };
         // A query may hold a key.
@@ -147,6 +165,9 @@ mod tests {
             ("smtp://localhost.:65535", "smtp://localhost.:65535"),
             ("smtp://mx_1.example.com", "smtp://mx_1.example.com:25"),
             ("smtp://bücher.example", "smtp://xn--bcher-kva.example:25"),
+            ("mx://Example.com", "mx://example.com"),
+            ("MX+StartTLS://example.com./", "mx+starttls://example.com."),
+            ("mx://bücher.example", "mx://xn--bcher-kva.example"),
             // What these mean is decided here, so that nobody decides otherwise later.
             ("smtp://127.1", "smtp://127.0.0.1:25"),
             ("smtp://0x7f.1", "smtp://127.0.0.1:25"),
@@ -212,6 +233,14 @@ mod tests {
             "smtp://a%00b",
             "smtp://a%20b",
             "smtp://\u{202e}a\u{0}",
+            "mx://",
+            "mx://127.0.0.1",
+            "mx://2130706433",
+            "mx://[::1]",
+            "mx://example.com:25",
+            "mx://example.com/x",
+            "mx://example.com?x",
+            "mxs://example.com",
             &long,
         ] {
             let error = TargetUrl::parse(wrong).expect_err(wrong);
@@ -231,6 +260,7 @@ mod tests {
             "joe:secret@a",
             "smtp://joe:secret@a\n",
             "smtp://a/?password=secret",
+            "mx://joe:secret@a",
         ] {
             let error = TargetUrl::parse(wrong).expect_err(wrong);
             assert!(!error.contains("secret") && !error.contains("joe"), "{wrong}: {error}");

@@ -378,7 +378,7 @@ fn a_file_that_cannot_be_read_is_an_error_of_the_file() {
     let folder = folder();
     fs::write(folder.path().join("binary"), b"\xff\xfe").unwrap();
     fs::write(folder.path().join("large"), " ".repeat((1 << 20) + 1)).unwrap();
-    for (name, got) in [("none", "No such file"), (".", "directory"), ("binary", "UTF-8"), ("large", "more than")] {
+    for (name, got) in [("none", "No such file"), (".", "it is no file"), ("binary", "UTF-8"), ("large", "more than")] {
         let error = Config::load(&folder.path().join(name)).unwrap_err().to_string();
         assert!(error.contains(&format!("{name}: expected a file of TOML")) && error.contains(got), "{error}");
     }
@@ -471,4 +471,35 @@ fn two_routes_of_one_name_are_one_too_many() {
     let text = format!("[smtp]\nlisten = ['127.0.0.1:25']\n[probe]\naddress = 'a@b'\n{many}");
     let faults = faults_in(Path::new(""), &text);
     assert!(faults.len() == 1 && faults[0].contains("at most 64 routes"), "{faults:?}");
+}
+
+#[test]
+fn what_never_ends_or_is_no_file_is_not_read() {
+    let folder = folder();
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let zero = Path::new("/dev/zero");
+    for path in [&*fifo, zero] {
+        let text = format!("[targets.a]\nurl = 'http://a'\ndata_file = '{}'\n", path.display());
+        let faults = faults_in(folder.path(), &text);
+        assert!(faults.len() == 1 && faults[0].contains("data_file: expected a file that can be read"), "{faults:?}");
+        assert!(faults[0].ends_with("it is no file"), "{faults:?}");
+        let error = Config::load(path).unwrap_err().to_string();
+        assert!(error.contains("expected a file of TOML") && error.contains("it is no file"), "{error}");
+    }
+}
+
+#[test]
+fn no_two_listen_on_one_address() {
+    let text = "[sink]\nhttp_listen = ['127.0.0.1:9000']\n[smtp]\nlisten = ['127.0.0.1:9000']\n\
+                [probe]\naddress = 'a@b'\n[[probe.route]]\nname = 'r'\ntarget = 'smtp://a'\n";
+    let faults = faults_in(Path::new(""), text);
+    assert!(faults.len() == 1 && faults[0].contains("smtp.listen: expected"), "{faults:?}");
+}
+
+#[test]
+fn no_more_jobs_are_kept_than_can_be_listed() {
+    assert_eq!(parse("[store]\njobs_kept = 10000\n").store.jobs_kept, 10_000);
+    let faults = faults_in(Path::new(""), "[store]\njobs_kept = 10001\n");
+    assert!(faults[0].contains("store.jobs_kept: expected"), "{faults:?}");
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::store::{Row, RowKey, Store};
@@ -82,7 +83,8 @@ impl Client {
         let after = answer.headers().get("Retry-After").and_then(|value| retry_after(value.to_str().ok()?));
         let status = answer.status().as_u16();
         let meaning = match status {
-            200..300 => Answer::Taken,
+            // Another 2xx is that of somebody between us and PagerDuty.
+            202 => Answer::Taken,
             429 => Answer::TooMany(after),
             // What PagerDuty itself refuses stays refused; all else, from a proxy for one, may pass.
             400 | 413 => Answer::Refused,
@@ -140,7 +142,7 @@ pub struct AlertCounts {
 
 /// The alerts of all routes, and what is to be told about them.
 pub struct Alerts {
-    routes: BTreeMap<String, RouteAlerts>,
+    routes: BTreeMap<String, OfRoute>,
     queue: Queue,
     /// `None` where nobody is to be told.
     courier: Option<Courier>,
@@ -151,6 +153,17 @@ pub struct Alerts {
     address: String,
     client_url: Option<String>,
     counts: AlertCounts,
+}
+
+/// How a route stands, and what its alerts are known by.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct OfRoute {
+    #[serde(flatten)]
+    alerts: RouteAlerts,
+    /// The probes' address as it was when the first of the open alerts began, so that another one in the configuration
+    /// leaves no alert open for ever. `None` where none has been open since.
+    #[serde(default)]
+    address: Option<String>,
 }
 
 /// How this service is known in what PagerDuty is told.
@@ -204,12 +217,12 @@ impl Alerts {
 
     /// The kinds of a route's alerts that are open.
     pub fn open(&self, route: &str) -> &[Kind] {
-        self.routes.get(route).map_or(&[], RouteAlerts::open)
+        self.routes.get(route).map_or(&[], |route| route.alerts.open())
     }
 
     /// What was told so far.
     pub fn counts(&self) -> AlertCounts {
-        let open = self.routes.values().map(|route| route.open().len() as u64).sum();
+        let open = self.routes.values().map(|route| route.alerts.open().len() as u64).sum();
         AlertCounts { waiting: self.queue.len() as u64, dropped: self.queue.dropped(), open, ..self.counts }
     }
 
@@ -221,7 +234,11 @@ impl Alerts {
 
     /// A probe of a route was not well.
     pub fn bad(&mut self, kind: Kind, rule: Rule, wall: WallTime, account: Account<'_>) {
+        let was_open = self.open(account.route).contains(&kind);
         let actions = self.route(account.route).bad(account.probe, kind, rule);
+        if !was_open && !actions.is_empty() {
+            tracing::warn!(route = account.route, kind = kind.name(), "alert: {}", account.summary);
+        }
         self.act(account.route, actions, Some((wall, &account)));
     }
 
@@ -243,7 +260,7 @@ impl Alerts {
     }
 
     fn route(&mut self, route: &str) -> &mut RouteAlerts {
-        self.routes.entry(route.to_owned()).or_default()
+        &mut self.routes.entry(route.to_owned()).or_default().alerts
     }
 
     fn act(&mut self, route: &str, actions: Vec<Action>, account: Option<(WallTime, &Account<'_>)>) {
@@ -255,12 +272,23 @@ impl Alerts {
                 (Action::Trigger(_), Some((wall, account))) => Some(self.trigger(kind, wall, account)),
                 _ => None,
             };
-            match &trigger {
-                Some(trigger) => tracing::warn!(route, kind = kind.name(), "alert: {}", trigger.summary),
-                None => tracing::info!(route, kind = kind.name(), "alert resolved"),
+            if trigger.is_none() {
+                tracing::info!(route, kind = kind.name(), "alert resolved");
             }
+            let of_route = self.routes.entry(route.to_owned()).or_default();
             if self.courier.is_some() {
-                self.put(Event { dedup_key: dedup_key(&self.address, route, kind), trigger });
+                let address = of_route.address.get_or_insert_with(|| self.address.clone());
+                let dedup_key = dedup_key(address, route, kind);
+                self.put(Event { dedup_key, trigger });
+            } else if trigger.is_some() {
+                // Should there be somebody one day, he is told by the next bad probe.
+                of_route.alerts.told_nobody(kind);
+            }
+        }
+        if let Some(of_route) = self.routes.get_mut(route).filter(|of_route| of_route.alerts.open().is_empty()) {
+            // Unless its end is to be told once more.
+            if !of_route.alerts.is_unended() {
+                of_route.address = None;
             }
         }
         // Behind the events: an alert that is noted as open and was never told would never be.
@@ -273,13 +301,19 @@ impl Alerts {
         self.store.keep(RowKey::Note(format!("{NOTE}{route}")), Row::note(note));
     }
 
-    /// An event is given up. A trigger that has reached nobody is told again by the route's next bad probe.
+    /// An event is given up. A trigger that has reached nobody is told again by the route's next bad probe, the end of an
+    /// alert by the next one that is well.
     fn told_nobody(&mut self, event: &Event) {
-        let Some(Trigger { component: route, class, .. }) = &event.trigger else { return };
-        if let (Some(alerts), Some(kind)) = (self.routes.get_mut(route), Kind::parse(class)) {
-            alerts.told_nobody(kind);
-            self.note(route);
+        let Some((route, kind, address)) = of_key(&event.dedup_key) else { return };
+        let Some(of_route) = self.routes.get_mut(route) else { return };
+        match event.trigger {
+            Some(_) => of_route.alerts.told_nobody(kind),
+            None => {
+                of_route.alerts.end_told_nobody(kind);
+                of_route.address.get_or_insert_with(|| address.to_owned());
+            }
         }
+        self.note(route);
     }
 
     fn trigger(&self, kind: Kind, wall: WallTime, account: &Account<'_>) -> Trigger {
@@ -396,6 +430,13 @@ impl Courier {
 /// What an alert is known by. What may be cut off of it comes last.
 fn dedup_key(address: &str, route: &str, kind: Kind) -> String {
     format!("timecop/{route}/{}/{address}", kind.name())
+}
+
+/// Route, kind and address of a key.
+fn of_key(key: &str) -> Option<(&str, Kind, &str)> {
+    let (route, rest) = key.strip_prefix("timecop/")?.split_once('/')?;
+    let (kind, address) = rest.split_once('/')?;
+    Some((route, Kind::parse(kind)?, address))
 }
 
 /// A row of the store that an earlier service has left; one that cannot be read is said to be so, and stays there.

@@ -157,7 +157,16 @@ impl Helpers {
         self.run(draft.read.bytes.max(data), move || draft.build()).await
     }
 
-    async fn run<T: Send + 'static>(&self, bytes: u64, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+    /// Does work that grows with so many octets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Helpers::read`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Busy> {
         if bytes <= INLINE_BYTES_MAX as u64 {
             return Ok(work());
         }
@@ -187,6 +196,8 @@ mod tests {
     use futures_lite::future::{block_on, zip};
 
     use super::*;
+    use crate::config::TargetUrl;
+    use crate::control::targets::{self, Unresolved};
 
     const LARGE: u64 = INLINE_BYTES_MAX as u64 + 1;
 
@@ -207,6 +218,24 @@ mod tests {
         };
         block_on(zip(large, small));
         assert_eq!(done.into_inner(), ["small", "large"]);
+    }
+
+    #[test]
+    fn a_request_that_its_target_makes_large_is_built_on_a_thread_of_its_own() {
+        let helpers = Helpers::default();
+        let build = |data: usize| {
+            let url = TargetUrl::parse("http://127.0.0.1:1/").unwrap();
+            let mut target = targets::resolve(Unresolved::unrestricted(url)).unwrap();
+            target.request.data = Some(vec![b'x'; data].into());
+            let read = Read::parse(br#"{"Type":"http.raw","target":"raw","messages":1}"#).unwrap();
+            let (limits, defaults, host) = (Limits::default(), Defaults::default(), "generator.test".to_owned());
+            block_on(helpers.build(Draft { read, target, limits, defaults, clock: Clock::start(), host, audit: None }))
+        };
+        let at_work: Vec<_> = (0..HELPERS_MAX).map(|_| Arc::clone(&helpers.threads)).collect();
+        assert!(build(INLINE_BYTES_MAX).unwrap().is_ok());
+        assert!(build(INLINE_BYTES_MAX + 1).is_err(), "there is no thread for it");
+        drop(at_work);
+        assert!(build(INLINE_BYTES_MAX + 1).unwrap().is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::shard::mailbox::Command;
 use crate::shard::pool::Pool;
-use crate::sink::fault::RULES_MAX;
+use crate::sink::fault::{RULES_MAX, Served};
 use crate::sink::{FaultCounters, FaultError, Faults, Rule};
 
 /// The body of `fault.set`.
@@ -25,6 +25,9 @@ pub struct FaultList {
     /// In the order in which they are tried.
     #[serde(rename = "Items")]
     pub items: Vec<FaultView>,
+    /// What is to be said of those that can never strike here; absent where there are none.
+    #[serde(rename = "Warnings", skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One rule in force.
@@ -59,13 +62,29 @@ pub struct SinkFaults {
     /// Its shards in the pool.
     shards: Range<usize>,
     in_force: Faults,
+    /// What the configuration said when it was read last.
+    configured: Vec<Rule>,
+    served: Served,
     counters: FaultCounters,
 }
 
 impl SinkFaults {
-    /// Of a sink on these shards, which has begun with `in_force`; what strikes is counted by `counters`.
-    pub fn new(shards: Range<usize>, in_force: Faults, counters: FaultCounters) -> SinkFaults {
-        SinkFaults { shards, in_force, counters }
+    /// Of a sink on these shards, which serves so much and has begun with `in_force` of its configuration; what strikes is
+    /// counted by `counters`.
+    pub fn new(shards: Range<usize>, served: Served, in_force: Faults, counters: FaultCounters) -> SinkFaults {
+        let configured = in_force.rules().map(|(rule, _)| rule.clone()).collect();
+        SinkFaults { shards, in_force, configured, served, counters }
+    }
+
+    /// The configuration was read again: puts its rules in force if they are others than it had before. Else those that are
+    /// go on, with all that they remember. Says whether they have changed.
+    pub fn reload(&mut self, rules: Vec<Rule>, pool: &Pool) -> Result<bool, FaultsError> {
+        if rules == self.configured {
+            return Ok(false);
+        }
+        self.set(rules.clone(), pool)?;
+        self.configured = rules;
+        Ok(true)
     }
 
     /// Puts rules in force in the place of those that are. A shard takes them up within a turn.
@@ -81,7 +100,7 @@ impl SinkFaults {
     /// The rules in force.
     pub fn list(&self) -> FaultList {
         let view = |(rule, struck): (&Rule, u64)| FaultView { rule: rule.to_string(), struck };
-        FaultList { items: self.in_force.rules().map(view).collect() }
+        FaultList { items: self.in_force.rules().map(view).collect(), warnings: self.in_force.warnings(self.served) }
     }
 }
 

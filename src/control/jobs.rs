@@ -264,9 +264,12 @@ impl Jobs {
     pub fn stop(&mut self, id: u64) -> Option<JobRecord> {
         let record = self.records.get_mut(&id)?;
         if record.state == JobState::Running {
-            (record.state, record.stop) = (JobState::Stopped, Some(wall_now()));
+            let at = self.running.iter().position(|running| running.job.id() == id);
+            let has_failed = at.is_some_and(|at| self.running[at].has_failed());
+            record.state = if has_failed { JobState::Failed } else { JobState::Stopped };
+            record.stop = Some(wall_now());
             tracing::info!(job = id, "job stopped");
-            if let Some(at) = self.running.iter().position(|running| running.job.id() == id) {
+            if let Some(at) = at {
                 self.interrupt(at, "it was stopped by job.stop".into());
             }
             self.keep(id);
@@ -282,7 +285,8 @@ impl Jobs {
             if let Some(record) = self.records.get_mut(&running.job.id())
                 && record.state == JobState::Running
             {
-                (record.state, record.stop) = (JobState::Interrupted, Some(wall_now()));
+                record.state = if running.has_failed() { JobState::Failed } else { JobState::Interrupted };
+                record.stop = Some(wall_now());
             }
             // What a large job is stored less often for must not leave it running in the store.
             running.store_at = Instant::ZERO;
@@ -306,10 +310,13 @@ impl Jobs {
     pub fn take(&mut self, shard: usize, event: Event) -> Result<(), String> {
         match event {
             Event::Measured { job, second, elapsed, delta, finished } => {
-                let found = self.running.iter().position(|running| running.job.id() == job);
-                self.metrics.add(found.map_or(JobType::Smtp, |at| self.running[at].kind), &delta);
-                if let Some(at) = found {
-                    self.running[at].job.take(shard, second, elapsed, delta, finished);
+                if let Some(at) = self.running.iter().position(|running| running.job.id() == job) {
+                    let running = &mut self.running[at];
+                    // What is in no report is in no metric.
+                    if running.job.awaits(shard) {
+                        self.metrics.add(running.kind, &delta);
+                    }
+                    running.job.take(shard, second, elapsed, delta, finished);
                     self.end_if_finished(at);
                 }
                 Ok(())
@@ -388,15 +395,23 @@ impl Jobs {
         if running.is_resting() || !running.job.is_over(now) {
             return;
         }
-        if let Some(search) = &mut running.search {
-            let run = running.job.report(now);
-            self.metrics.trial_ended(running.kind, &run);
-            search.searching.ended(&run, running.job.was_interrupted());
-            if search.searching.trial().is_some() {
-                return search.rest(&self.pool);
-            }
+        self.end_trial(at);
+        match self.running[at].search.as_mut().filter(|search| search.searching.trial().is_some()) {
+            Some(search) => search.rest(&self.pool),
+            None => self.end_job(at),
         }
-        self.end_job(at);
+    }
+
+    /// The trial of a search that was under way is over, if there was one.
+    fn end_trial(&mut self, at: usize) {
+        let Running { job, search, kind, .. } = &mut self.running[at];
+        let Some(search) = search.as_mut().filter(|search| !search.is_resting()) else { return };
+        let run = job.report(self.pool.clock().now());
+        self.metrics.trial_ended(*kind, &run);
+        search.searching.ended(&run, job.was_interrupted());
+        if let Some(reason) = job.interruption() {
+            search.searching.stop(reason);
+        }
     }
 
     /// A job is over: its last result is made and kept.
@@ -483,9 +498,15 @@ impl Jobs {
         for (shard, event) in last {
             let _ = self.take(shard, event);
         }
-        while let Some(at) = self.running.len().checked_sub(1) {
-            self.running[at].job.abandon("the service ended before every shard had reported the last of it");
-            self.end_if_finished(at);
+        // Nobody is waited for any longer, be it for a shard, for arrivals, or for a search's next trial.
+        let reason = "the service ended before every shard had reported the last of it";
+        for at in (0..self.running.len()).rev() {
+            self.running[at].job.abandon(reason);
+            self.end_trial(at);
+            if let Some(search) = &mut self.running[at].search {
+                search.searching.stop(reason);
+            }
+            self.end_job(at);
         }
         let store = Rc::into_inner(self.store).expect("whoever else used the store has ended");
         (ended, store.close(stored_within))
@@ -501,6 +522,11 @@ impl Running {
     /// Whether it is a search that has no trial under way.
     fn is_resting(&self) -> bool {
         self.search.as_ref().is_some_and(|search| search.is_resting())
+    }
+
+    /// Whether its target made it give up, so that it drains. Of a search that is the end of a trial.
+    fn has_failed(&self) -> bool {
+        self.search.is_none() && self.job.was_given_up()
     }
 
     /// What came of it so far, as JSON.

@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod layout;
 pub mod metrics;
 pub mod probe;
+mod reload;
 pub mod resolve;
 pub mod running;
 pub mod search;

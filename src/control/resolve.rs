@@ -60,6 +60,13 @@ pub enum MxError {
     Machine(String),
 }
 
+impl MxError {
+    /// Whether the same question may well be answered in a while.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, MxError::Temporary(_) | MxError::TimedOut)
+    }
+}
+
 /// Where the mail of `domain` goes, in the order in which it is to be tried: the most preferred mail exchanger first,
 /// equally preferred ones in an order that `seed` decides, of each the IPv4 addresses first. A domain without MX is
 /// its own mail exchanger. Blocks for at most [`MX_TIMEOUT`]; asks the name servers of the system.
@@ -169,4 +176,4 @@ fn plain(error: &NetError) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -104,8 +104,8 @@ pub struct RunningJob {
     /// How many connections had been opened when that last changed, or one was last open; and when that was.
     last_sign: (u64, Instant),
     aborted: Option<String>,
-    /// It was given up because of what its target does, and for no other reason.
-    given_up: bool,
+    /// Why it was ended from this side, whatever its target had done before.
+    interrupted: Option<String>,
     stopping: bool,
     /// Jobs that ran at the same time.
     others: BTreeSet<u64>,
@@ -189,7 +189,7 @@ impl RunningJob {
             },
             last_sign: (0, dialed),
             aborted: None,
-            given_up: false,
+            interrupted: None,
             stopping: false,
             others: BTreeSet::new(),
             audit: job.audit.clone(),
@@ -219,13 +219,14 @@ impl RunningJob {
         self.shards.iter().position(|&own| own == shard)
     }
 
+    /// Whether it waits for what this shard measures: one that was given up may come back.
+    pub fn awaits(&self, shard: usize) -> bool {
+        self.share_of(shard).is_some_and(|share| !self.totals.has_finished(share))
+    }
+
     /// Merges what a shard has measured and gives it its set back.
     pub fn take(&mut self, shard: usize, second: u64, elapsed: Duration, mut delta: Box<Delta>, finished: bool) {
-        let Some(share) = self.share_of(shard) else { return };
-        // A shard that was given up may come back.
-        if self.totals.has_finished(share) {
-            return;
-        }
+        let Some(share) = self.share_of(shard).filter(|_| self.awaits(shard)) else { return };
         self.unheard[share] = Duration::ZERO;
         self.totals.add(share, second, elapsed, &delta);
         self.abort_on.add(second, &delta);
@@ -239,7 +240,8 @@ impl RunningJob {
     }
 
     /// Gives the job up when no connection could be opened, at its beginning or after all were lost, when every login
-    /// fails, and when a condition says so.
+    /// fails, when messages fail and not one was ever answered, as by a certificate that nobody trusts, and when a
+    /// condition says so.
     pub fn look(&mut self, pool: &Pool) {
         if !self.stopping
             && !self.totals.is_finished()
@@ -260,6 +262,15 @@ impl RunningJob {
             && let Some(obstacle) = self.login_obstacle()
         {
             let reason = format!("no login succeeded within {} s: {obstacle}", FIRST_CONNECTION_WITHIN.as_secs());
+            return self.give_up(pool, reason);
+        }
+        if !self.stopping
+            && connections.opened > 0
+            && now >= self.asked.dialed + FIRST_CONNECTION_WITHIN
+            && self.is_answered_by_nobody()
+        {
+            let within = FIRST_CONNECTION_WITHIN.as_secs();
+            let reason = format!("no message was answered within {within} s: {}", self.commonest_obstacle());
             return self.give_up(pool, reason);
         }
         let (limit, what) = match connections.opened {
@@ -284,6 +295,13 @@ impl RunningJob {
         (0..self.shards.len()).find(is_silent).map(|share| self.shards[share])
     }
 
+    /// Whether messages have failed, and none has ever had an answer, be it a refusal.
+    fn is_answered_by_nobody(&self) -> bool {
+        let merged = &self.totals.merged;
+        let answered = [&merged.messages, &merged.warmup].map(|of| of.accepted + of.deferred + of.rejected);
+        merged.messages.failed + merged.warmup.failed > 0 && answered == [0, 0]
+    }
+
     /// Why no login has succeeded; `None` when one has, or none has failed.
     fn login_obstacle(&self) -> Option<String> {
         let merged = &self.totals.merged;
@@ -305,20 +323,36 @@ impl RunningJob {
         }
     }
 
-    fn give_up(&mut self, pool: &Pool, reason: String) {
-        self.given_up = self.aborted.is_none();
-        self.abort(pool, reason);
+    /// Gives the job up because of what its target does.
+    pub(super) fn give_up(&mut self, pool: &Pool, reason: String) {
+        self.aborted.get_or_insert(reason);
+        self.stop(pool);
+    }
+
+    /// Whether it was given up because of what its target does, before anybody else ended it.
+    pub fn was_given_up(&self) -> bool {
+        self.aborted.is_some() && !self.was_interrupted()
     }
 
     /// Whether it ended before its time for a reason that is not its target's.
     pub fn was_interrupted(&self) -> bool {
-        self.aborted.is_some() && !self.given_up
+        self.aborted.is_some() && self.aborted == self.interrupted
     }
 
-    /// Gives the job up, for the first reason that is named.
+    /// Why it was ended from this side, if it was: be it that its target had made it give up, and it drained already.
+    pub fn interruption(&self) -> Option<&str> {
+        self.interrupted.as_deref()
+    }
+
+    /// Ends the job from this side. It is reported with the first reason that is named by anybody.
     pub fn abort(&mut self, pool: &Pool, reason: String) {
-        self.aborted.get_or_insert(reason);
+        self.interrupt_for(reason);
         self.stop(pool);
+    }
+
+    fn interrupt_for(&mut self, reason: String) {
+        let reason = self.interrupted.get_or_insert(reason).clone();
+        self.aborted.get_or_insert(reason);
     }
 
     /// A shard is gone, and its share with it.
@@ -333,7 +367,7 @@ impl RunningJob {
 
     /// Nobody waits for it any longer: what its shards have reported is all that will be known.
     pub fn abandon(&mut self, reason: &str) {
-        self.aborted.get_or_insert_with(|| reason.to_owned());
+        self.interrupt_for(reason.to_owned());
         (0..self.shards.len()).for_each(|share| self.totals.shard_finished(share));
         self.unfinished = 0;
     }

@@ -86,6 +86,9 @@ async fn trials(plan: &mut SearchPlan, pool: &Pool, stop: &Receiver<()>, watch: 
         hammer::attend(&mut job, pool, stop, &mut |now| watch(SearchEvent::Stands(now))).await;
         let run = job.report(pool.clock().now());
         watch(SearchEvent::Ended(plan.searching.ended(&run, job.was_interrupted())));
+        if let Some(reason) = job.interruption() {
+            plan.searching.stop(reason);
+        }
     }
 }
 
@@ -97,4 +100,99 @@ async fn rest(time: Duration, stop: &Receiver<()>) -> bool {
         false
     };
     futures_lite::future::or(stopped, rested).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+    use crate::job::search::{RawSearch, SearchSpec, TrialOutcome};
+    use crate::job::spec::{ConnectionType, RawSpec, Target};
+    use crate::measure::abort::AbortRule;
+    use crate::measure::threshold::Threshold;
+
+    /// Puts off every message of a session, or answers the end of none until `held` is closed.
+    fn session(stream: TcpStream, puts_off: bool, held: &Receiver<Infallible>) -> std::io::Result<()> {
+        let mut reply = stream.try_clone()?;
+        let mut in_data = false;
+        reply.write_all(b"220 target.test\r\n")?;
+        for line in BufReader::new(stream).lines() {
+            let line = line?;
+            let answer = match line.get(..4).unwrap_or(&line) {
+                "." if in_data => {
+                    in_data = false;
+                    let _ = held.recv_blocking();
+                    "250 taken\r\n"
+                }
+                _ if in_data => continue,
+                "MAIL" if puts_off => "450 later\r\n",
+                "DATA" => {
+                    in_data = true;
+                    "354 go on\r\n"
+                }
+                _ => "250 yes\r\n",
+            };
+            reply.write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_stop_ends_a_search_whose_trial_drains_because_it_was_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (hold, held) = async_channel::bounded::<Infallible>(1);
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let (stream, held) = (stream.unwrap(), held.clone());
+                thread::spawn(move || session(stream, number % 2 == 0, &held));
+            }
+        });
+        let search = RawSearch {
+            slo: vec![Threshold::parse("p99<1s").unwrap()],
+            start_rate: Some(50.0),
+            trial: Some(Duration::from_secs(60)),
+            cool_down: Some(Duration::ZERO),
+            ..RawSearch::default()
+        };
+        let raw = RawSpec {
+            connections: Some(4),
+            abort_on: vec![AbortRule::parse("failures>5%,window=1s,grace=0s").unwrap()],
+            ..RawSpec::default()
+        };
+        let (name, host) = (format!("smtp://{address}"), address.ip().to_string());
+        let target = Target { name, host, address, connection: ConnectionType::Plain };
+        let searching = Searching::new(SearchSpec::new(search).unwrap(), raw, &target, 1).unwrap();
+        let plan = SearchPlan { searching, tls: None, cpus: vec![0], host: "generator.test".to_owned(), run_id: 1 };
+        let (stop, stopped) = async_channel::bounded(1);
+        let (mut begun, mut looks, mut hold) = (0, 0, Some(hold));
+        let report = run(plan, &stopped, |event| match event {
+            // A second trial is not let go on for ever by a test that fails.
+            SearchEvent::Begins(_) => {
+                begun += 1;
+                let _ = stop.try_send(());
+                if begun == 1 {
+                    stopped.try_recv().unwrap();
+                }
+            }
+            SearchEvent::Stands(progress) if progress.stopping => {
+                looks += 1;
+                match looks {
+                    1 => stop.try_send(()).unwrap(),
+                    // The stop is known; what was held may end.
+                    _ => drop(hold.take()),
+                }
+            }
+            SearchEvent::Stands(_) | SearchEvent::Ended(_) => {}
+        });
+        let report = report.unwrap();
+        assert_eq!((begun, report.trials.len()), (1, 1), "{report:?}");
+        assert_eq!(report.aborted.as_deref(), Some("it was stopped by a signal before its end"));
+        // What its target did before stands.
+        assert_ne!(report.trials[0].outcome, TrialOutcome::Interrupted, "{report:?}");
+    }
 }

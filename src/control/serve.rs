@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::layout::{self, ServiceCpus};
 use super::metrics::Metrics;
 use super::probe::driver::{self, Prober, ProberParts};
 use super::probe::mail::{ProbeShard, ProbeShardPlan};
+use super::reload::{Loaded, Reloading};
 use super::signals::Signal;
 use super::sink::{self, SinkError, SinkPlan};
 use super::store::{Kept, Store, StoreError, StoredJob};
@@ -34,7 +35,7 @@ use crate::job::record::JobRecord;
 use crate::job::worker::DRAIN;
 use crate::probe::header::Key;
 use crate::shard::clock::{Clock, wall_now};
-use crate::shard::listen::listen;
+use crate::shard::listen::{ListenError, listen};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::sink_service::Protocol;
@@ -90,18 +91,13 @@ pub struct Listening {
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// An address of the API could not be listened on.
-    #[error("api.listen: cannot listen on {address}: {reason}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why, as the kernel says it.
-        reason: std::io::Error,
-    },
+    #[error("api.listen: {0}")]
+    Listen(#[from] ListenError),
     /// The store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The embedded sink did not start.
-    #[error("sink.listen: {0}")]
+    #[error("sink.listen, sink.http_listen: {0}")]
     Sink(#[from] SinkError),
     /// The server that takes probes did not start.
     #[error("smtp.listen: {0}")]
@@ -142,18 +138,20 @@ async fn run(
     signals: &Receiver<Signal>,
     ready: impl FnOnce(&Listening),
 ) -> Result<(), ServeError> {
-    let listeners = plan.config.api.listen.iter().map(|&address| match listen(address, 1) {
-        Ok((mut sockets, address)) => Ok((TcpListener::from(sockets.remove(0)), address)),
-        Err(reason) => Err(ServeError::Listen { address, reason }),
+    let listeners = plan.config.api.listen.iter().map(|&address| {
+        let (mut sockets, address) = listen(address, 1)?;
+        Ok((TcpListener::from(sockets.remove(0)), address))
     });
-    let listeners = listeners.collect::<Result<Vec<(TcpListener, SocketAddr)>, _>>()?;
+    let listeners = listeners.collect::<Result<Vec<(TcpListener, SocketAddr)>, ListenError>>()?;
     let (store, mut kept) = Store::open(&plan.config.store.path, plan.config.store.jobs_kept)?;
     let store = Rc::new(store);
     let clock = Clock::start();
     let counters = FaultCounters::default();
     let faults = Faults::new(plan.config.sink.faults.iter().cloned(), counters.clone())
         .expect("the configuration has no more than there may be");
+    let served = plan.sink.as_ref().map(SinkPlan::served).unwrap_or_default();
     if let Some(sink) = &mut plan.sink {
+        faults.warnings(served).iter().for_each(|warning| tracing::warn!("[[sink.fault]]: {warning}"));
         sink.settings.faults = faults.clone();
         if let Some(http) = &mut sink.http {
             http.faults = faults.clone();
@@ -182,6 +180,14 @@ async fn run(
             Some(start_prober(probe, &plan.config, targets, clock, &store, &metrics, &kept)?)
         }
     };
+    // Without a prober, what an earlier one has told is resolved, and what it has not is told.
+    let alerts = if prober.is_none() && plan.config.pagerduty.is_some() {
+        let mut alerts = start_alerts(&plan.config, plan.host.clone(), "", &store, &kept)?;
+        alerts.keep_routes(|_| false);
+        Some(RefCell::new(alerts))
+    } else {
+        None
+    };
     let listening = Listening {
         api: listeners.iter().map(|(_, address)| *address).collect(),
         sink: smtp,
@@ -205,7 +211,7 @@ async fn run(
     let api = Rc::new(Api {
         jobs: Rc::clone(&jobs),
         prober: prober.clone(),
-        faults: sink_shards.map(|shards| RefCell::new(SinkFaults::new(shards, faults, counters))),
+        faults: sink_shards.map(|shards| RefCell::new(SinkFaults::new(shards, served, faults, counters))),
         targets: RefCell::new(targets),
         resolver: Resolver::default(),
         helpers: Helpers::default(),
@@ -239,9 +245,10 @@ async fn run(
         tracing::warn!("{warning}");
     }
 
-    let followed = Followed { jobs: &jobs, prober: prober.as_ref() };
-    let result = follow(&followed, &events, signals, &clock, || {
-        reload(plan.config_file.as_deref(), &plan.config, &listening, &api);
+    let followed = Followed { jobs: &jobs, prober: prober.as_ref(), alerts: alerts.as_ref() };
+    let mut reloading = Reloading::new(plan.config_file);
+    let result = follow(&followed, &events, signals, &clock, &mut reloading, |config| {
+        apply(config, &plan.config, &listening, &api);
     })
     .await;
     drop(stop_api);
@@ -256,11 +263,25 @@ async fn run(
             .into_inner()
             .end();
     }
+    drop(alerts);
     drop(store);
     let jobs = Rc::into_inner(jobs).expect("the API has ended").into_inner();
     let (ended, stored) = jobs.end(SHARDS_END_WITHIN, STORED_WITHIN);
     stored.map_err(ServeError::Unstored)?;
     result.and(ended.map_err(|left| left.to_string())).map_err(ServeError::Shard)
+}
+
+/// Starts what tells PagerDuty.
+fn start_alerts(
+    config: &Config,
+    source: String,
+    address: &str,
+    store: &Rc<Store>,
+    kept: &Kept,
+) -> Result<Alerts, ServeError> {
+    let names = Names { source, address: address.to_owned() };
+    Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
+        .map_err(ServeError::Alert)
 }
 
 /// Starts what sends and takes probes.
@@ -274,9 +295,7 @@ fn start_prober(
     kept: &Kept,
 ) -> Result<Rc<RefCell<Prober>>, ServeError> {
     let address = plan.shard.address.clone();
-    let names = Names { source: plan.shard.hostname.clone(), address: address.as_str().to_owned() };
-    let alerts = Alerts::new(config.pagerduty.as_ref(), names, Rc::clone(store), &kept.events, &kept.notes)
-        .map_err(ServeError::Alert)?;
+    let alerts = start_alerts(config, plan.shard.hostname.clone(), address.as_str(), store, kept)?;
     let shard = ProbeShard::start(plan.shard, clock).map_err(ServeError::Probe)?;
     let (store, metrics) = (Rc::clone(store), metrics.clone());
     let parts = ProberParts { shard, clock, key: plan.key, address, alerts, store, metrics, kept };
@@ -295,13 +314,8 @@ fn recorded(job: StoredJob) -> Option<JobRecord> {
     })
 }
 
-/// Reads the configuration again and takes its targets and limits. A file with faults changes nothing.
-fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Api) {
-    let Some(file) = file else { return tracing::warn!("there is no configuration file to be read again") };
-    let config = match Config::load(file) {
-        Ok(config) => config,
-        Err(error) => return tracing::error!("nothing was reloaded: {error}"),
-    };
+/// Takes the targets and limits of a configuration that was read again.
+fn apply(config: Config, running: &Config, listening: &Listening, api: &Api) {
     for section in running.needs_restart(&config) {
         tracing::warn!("{section} has changed, which takes effect at the next start");
     }
@@ -315,19 +329,26 @@ fn reload(file: Option<&Path>, running: &Config, listening: &Listening, api: &Ap
     } else if !config.probe.routes.is_empty() {
         tracing::warn!("[[probe.route]] has been added, which takes effect at the next start");
     }
-    if let Some(faults) = &api.faults
-        && let Err(error) = faults.borrow_mut().set(config.sink.faults, api.jobs.borrow().pool())
-    {
-        tracing::error!("the faults of the sink are as they were: {error}");
+    if let Some(faults) = &api.faults {
+        let mut faults = faults.borrow_mut();
+        match faults.reload(config.sink.faults, api.jobs.borrow().pool()) {
+            Err(error) => tracing::error!("the faults of the sink are as they were: {error}"),
+            Ok(false) => {}
+            Ok(true) => {
+                faults.list().warnings.iter().for_each(|warning| tracing::warn!("[[sink.fault]]: {warning}"));
+            }
+        }
     }
     api.jobs.borrow_mut().set_limits(config.hammer.limits, config.hammer.defaults);
-    tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded from {}", file.display());
+    tracing::info!("targets, routes, limits, defaults and the sink's faults were reloaded");
 }
 
 /// What control follows.
 struct Followed<'a> {
     jobs: &'a RefCell<Jobs>,
     prober: Option<&'a Rc<RefCell<Prober>>>,
+    /// Those that an earlier service with a prober left.
+    alerts: Option<&'a RefCell<Alerts>>,
 }
 
 /// What control waits for.
@@ -337,6 +358,7 @@ enum Woken {
     ProbeShardGone,
     AllShardsGone,
     Signal(Signal),
+    Loaded(Box<Loaded>),
     TimeToLook,
 }
 
@@ -346,15 +368,17 @@ async fn follow(
     events: &Receiver<(usize, Event)>,
     signals: &Receiver<Signal>,
     clock: &Clock,
-    mut reload: impl FnMut(),
+    reloading: &mut Reloading,
+    mut apply: impl FnMut(Config),
 ) -> Result<(), String> {
-    let &Followed { jobs, prober } = followed;
+    let &Followed { jobs, prober, alerts } = followed;
     let probe_events = prober.map(|prober| prober.borrow().events());
+    let loaded = reloading.loaded();
     let mut result = Ok(());
     let mut until = Instant::NEVER;
     let mut next_look = clock.now() + LOOK_EVERY;
     loop {
-        let woken = wake(events, probe_events.as_ref(), signals, clock, next_look).await;
+        let woken = wake(events, probe_events.as_ref(), signals, &loaded, clock, next_look).await;
         let mut jobs = jobs.borrow_mut();
         let is_over = match woken {
             Woken::Event(shard, event) => {
@@ -379,15 +403,21 @@ async fn follow(
             }
             Woken::Signal(Signal::Stop) => true,
             Woken::Signal(Signal::Reload) => {
+                reloading.ask();
+                continue;
+            }
+            Woken::Loaded(loaded) => {
                 drop(jobs);
-                reload();
+                reloading.take(*loaded).map(&mut apply);
                 continue;
             }
             Woken::TimeToLook => {
                 next_look = clock.now() + LOOK_EVERY;
                 let looked = jobs.look();
-                if let Some(prober) = prober {
-                    driver::look(prober);
+                let probed = prober.map_or(Ok(()), driver::look);
+                let looked = looked.and(probed.map_err(|reason| format!("the probes' shard failed: {reason}")));
+                if let Some(alerts) = alerts {
+                    alerts.borrow_mut().look(clock.now());
                 }
                 let failed = looked.is_err();
                 result = result.and(looked);
@@ -402,7 +432,9 @@ async fn follow(
                 prober.borrow_mut().close();
             }
         }
-        if until != Instant::NEVER && (jobs.running() == 0 || clock.now() >= until) {
+        // Of a probe that is being sent it should be known whether it was.
+        let is_posting = result.is_ok() && prober.is_some_and(|prober| prober.borrow().posting() > 0);
+        if until != Instant::NEVER && (jobs.running() == 0 && !is_posting || clock.now() >= until) {
             return result;
         }
     }
@@ -412,10 +444,18 @@ async fn wake(
     events: &Receiver<(usize, Event)>,
     probe_events: Option<&Receiver<(usize, Event)>>,
     signals: &Receiver<Signal>,
+    loaded: &Receiver<Loaded>,
     clock: &Clock,
     next_look: Instant,
 ) -> Woken {
-    use futures_lite::future::or;
+    use futures_lite::future::{or, race};
+    // However much there is to hear from shards, the service can be ended, and looks after what runs.
+    if let Ok(signal) = signals.try_recv() {
+        return Woken::Signal(signal);
+    }
+    if clock.now() >= next_look {
+        return Woken::TimeToLook;
+    }
     let event = async {
         match events.recv().await {
             Ok((shard, event)) => Woken::Event(shard, event),
@@ -441,5 +481,11 @@ async fn wake(
         glommio::timer::sleep(next_look - clock.now()).await;
         Woken::TimeToLook
     };
-    or(probe_event, or(event, or(signal, look))).await
+    let loaded = async {
+        match loaded.recv().await {
+            Ok(loaded) => Woken::Loaded(Box::new(loaded)),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    or(race(probe_event, event), or(signal, or(loaded, look))).await
 }

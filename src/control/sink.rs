@@ -10,12 +10,13 @@ use thiserror::Error;
 use super::layout;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::http_service::HttpSpec;
-use crate::shard::listen::listen;
+use crate::shard::listen::{ListenError, listen};
 use crate::shard::mailbox::Event;
 use crate::shard::pool::{Pool, PoolError, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol, SaveFolder, SinkSpec};
 use crate::shard::tls::{FaultyTls, ServerTls};
+use crate::sink::fault::Served;
 use crate::sink::mailgun::REQUEST_BYTES_MAX;
 use crate::sink::{SinkCounts, SinkSettings, StubSettings};
 use crate::wire::http::server::ServerConfig as HttpConfig;
@@ -83,17 +84,27 @@ pub struct SinkPlan {
     pub seed: u64,
 }
 
+impl SinkPlan {
+    /// What it serves of what rules of faults may concern.
+    pub fn served(&self) -> Served {
+        let speaks = |protocol| self.listen.iter().any(|listen| listen.protocol == protocol);
+        let smtp = speaks(Protocol::Smtp);
+        Served {
+            smtp,
+            http: speaks(Protocol::Http),
+            implicit_tls: self.listen.iter().any(|listen| listen.implicit_tls),
+            starttls: smtp && self.server.offers_starttls(),
+            logins: smtp && self.server.requires_auth(),
+        }
+    }
+}
+
 /// Why a sink did not start, or did not go on.
 #[derive(Debug, Error)]
 pub enum SinkError {
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {reason}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why, as the kernel says it.
-        reason: std::io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A shard did not start.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -113,8 +124,7 @@ pub(super) fn prepare(plan: SinkPlan, clock: Clock) -> Result<SinkShards, SinkEr
     let mut of_shards: Vec<Vec<ListenerSpec>> = plan.cpus.iter().map(|_| Vec::new()).collect();
     let mut addresses = Vec::with_capacity(plan.listen.len());
     for Listen { address, implicit_tls, protocol } in plan.listen {
-        let (sockets, address) =
-            listen(address, plan.cpus.len()).map_err(|reason| SinkError::Listen { address, reason })?;
+        let (sockets, address) = listen(address, plan.cpus.len())?;
         addresses.push(Listen { address, implicit_tls, protocol });
         let listeners = sockets.into_iter().map(|socket| ListenerSpec { socket, implicit_tls, protocol });
         of_shards.iter_mut().zip(listeners).for_each(|(of_shard, listener)| of_shard.push(listener));

@@ -1,11 +1,11 @@
 //! From what a job names to the one address that its bytes may go to.
 //!
 //! [`Targets::choose`] applies every rule that needs no name resolution and never waits; [`Resolver::resolve`] looks the
-//! host up on a thread of its own and holds every address of it to the allow-list. The address that was checked is the
-//! one that is connected to: nothing is looked up twice.
+//! host up on a thread of its own, or the mail exchangers of a domain, and holds every address found to the allow-list.
+//! The address that was checked is the one that is connected to: nothing is looked up twice.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 use url::Host;
 
+use super::resolve::{self, MX_TIMEOUT, MxError, MxHost};
 use crate::config::{self, Config, Credentials, NamedTarget, TargetUrl, shown};
 use crate::job::spec::http::{JobType, RawHttp};
 use crate::job::spec::{ConnectionType, RawSpec, SpecError, Target};
@@ -24,8 +25,9 @@ use crate::wire::http::request::Field;
 
 /// Host names that are looked up at once, those that were given up but still block a thread included.
 pub const RESOLUTIONS_MAX: usize = 8;
-/// How long a look-up may take before it is given up.
-pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a look-up may take before it is given up: a second longer than that of mail exchangers, which gives itself up
+/// and can say more of why.
+pub const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(MX_TIMEOUT.as_secs() + 1);
 /// The path of the embedded sink of HTTP: that of a domain which it takes as any other.
 pub const EMBEDDED_PATH: &str = "/v3/example.com";
 /// What the embedded sink of HTTP wants to see, which is any key of the user `api`.
@@ -36,9 +38,9 @@ const LISTED_MAX: usize = 20;
 /// Where a job goes, checked.
 #[derive(Clone, Debug)]
 pub struct ResolvedTarget {
-    /// As reports show it, never with credentials.
+    /// As reports show it, never with credentials; of a domain with the mail exchanger that was found.
     pub name: String,
-    /// The host as it was named, for SNI and the certificate; an IPv6 address stands in brackets.
+    /// The host as it was named, or the mail exchanger, for SNI and the certificate; an IPv6 address stands in brackets.
     pub host: String,
     /// What is connected to. An IPv4-mapped address has become the IPv4 one.
     pub address: SocketAddr,
@@ -106,6 +108,15 @@ pub struct Unresolved {
     request: RawHttp,
     /// What it must resolve to; `None` where the configuration itself names it.
     allowed: Option<Arc<[IpNet]>>,
+    /// Decides among equally preferred mail exchangers.
+    seed: u64,
+}
+
+impl Unresolved {
+    /// Whether the same certificate is to be expected of both.
+    pub fn is_secured_as(&self, other: &Unresolved) -> bool {
+        (&self.url, &self.ca_file, self.skip_verify) == (&other.url, &other.ca_file, other.skip_verify)
+    }
 }
 
 impl Targets {
@@ -161,7 +172,7 @@ impl Targets {
         };
         let path = Some(EMBEDDED_PATH.to_owned());
         let (host, port) = (loopback_of(address), address.port());
-        let url = TargetUrl { host, port, connection: ConnectionType::Plain, path };
+        let url = TargetUrl { host, port, connection: ConnectionType::Plain, is_mx: false, path };
         let request = RawHttp { headers: vec![embedded_authorization()], ..url.request() };
         Ok(Unresolved { request, ..Unresolved::unrestricted(url) })
     }
@@ -224,10 +235,11 @@ impl Targets {
                 let expected = "true, since the embedded sink has signed its certificate itself";
                 return Err(SpecError::new("skip_verify", expected, "false or nothing"));
             }
-            let url = TargetUrl { host, port: address.port(), connection, path: None };
+            let url = TargetUrl { host, port: address.port(), connection, is_mx: false, path: None };
             return Ok(Unresolved { skip_verify: true, ..Unresolved::unrestricted(url) });
         }
-        let url = TargetUrl { host, port: address.port(), connection: ConnectionType::Plain, path: None };
+        let connection_type = ConnectionType::Plain;
+        let url = TargetUrl { host, port: address.port(), connection: connection_type, is_mx: false, path: None };
         same_connection(&url, Scheme::Smtp(Some(connection)), "the embedded sink")?;
         Ok(Unresolved::unrestricted(url))
     }
@@ -288,7 +300,13 @@ impl Unresolved {
     pub fn unrestricted(url: TargetUrl) -> Unresolved {
         let name = url.to_string();
         let request = url.request();
-        Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, request, allowed: None }
+        let seed = rand::random();
+        Unresolved { name, url, credentials: None, ca_file: None, skip_verify: false, request, allowed: None, seed }
+    }
+
+    /// With the seed that decides among equally preferred mail exchangers, in place of chance.
+    pub fn with_seed(self, seed: u64) -> Unresolved {
+        Unresolved { seed, ..self }
     }
 }
 
@@ -333,7 +351,8 @@ fn same_connection(url: &TargetUrl, scheme: Scheme, target: &str) -> Result<(), 
         }
         Scheme::Smtp(_) if url.is_http() => {
             let got = format!("{target}; give the job type http or http.mime if that is meant");
-            return Err(SpecError::new("target", "smtp://, smtps:// or smtp+starttls:// for type smtp", got));
+            let expected = "smtp://, smtps://, smtp+starttls://, mx:// or mx+starttls:// for type smtp";
+            return Err(SpecError::new("target", expected, got));
         }
         Scheme::Smtp(None) => return Ok(()),
         Scheme::Smtp(Some(asked)) => asked,
@@ -342,9 +361,9 @@ fn same_connection(url: &TargetUrl, scheme: Scheme, target: &str) -> Result<(), 
         return Ok(());
     }
     let expected = format!("{}, as {target} has it", url.connection.name());
-    let got = match target.contains("://") {
-        true => format!("{}; a URL for that begins with {}://", asked.name(), TargetUrl::scheme(asked)),
-        false => asked.name().to_owned(),
+    let got = match url.scheme(asked).filter(|_| target.contains("://")) {
+        Some(scheme) => format!("{}; a URL for that begins with {scheme}://", asked.name()),
+        None => asked.name().to_owned(),
     };
     Err(SpecError::new("smtp_connection_type", expected, got))
 }
@@ -354,50 +373,84 @@ fn listed<T: ToString>(items: impl ExactSizeIterator<Item = T>) -> String {
     items.take(LISTED_MAX).map(|item| item.to_string()).collect::<Vec<_>>().join(", ") + more
 }
 
-/// Looks a target's host up, which may block for long, and checks every address of it.
+/// Why nothing was found, and whether that may pass.
+#[derive(Debug)]
+struct LookUpError {
+    reason: String,
+    is_temporary: bool,
+}
+
+/// A host and one of its addresses, the first to be tried first.
+type Found = Vec<(String, SocketAddr)>;
+
+/// Looks a target's host up, or its domain's mail exchangers, which may block for long, and checks every address found.
 ///
 /// # Errors
 ///
-/// The host has no address, or one outside of the allow-list.
-pub fn resolve(target: Unresolved) -> Result<ResolvedTarget, SpecError> {
+/// There is no address, or one outside of the allow-list.
+pub fn resolve(target: Unresolved) -> Result<ResolvedTarget, ResolveError> {
     resolve_by(target, look_up)
 }
 
-/// The addresses of a host, in the order of the system's resolver; blocks.
-fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok((name, port).to_socket_addrs()?.collect())
+/// The addresses of a URL's host, in the order of the system's resolver, or those of a domain's mail exchangers, in an
+/// order that `seed` decides; blocks.
+fn look_up(url: &TargetUrl, seed: u64) -> Result<Found, LookUpError> {
+    let host = url.host.to_string();
+    match url.is_mx {
+        true => mail_exchangers_of(resolve::mx(&host, seed)),
+        false => match (host.as_str(), url.port).to_socket_addrs() {
+            Ok(found) => Ok(found.map(|address| (host.clone(), address)).collect()),
+            // The system's resolver does not say which of its errors pass.
+            Err(error) => Err(LookUpError { reason: error.to_string(), is_temporary: false }),
+        },
+    }
+}
+
+fn mail_exchangers_of(answer: Result<Vec<MxHost>, MxError>) -> Result<Found, LookUpError> {
+    let found = answer.map(|found| found.into_iter().map(|MxHost { host, address }| (host, address)).collect());
+    found.map_err(|error| LookUpError { reason: error.to_string(), is_temporary: error.is_temporary() })
 }
 
 fn resolve_by(
     target: Unresolved,
-    look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
-) -> Result<ResolvedTarget, SpecError> {
-    let port = target.url.port;
-    let addresses = match &target.url.host {
-        Host::Ipv4(ip) => Ok(vec![SocketAddr::from((*ip, port))]),
-        Host::Ipv6(ip) => Ok(vec![SocketAddr::from((*ip, port))]),
-        Host::Domain(name) => look_up(name, port),
+    look_up: impl FnOnce(&TargetUrl, u64) -> Result<Found, LookUpError>,
+) -> Result<ResolvedTarget, ResolveError> {
+    let (url, named) = (&target.url, target.url.host.to_string());
+    let found = match &url.host {
+        Host::Ipv4(ip) => Ok(vec![(named.clone(), SocketAddr::from((*ip, url.port)))]),
+        Host::Ipv6(ip) => Ok(vec![(named.clone(), SocketAddr::from((*ip, url.port)))]),
+        Host::Domain(_) => look_up(url, target.seed),
     };
-    let host = target.url.host.to_string();
-    let unresolved =
-        |reason: String| SpecError::new("target", "a host that can be resolved", format!("{}: {reason}", shown(&host)));
-    let addresses = addresses.map_err(|error| unresolved(error.to_string()))?;
-    let addresses: Vec<SocketAddr> = addresses.into_iter().map(unmapped).collect();
+    let expected = if url.is_mx { "a domain with mail exchangers" } else { "a host that can be resolved" };
+    let unresolved = |reason: &str| SpecError::new("target", expected, format!("{}: {reason}", shown(&named)));
+    let found = found.map_err(|LookUpError { reason, is_temporary }| match is_temporary {
+        true => ResolveError::TimedOut(unresolved(&reason)),
+        false => ResolveError::Invalid(unresolved(&reason)),
+    })?;
+    let found: Found = found.into_iter().map(|(host, address)| (host, unmapped(address))).collect();
     if let Some(networks) = &target.allowed {
         let is_allowed = |address: &SocketAddr| networks.iter().any(|network| network.contains(&address.ip()));
-        if let Some(outside) = addresses.iter().find(|address| !is_allowed(address)) {
+        if let Some((host, outside)) = found.iter().find(|(_, address)| !is_allowed(address)) {
             let expected = format!("a host inside of allow_targets ({})", listed(networks.iter()));
+            let of = if url.is_mx {
+                format!("{}, a mail exchanger of {}", shown(host), shown(&named))
+            } else {
+                shown(&named)
+            };
             let got = format!(
-                "{}, an address of {}; add it to allow_targets in [hammer], or give the target a name in [targets]",
+                "{}, an address of {of}; add it to allow_targets in [hammer], or give the target a name in [targets]",
                 outside.ip(),
-                shown(&host)
             );
-            return Err(SpecError::new("target", expected, got));
+            return Err(SpecError::new("target", expected, got).into());
         }
     }
-    let address = *addresses.first().ok_or_else(|| unresolved("it has no address".to_owned()))?;
+    let (host, address) = found.into_iter().next().ok_or_else(|| unresolved("it has no address"))?;
+    let name = match url.is_mx {
+        true => format!("{} (mail exchanger {host}, {address})", target.name),
+        false => target.name,
+    };
     Ok(ResolvedTarget {
-        name: target.name,
+        name,
         host,
         address,
         connection: target.url.connection,
@@ -426,24 +479,48 @@ pub enum ResolveError {
     /// Too much is being looked up already, or the machine has no thread.
     #[error("{0}")]
     Busy(SpecError),
-    /// The name servers did not answer in time.
+    /// The name servers did not answer in time, or cannot say at the moment.
     #[error("{0}")]
     TimedOut(SpecError),
 }
 
+impl ResolveError {
+    /// What is wrong, and of which field.
+    pub fn into_inner(self) -> SpecError {
+        let (ResolveError::Invalid(error) | ResolveError::Busy(error) | ResolveError::TimedOut(error)) = self;
+        error
+    }
+}
+
 /// Looks hosts up on threads of its own, so that control never blocks on one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resolver {
     /// Every thread holds a clone for as long as it lives: the count of them is that of the threads.
     threads: Arc<()>,
+    threads_max: usize,
+    /// The same for each host.
+    hosts: RefCell<BTreeMap<String, Arc<()>>>,
+    of_host_max: usize,
+}
+
+impl Default for Resolver {
+    /// For whoever asks, whatever for: [`RESOLUTIONS_MAX`] at once.
+    fn default() -> Resolver {
+        Resolver::bounded(RESOLUTIONS_MAX, RESOLUTIONS_MAX)
+    }
 }
 
 impl Resolver {
-    /// As [`resolve`], within [`RESOLUTION_TIME_MAX`], on the glommio executor that it must be called from.
+    /// So many look-ups at once, and so many of one host, so that one whose name servers hang does not hold up others.
+    pub fn bounded(threads_max: usize, of_host_max: usize) -> Resolver {
+        Resolver { threads: Arc::default(), threads_max, hosts: RefCell::default(), of_host_max }
+    }
+
+    /// As [`resolve()`], within [`RESOLUTION_TIME_MAX`], on the glommio executor that it must be called from.
     ///
     /// # Errors
     ///
-    /// Those of [`resolve`]; that there was no answer in time; that [`RESOLUTIONS_MAX`] look-ups are under way.
+    /// Those of [`resolve()`]; that there was no answer in time; that as many look-ups are under way as may be.
     pub async fn resolve(&self, target: Unresolved) -> Result<ResolvedTarget, ResolveError> {
         self.resolve_by(target, RESOLUTION_TIME_MAX, look_up).await
     }
@@ -452,25 +529,36 @@ impl Resolver {
         &self,
         target: Unresolved,
         within: Duration,
-        look_up: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
+        look_up: impl FnOnce(&TargetUrl, u64) -> Result<Found, LookUpError> + Send + 'static,
     ) -> Result<ResolvedTarget, ResolveError> {
         let (host, connection) = (target.url.host.to_string(), target.url.connection);
         if !matches!(target.url.host, Host::Domain(_)) && connection == ConnectionType::Plain {
-            return Ok(resolve_by(target, look_up)?);
+            return resolve_by(target, look_up);
         }
         let wrong = |what: &str, got: String| SpecError::new("target", what, got);
+        let of_host = {
+            let mut hosts = self.hosts.borrow_mut();
+            hosts.retain(|_, threads| Arc::strong_count(threads) > 1);
+            Arc::clone(hosts.entry(host.clone()).or_default())
+        };
         let host = shown(&host);
-        if Arc::strong_count(&self.threads) > RESOLUTIONS_MAX {
+        let busy = |what: String| {
             let got = format!("{host} beside them; try again later, or name an IP address");
-            let what = format!("fewer than {RESOLUTIONS_MAX} host names being looked up");
-            return Err(ResolveError::Busy(wrong(&what, got)));
+            Err(ResolveError::Busy(wrong(&what, got)))
+        };
+        if Arc::strong_count(&self.threads) > self.threads_max {
+            return busy(format!("fewer than {} host names being looked up", self.threads_max));
+        }
+        // Beside that of the table and this one.
+        if Arc::strong_count(&of_host) > self.of_host_max + 1 {
+            return busy(format!("fewer than {} look-ups of this host under way", self.of_host_max));
         }
         let (answer, answered) = async_channel::bounded(1);
         let counted = Arc::clone(&self.threads);
         let thread = thread::Builder::new().name("timecop-resolve".to_owned()).spawn(move || {
             // Nobody waits any longer for an answer that comes too late.
-            let _ = answer.try_send(resolve_by(target, look_up).and_then(ResolvedTarget::secured));
-            drop(counted);
+            let _ = answer.try_send(resolve_by(target, look_up).and_then(|target| Ok(target.secured()?)));
+            drop((counted, of_host));
         });
         if let Err(error) = thread {
             let got = format!("none: {error}; try again later");
@@ -482,7 +570,7 @@ impl Resolver {
         });
         let seconds = within.as_secs_f64();
         match answer.await {
-            Some(answer) => Ok(answer?),
+            Some(answer) => answer,
             None => {
                 let got = format!("{host}: no answer in {seconds} s");
                 Err(ResolveError::TimedOut(wrong("a host that can be resolved", got)))

@@ -374,6 +374,13 @@ impl Searching {
         self.conclude();
     }
 
+    /// Somebody wants the search to end: what else there was to try is not tried. One that is over stays as it is.
+    pub fn stop(&mut self, reason: &str) {
+        if self.trial.is_some() {
+            self.give_up(reason.to_owned());
+        }
+    }
+
     fn go_on(&mut self) {
         self.trial = self.search.next_trial();
         match self.trial {

@@ -36,8 +36,8 @@ pub enum VariablesError {
          got {0}"
     )]
     Form(String),
-    /// A name or value could break out of its line.
-    #[error("expected names and values without CR, LF and NUL, got one in what {0:?} has; remove it")]
+    /// A name or value could break out of its line, or control whatever shows it.
+    #[error("expected names and values without control characters, got one in what {0:?} has; remove it")]
     Control(String),
     /// A variable fits into no line of a header.
     #[error(
@@ -71,14 +71,14 @@ impl RecipientVariables {
     ///
     /// # Errors
     ///
-    /// When it is anything else, is longer than [`VARIABLES_BYTES_MAX`], or holds a CR, LF or NUL.
+    /// When it is anything else, is longer than [`VARIABLES_BYTES_MAX`], or holds a control character of ASCII.
     pub fn parse(json: &[u8]) -> Result<RecipientVariables, VariablesError> {
         if json.len() > VARIABLES_BYTES_MAX {
             return Err(VariablesError::TooLong(json.len()));
         }
         let recipients: BTreeMap<String, BTreeMap<String, Value>> =
             serde_json::from_slice(json).map_err(|error| VariablesError::Form(error.to_string()))?;
-        let breaks = |text: &str| text.contains(['\r', '\n', '\0']);
+        let breaks = |text: &str| text.bytes().any(|octet| octet.is_ascii_control());
         for (recipient, variables) in &recipients {
             if recipient.len() > MAILBOX_BYTES_MAX {
                 return Err(VariablesError::Form(format!("{:?} as an address", shortened(recipient))));

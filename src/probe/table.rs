@@ -12,7 +12,9 @@
 //! Servers that found nobody at our port come again only after a while. For as long what is late or lost is excused: it
 //! is no reason to call anybody. Mail that was on its way is waited for by [`BACK_OFF_MIN`] at least and [`BACK_OFF_MAX`]
 //! at most, since servers come again after as long as they have tried. Mail that was sent later is held up only by a
-//! server that takes us for dead, for as long as we were, and for [`BACK_OFF_MIN`] at most.
+//! server that takes us for dead, for as long as we were, and for [`BACK_OFF_MIN`] at most. What a process sleeps
+//! through that lives on ([`Table::slept`]) is down time as well; servers wait that long for an answer, up to
+//! [`PATIENCE`]. Of a probe whose sending a restart cut off nobody knows whether it was sent, and it calls nobody ever.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -34,6 +36,11 @@ pub const ENDED_KEPT: usize = 1_000;
 pub const BACK_OFF_MIN: Duration = Duration::from_secs(600);
 /// The same for mail that it has tried for long: `maximal_backoff_time` (4,000 s) and the next run of the queue.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(4_300);
+/// So long a server waits for one that does not answer, at least, before it gives up and comes again later: Postfix for
+/// the connection (`smtp_connect_timeout`), and ten times as long for a greeting.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// An arrival that was stamped longer than this before the end of a sleep shows that it was none of the probe's server.
+const AWAKE_BEFORE: Duration = Duration::from_secs(1);
 /// Characters of what a server said that are kept.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -145,6 +152,12 @@ pub struct Probe {
     /// Whether it was not there at its threshold.
     #[serde(default)]
     pub overdue: bool,
+    /// Whether that was excused.
+    #[serde(default)]
+    pub excused: bool,
+    /// Whether it is known how its sending ended.
+    #[serde(default)]
+    pub posted: bool,
     /// What became of it; `None` while it is outstanding.
     pub outcome: Option<Outcome>,
     /// From its start to its end of data here, without the time in which the service was down.
@@ -172,6 +185,13 @@ pub struct NewProbe {
     pub timeout: Duration,
     /// After so long it is late; less than `timeout`.
     pub threshold: Duration,
+}
+
+impl NewProbe {
+    /// What its header says if it is sent at `wall`.
+    pub fn token(&self, wall: WallTime) -> Token {
+        Token { id: self.id, route: self.route.clone(), sent: wall, nonce: self.nonce }
+    }
 }
 
 /// Why a probe cannot be started.
@@ -216,7 +236,10 @@ pub struct Ended {
     pub skewed: bool,
     /// Whether [`Table::overdue`] has said before that it would not be in time.
     pub was_overdue: bool,
-    /// Whether this service was down of late, so that its being late or lost is no reason to call anybody.
+    /// Whether its being overdue was excused.
+    pub was_excused: bool,
+    /// Whether this service was down of late, so that its being late or lost is no reason to call anybody; of one that
+    /// could not be sent, whether the service was down while it was being sent.
     pub is_excused: bool,
 }
 
@@ -279,6 +302,13 @@ struct Entry {
     excused_until: Instant,
     accepted: Option<Instant>,
     arrived: Option<Instant>,
+    /// When the last sleep ended, and how much of that was down time of this probe.
+    slept: Option<(Instant, Duration)>,
+}
+
+/// For how long mail that was on its way is excused after a down time.
+fn back_off(down: Duration) -> Duration {
+    down.clamp(BACK_OFF_MIN, BACK_OFF_MAX)
 }
 
 impl Table {
@@ -303,14 +333,15 @@ impl Table {
             let until = |limit_ns: u64| {
                 now + Duration::from_nanos(limit_ns.saturating_add(probe.down_ns).saturating_sub(waited))
             };
-            let back_off = Duration::from_nanos(probe.down_ns).clamp(BACK_OFF_MIN, BACK_OFF_MAX);
+            let back_off = back_off(Duration::from_nanos(probe.down_ns));
             let entry = Entry {
                 started: None,
                 late_at: until(probe.threshold_ns),
                 deadline: until(probe.timeout_ns),
-                excused_until: now + back_off,
+                excused_until: if probe.posted { now + back_off } else { Instant::NEVER },
                 accepted: None,
                 arrived: None,
+                slept: None,
                 probe,
             };
             table.probes.insert(entry.probe.id, entry);
@@ -319,7 +350,7 @@ impl Table {
         table
     }
 
-    /// Enters a probe that is about to be sent.
+    /// Enters a probe that is about to be sent: its round trip begins at `now`, and its header says `wall`.
     ///
     /// # Errors
     ///
@@ -331,6 +362,7 @@ impl Table {
         if self.probes.contains_key(&new.id) {
             return Err(StartFault::Taken);
         }
+        let token = new.token(wall);
         let probe = Probe {
             id: new.id,
             route: new.route.clone(),
@@ -340,6 +372,8 @@ impl Table {
             threshold_ns: duration_ns(new.threshold),
             down_ns: 0,
             overdue: false,
+            excused: false,
+            posted: false,
             outcome: None,
             round_trip_ns: None,
             skewed: false,
@@ -355,10 +389,29 @@ impl Table {
             excused_until: self.excused_until,
             accepted: None,
             arrived: None,
+            slept: None,
         };
         self.probes.insert(new.id, entry);
-        self.routes.entry(new.route.clone()).or_default().outstanding.insert(new.id);
-        Ok(Token { id: new.id, route: new.route, sent: wall, nonce: new.nonce })
+        self.routes.entry(new.route).or_default().outstanding.insert(new.id);
+        Ok(token)
+    }
+
+    /// This process did not run from `from` to `until`: it was stopped, or had no CPU. Until what has arrived meanwhile
+    /// was taken, nothing should be given up.
+    pub fn slept(&mut self, from: Instant, until: Instant) {
+        let down = until - from;
+        let excused = if down <= PATIENCE { down } else { back_off(down) };
+        self.excused_until = self.excused_until.max(until + down.min(BACK_OFF_MIN));
+        let ids: Vec<u64> = self.outstanding_ids().collect();
+        for id in ids {
+            let entry = self.probes.get_mut(&id).expect("an outstanding probe is kept");
+            let down = until - entry.started.map_or(from, |started| started.max(from));
+            entry.probe.down_ns = entry.probe.down_ns.saturating_add(duration_ns(down));
+            entry.late_at += down;
+            entry.deadline += down;
+            entry.excused_until = entry.excused_until.max(until + excused);
+            entry.slept = Some((until, down));
+        }
     }
 
     /// Takes a message whose header is good: `arrived` is its end of data, `wall` the same by the wall clock.
@@ -372,14 +425,18 @@ impl Table {
             Some(Outcome::Ok | Outcome::Late) => return Arrival::Duplicate,
         }
         let was_lost = entry.probe.outcome.is_some();
+        // The server of the shard was awake, whatever control was.
+        if let Some((_, down)) = entry.slept.filter(|(until, _)| arrived + AWAKE_BEFORE < *until) {
+            entry.probe.down_ns = entry.probe.down_ns.saturating_sub(duration_ns(down));
+        }
         let round_trip_ns = match entry.started {
-            Some(started) => Some(arrived.ns_since(started)),
+            Some(started) => Some(arrived.ns_since(started).saturating_sub(entry.probe.down_ns)),
             None => wall
                 .as_unix_ns()
                 .checked_sub(token.sent.as_unix_ns())
                 .and_then(|ns| ns.checked_sub(entry.probe.down_ns)),
         };
-        let in_time = round_trip_ns.is_none_or(|ns| ns <= entry.probe.threshold_ns);
+        let in_time = round_trip_ns.map_or(!entry.probe.overdue, |ns| ns <= entry.probe.threshold_ns);
         entry.arrived = Some(arrived);
         entry.probe.round_trip_ns = round_trip_ns;
         entry.probe.skewed = round_trip_ns.is_none();
@@ -395,6 +452,7 @@ impl Table {
     pub fn posted(&mut self, id: u64, sent: Sent, legs: Legs, now: Instant) -> Option<Ended> {
         let entry = self.probes.get_mut(&id)?;
         entry.probe.legs = Legs { transit_s: entry.probe.legs.transit_s, ..legs };
+        entry.probe.posted = true;
         match sent {
             Sent::Accepted { at } => {
                 entry.accepted = Some(at);
@@ -422,9 +480,11 @@ impl Table {
             if entry.late_at >= now && entry.deadline > now {
                 return None;
             }
-            let was = std::mem::replace(&mut entry.probe.overdue, true);
-            let is_excused = now < entry.excused_until;
-            (!was).then(|| Overdue { id, route: entry.probe.route.clone(), is_excused })
+            if std::mem::replace(&mut entry.probe.overdue, true) {
+                return None;
+            }
+            entry.probe.excused = now < entry.excused_until;
+            Some(Overdue { id, route: entry.probe.route.clone(), is_excused: entry.probe.excused })
         });
         entries.collect()
     }
@@ -447,7 +507,11 @@ impl Table {
             round_trip: entry.probe.round_trip_ns.map(Duration::from_nanos),
             skewed: entry.probe.skewed,
             was_overdue: entry.probe.overdue || was.is_some(),
-            is_excused: now < entry.excused_until,
+            was_excused: entry.probe.excused,
+            is_excused: match outcome {
+                Outcome::SendFailed => entry.probe.down_ns > 0,
+                _ => now < entry.excused_until,
+            },
         };
         if was.is_none() {
             let of_route = self.routes.entry(ended.route.clone()).or_default();

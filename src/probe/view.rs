@@ -18,7 +18,7 @@ pub enum RouteState {
     Late,
     /// That one is lost.
     Lost,
-    /// That one could not be sent.
+    /// That one could not be sent, or none was since then, because too many are under way.
     SendFailed,
 }
 

@@ -50,6 +50,8 @@ struct Connection {
     touched: bool,
     /// It closes once everything was written.
     close_after_write: bool,
+    /// It closes by a reset.
+    resets: bool,
     /// To be dialled when it is free again.
     redial: Option<usize>,
     target: usize,
@@ -71,6 +73,7 @@ impl Connection {
         close_submitted: false,
         touched: false,
         close_after_write: false,
+        resets: false,
         redial: None,
         target: 0,
         sip: None,
@@ -255,11 +258,20 @@ impl Connections {
     /// called, which [`Connections::take_sipped`] says the time for.
     pub fn sip(&mut self, file: u32, octets: u32, bytes_per_s: u32) {
         let connection = &mut self.connections[file as usize];
-        if connection.stage == Stage::Open
-            && connection.sip.replace(Sip { octets, bytes_per_s }).is_none()
-            && connection.receiving
-        {
-            self.ring.cancel_receive(file);
+        if connection.stage == Stage::Open && connection.sip.replace(Sip { octets, bytes_per_s }).is_none() {
+            self.ring.shrink_window(file);
+            if connection.receiving {
+                self.ring.cancel_receive(file);
+            }
+        }
+    }
+
+    /// From now on a connection is read like others, if it was one of those that are read slowly.
+    pub fn gulp(&mut self, file: u32) {
+        let connection = &mut self.connections[file as usize];
+        if connection.stage == Stage::Open && connection.sip.take().is_some() && !connection.receiving {
+            connection.receiving = true;
+            self.ring.receive(file);
         }
     }
 
@@ -285,15 +297,10 @@ impl Connections {
         }
     }
 
-    /// Resets an open connection; what was not yet sent is forgotten.
-    pub fn reset(&mut self, file: u32) {
-        let connection = &mut self.connections[file as usize];
-        if connection.stage == Stage::Open {
-            // TLS says no last word.
-            connection.tls = None;
-            self.ring.reset(file);
-        }
-        self.close(file);
+    /// Resets a connection once what was put out for it is written.
+    pub fn reset_after_write(&mut self, file: u32) {
+        self.connections[file as usize].resets = true;
+        self.close_after_write(file);
     }
 
     /// Closes a connection, whatever it is doing; what was not yet sent is forgotten.
@@ -314,6 +321,11 @@ impl Connections {
             }
             Stage::Open => {
                 connection.stage = Stage::Closing;
+                if connection.resets {
+                    // TLS says no last word.
+                    connection.tls = None;
+                    self.ring.reset(file);
+                }
                 let is_secured = connection.tls.is_some();
                 if connection.receiving || self.ring.is_sending(file) {
                     self.ring.cancel(file);
@@ -386,7 +398,8 @@ impl Connections {
                 self.sipped.push((file, completion.result.max(0) as u32, bytes_per_s));
                 Notice::None
             }
-            Stage::Open if completion.result > 0 || exhausted => {
+            // It was to be read slowly, and is no more.
+            Stage::Open if completion.result > 0 || exhausted || completion.result == -libc::ECANCELED => {
                 connection.receiving = true;
                 self.ring.receive(file);
                 Notice::None
@@ -510,11 +523,12 @@ impl Connections {
             return;
         }
         let is_last = !is_open || connection.close_after_write;
+        let says_so = is_last && !connection.resets;
         let records = match connection.records.take_if(|_| connection.out.is_none() && !is_last) {
             Some(records) => records,
             None => {
                 let Some((mut records, is_whole)) = connection.seal(&mut self.ring) else { return };
-                if let Some(tls) = connection.tls.as_mut().filter(|_| is_last && (is_whole || !is_open)) {
+                if let Some(tls) = connection.tls.as_mut().filter(|_| says_so && (is_whole || !is_open)) {
                     tls.close();
                     tls.seal(None, &mut records);
                 }

@@ -5,15 +5,46 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
 /// How long an address that is in use may take to become free.
 const FREE_WITHIN: Duration = Duration::from_millis(500);
 
+/// An address that could not be listened on, and what to do about it.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {reason}{}", remedy(reason))]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why, as the kernel says it.
+    pub reason: io::Error,
+}
+
+fn remedy(reason: &io::Error) -> &'static str {
+    match reason.kind() {
+        io::ErrorKind::AddrInUse => "; end what listens there (ss -ltnp shows it), or name another port",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address (ip address shows them)",
+        io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 is for root, or a program with the right: setcap cap_net_bind_service=+ep on it, or \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit"
+        }
+        _ => "",
+    }
+}
+
 /// One socket for each of `shards` shards, all bound to `address`. The kernel spreads connections over them
 /// (`SO_REUSEPORT`). Returns the address with the port that was given where 0 was asked for.
-pub fn listen(address: SocketAddr, shards: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
+///
+/// # Errors
+///
+/// Why the kernel refuses the address.
+pub fn listen(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
+    listening(address, shards).map_err(|reason| ListenError { address, reason })
+}
+
+fn listening(address: SocketAddr, shards: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
     // SO_REUSEPORT would let us share the port with another program of ours without a word: so it is first bound
     // without it.
     let probe = bound_once_free(address)?;
@@ -70,7 +101,19 @@ mod tests {
             let (sockets, address) = listen(any, shards).unwrap();
             assert_eq!(sockets.len(), shards);
             assert_ne!(address.port(), 0);
-            assert_eq!(listen(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            let error = listen(address, 2).unwrap_err();
+            assert_eq!(error.reason.kind(), io::ErrorKind::AddrInUse);
+            assert!(error.to_string().contains(&format!("{address}: Address already in use")), "{error}");
+            assert!(error.to_string().ends_with("or name another port"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_address_of_another_machine_and_a_port_of_root_are_refused_with_a_remedy() {
+        let elsewhere = listen("192.0.2.1:0".parse().unwrap(), 1).unwrap_err();
+        assert!(elsewhere.to_string().contains("no interface of this machine"), "{elsewhere}");
+        let reason = io::Error::from(io::ErrorKind::PermissionDenied);
+        let privileged = ListenError { address: "127.0.0.1:25".parse().unwrap(), reason };
+        assert!(privileged.to_string().contains("setcap cap_net_bind_service"), "{privileged}");
     }
 }

@@ -10,9 +10,6 @@ use crate::time::Instant;
 /// How long a listener rests after the kernel had no file slot, descriptor or memory for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The room that the kernel has for octets of a client which is read slowly, so that it sees a small window.
-const SMALL_WINDOW_BYTES: usize = 4 << 10;
-
 /// How connections are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accept {
@@ -32,13 +29,11 @@ struct Listener {
     spec: ListenerSpec,
     /// Rests until then.
     paused: Option<Instant>,
-    /// The room that the kernel had for what arrives, where it was made small.
-    usual_window: Option<usize>,
 }
 
 impl Listeners {
     pub(super) fn new(specs: Vec<ListenerSpec>, accept: Accept) -> Listeners {
-        let listeners = specs.into_iter().map(|spec| Listener { spec, paused: None, usual_window: None }).collect();
+        let listeners = specs.into_iter().map(|spec| Listener { spec, paused: None }).collect();
         Listeners { listeners, accept }
     }
 
@@ -62,21 +57,6 @@ impl Listeners {
             (0..self.listeners.len()).for_each(|index| connections.ring().cancel_accept(index as u32));
         }
         self.accept = accept;
-    }
-
-    /// Whether new connections begin with a small window, which they inherit. One with another window is worth no complaint.
-    pub(super) fn set_small_windows(&mut self, are_small: bool) {
-        for Listener { spec: ListenerSpec { socket, .. }, usual_window, .. } in &mut self.listeners {
-            if are_small {
-                if usual_window.is_none() {
-                    *usual_window = socket.recv_buffer_size().ok();
-                }
-                let _ = socket.set_recv_buffer_size(SMALL_WINDOW_BYTES);
-            } else if let Some(usual) = usual_window.take() {
-                // The kernel doubles what it is given.
-                let _ = socket.set_recv_buffer_size(usual / 2);
-            }
-        }
     }
 
     /// When [`Listeners::turn`] must be called at the latest.

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ const ROOM_WITHIN: Duration = Duration::from_secs(1);
 /// How often room is looked for.
 const ROOM_EVERY: Duration = Duration::from_millis(1);
 
-/// What control tells a shard. Sender: control, which waits a second at most for room. Loss: what a shard that hangs, or is
+/// What control tells a shard. Sender: control, which waits a second at most for room, and once only. Loss: what a shard that hangs, or is
 /// gone, is told.
 #[derive(Debug)]
 pub enum Command {
@@ -94,6 +96,8 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     commands: Sender<Command>,
+    /// A command was given up for want of room, and none had room since: for the next ones nobody waits.
+    is_stuck: Arc<AtomicBool>,
     bell: Arc<EventFd>,
 }
 
@@ -108,22 +112,29 @@ pub struct Inbox {
 pub fn mailbox() -> std::io::Result<(Mailbox, Inbox)> {
     let (sender, receiver) = async_channel::bounded(COMMANDS_MAX);
     let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-    Ok((Mailbox { commands: sender, bell: Arc::clone(&bell) }, Inbox { commands: receiver, bell }))
+    Ok((
+        Mailbox { commands: sender, is_stuck: Arc::default(), bell: Arc::clone(&bell) },
+        Inbox { commands: receiver, bell },
+    ))
 }
 
 impl Mailbox {
-    /// Gives the shard a command; hands it back when the shard is gone, or has had no room for it for a second.
+    /// Gives the shard a command; hands it back when the shard is gone, or has had no room for any for a second.
     pub fn send(&self, mut command: Command) -> Result<(), Command> {
-        let mut waited = Duration::ZERO;
+        let mut waited = if self.is_stuck.load(Relaxed) { ROOM_WITHIN } else { Duration::ZERO };
         loop {
             command = match self.commands.try_send(command) {
                 Ok(()) => break,
                 Err(TrySendError::Full(command)) if waited < ROOM_WITHIN => command,
-                Err(error) => return Err(error.into_inner()),
+                Err(error) => {
+                    self.is_stuck.store(true, Relaxed);
+                    return Err(error.into_inner());
+                }
             };
             thread::sleep(ROOM_EVERY);
             waited += ROOM_EVERY;
         }
+        self.is_stuck.store(false, Relaxed);
         // A full counter would mean 2^64 unread rings of the bell, and the shard reads it whenever it rings.
         let _ = self.bell.write(1);
         Ok(())

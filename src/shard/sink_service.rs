@@ -172,8 +172,11 @@ impl SinkService {
             http.set_faults(faults.clone());
         }
         self.listeners.set_accept(accept_by(&faults), connections);
-        let open = self.sessions.iter().enumerate().filter(|(_, session)| session.is_some());
-        self.policy.set_faults(faults, open.map(|(index, _)| index));
+        let open = self.sessions.iter().enumerate().filter(|(_, session)| session.is_some()).map(|(index, _)| index);
+        // Whoever was read slowly is so no more, unless the new rules say it again.
+        self.sipping.clear();
+        open.clone().for_each(|index| connections.gulp(self.first_file + index as u32));
+        self.policy.set_faults(faults, open);
         self.prepare_faults();
     }
 
@@ -184,7 +187,6 @@ impl SinkService {
             none if none.is_empty() => Arc::clone(&self.whole_config),
             withheld => Arc::new(ServerConfig::clone(&self.whole_config).without(withheld)),
         };
-        self.listeners.set_small_windows(faults.want_small_windows());
     }
 
     /// When [`SinkService::turn`] must be called at the latest.
@@ -410,10 +412,12 @@ impl SinkService {
                     self.policy.leave(index);
                 }
                 match flow {
-                    Flow::Reset => connections.reset(file),
                     Flow::Drop => connections.close(file),
                     _ => {
-                        connections.close_after_write(file);
+                        match flow {
+                            Flow::Reset => connections.reset_after_write(file),
+                            _ => connections.close_after_write(file),
+                        }
                         connections.timers.set(file, now + PARTING_TIME_MAX);
                     }
                 }

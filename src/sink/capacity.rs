@@ -107,7 +107,8 @@ impl RateLimit {
         if self.0.admit(start, now).is_some() {
             return Ok(());
         }
-        let waiting_ps = self.0.line_ps.load(Ordering::Relaxed).saturating_sub(now.ns_since(start) * PS_PER_NS);
+        let waiting_ps =
+            self.0.line_ps.load(Ordering::Relaxed).saturating_sub(now.ns_since(start).saturating_mul(PS_PER_NS));
         let over_ps = waiting_ps.saturating_sub(queue * gap_ps);
         Err(Duration::from_nanos(over_ps.div_ceil(PS_PER_NS)))
     }

@@ -149,18 +149,13 @@ impl SinkPolicy {
         }
     }
 
-    /// The answer to a question that faults have struck, or not.
-    fn struck(&mut self, now: Instant, question: Question<'_>, struck: Struck) -> Decision {
+    /// The answer to a question that faults have struck, or not; `no` is what it is without them, if it is no.
+    fn struck(&mut self, now: Instant, question: Question<'_>, struck: Struck, no: Option<Refusal>) -> Decision {
         let hold = struck.hold;
         if struck.drop || struck.reset {
             return Decision { answer: if struck.reset { Answer::Reset } else { Answer::Drop }, hold };
         }
-        if let Question::Rcpt { forward_path } = question
-            && !self.is_taken(forward_path)
-        {
-            return Decision { answer: Answer::Refuse(OTHER_DOMAIN), hold };
-        }
-        if let Some(refusal) = struck.refusal {
+        if let Some(refusal) = no.or(struck.refusal) {
             return Decision { answer: Answer::Refuse(refusal), hold };
         }
         match question {
@@ -186,22 +181,20 @@ impl Policy for SinkPolicy {
         if let (Some(audit), Question::Data { .. }) = (&mut self.audit, question) {
             audit.begin();
         }
-        match &mut self.striker {
-            None => {
-                if let Question::Rcpt { forward_path } = question
-                    && !self.is_taken(forward_path)
-                {
-                    return Decision::refuse(OTHER_DOMAIN);
-                }
-                match (&self.settings.capacity, question) {
-                    (Some(_), Question::Message { .. }) => self.admit(now),
-                    _ => Decision::ACCEPT,
-                }
+        let no = match question {
+            Question::Rcpt { forward_path } if !self.is_taken(forward_path) => Some(OTHER_DOMAIN),
+            _ => None,
+        };
+        match (&mut self.striker, no) {
+            (Some(striker), no) => {
+                let struck = striker.ask(now, &question, no.is_some());
+                self.struck(now, question, struck, no)
             }
-            Some(striker) => {
-                let struck = striker.ask(now, &question);
-                self.struck(now, question, struck)
-            }
+            (None, Some(no)) => Decision::refuse(no),
+            (None, None) => match (&self.settings.capacity, question) {
+                (Some(_), Question::Message { .. }) => self.admit(now),
+                _ => Decision::ACCEPT,
+            },
         }
     }
 
@@ -259,14 +252,29 @@ mod tests {
         now_ms: u64,
         flow: Flow,
         replies: Vec<(u64, String)>,
+        counters: FaultCounters,
     }
 
     impl Drive {
+        fn faulty(rules: &[&str], accept_domains: Vec<String>) -> Drive {
+            let counters = FaultCounters::default();
+            let faults = Faults::new(rules.iter().map(|rule| rule.parse().unwrap()), counters.clone()).unwrap();
+            Drive { counters, ..Drive::new(SinkSettings { faults, accept_domains, ..SinkSettings::default() }) }
+        }
+
         fn new(settings: SinkSettings) -> Drive {
             let policy = SinkPolicy::new(settings, at_ms(0), 7);
             let config = ServerConfig::new("sink.example", 1_000_000, true);
             let (session, flow) = (Session::new(), Flow::Continue);
-            let mut drive = Drive { policy, session, config, now_ms: 0, flow, replies: Vec::new() };
+            let mut drive = Drive {
+                policy,
+                session,
+                config,
+                now_ms: 0,
+                flow,
+                replies: Vec::new(),
+                counters: FaultCounters::default(),
+            };
             let mut out = Vec::new();
             drive.flow = drive.session.connected(at_ms(0), &drive.config, &mut drive.policy, &mut out);
             drive.note(&out);
@@ -409,6 +417,51 @@ mod tests {
         assert_eq!((drive.flow, drive.replies.len(), drive.policy.counts().messages), (Flow::Close, replies, 0));
         let drive = Drive::new(faults(&["banner=drop"]));
         assert_eq!((drive.flow, drive.replies.len()), (Flow::Close, 0));
+    }
+
+    /// What was counted: phase, action, how often.
+    fn counted(drive: &Drive) -> Vec<(&'static str, &'static str, u64)> {
+        drive.counters.counts().iter().map(|count| (count.phase, count.action, count.count)).collect()
+    }
+
+    #[test]
+    fn what_does_not_happen_is_not_counted() {
+        let accept_domains = vec!["ours.example".to_string()];
+        let mut drive = Drive::faulty(&["rcpt=451,100%,later", "rcpt=delay:1ms"], accept_domains);
+        drive.send_at(0, b"EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@x.example>\r\n");
+        drive.send_at(1, b"");
+        assert_eq!(
+            (drive.last().1, counted(&drive)),
+            ("550 5.7.1 no mail for this domain here", vec![("rcpt", "delay", 1)])
+        );
+        drive.send_at(2, b"RCPT TO:<b@ours.example>\r\n");
+        assert_eq!(counted(&drive), [("rcpt", "reply", 1), ("rcpt", "delay", 2)]);
+
+        let mut drive = Drive::faulty(&["ehlo=without:PIPELINING"], Vec::new());
+        drive.send_at(0, b"HELO c\r\n");
+        assert_eq!(counted(&drive), [], "HELO offers nothing");
+        drive.send_at(0, b"EHLO c\r\n");
+        assert_eq!(counted(&drive), [("ehlo", "without", 1)]);
+
+        let mut drive = Drive::faulty(&["ehlo=without:PIPELINING", "ehlo=slow:5/s", "ehlo=drop"], Vec::new());
+        drive.send_at(0, b"EHLO c\r\n");
+        assert_eq!(counted(&drive), [("ehlo", "drop", 1)], "nothing is offered by whoever drops, and nothing read");
+    }
+
+    #[test]
+    fn a_reset_comes_behind_its_delay_and_what_was_answered_before() {
+        let mut drive = Drive::faulty(&["data=reset"], Vec::new());
+        drive.send_at(0, ENVELOPE);
+        assert_eq!((drive.flow, drive.last().1), (Flow::Reset, "250 2.1.5 ok"));
+
+        let mut drive = Drive::faulty(&["data=delay:2s", "data=reset"], Vec::new());
+        drive.send_at(0, ENVELOPE);
+        assert_eq!((drive.flow, drive.last().1), (Flow::Continue, "250 2.1.5 ok"));
+        drive.send_at(1_999, b"NOOP\r\n");
+        assert_eq!((drive.flow, drive.last().1), (Flow::Continue, "250 2.1.5 ok"), "nothing follows");
+        drive.send_at(2_000, b"");
+        assert_eq!((drive.flow, drive.last().1), (Flow::Reset, "250 2.1.5 ok"));
+        assert_eq!(counted(&drive), [("data", "reset", 1), ("data", "delay", 1)]);
     }
 
     #[test]

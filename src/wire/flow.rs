@@ -12,6 +12,6 @@ pub enum Flow {
     Close,
     /// It is closed at once, and what is in `out` is forgotten.
     Drop,
-    /// It is reset (RFC 9293 §3.5.2), and what is in `out` is forgotten.
+    /// It is reset (RFC 9293 §3.5.2) after what is in `out` was written.
     Reset,
 }

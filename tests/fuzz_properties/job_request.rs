@@ -23,8 +23,9 @@ pub fn check(input: &[u8]) {
             request.msg_size.get_or_insert(MessageSize::Exactly(text.0.len() as u64));
         }
     }
-    // Nor are variables, or a long list of recipients.
+    // Nor are variables, options, or a long list of recipients.
     request.recipient_variables = None;
+    request.options = None;
     request.recipients = request.recipients.filter(|list| list.0.len() <= RECIPIENTS_ECHOED_MAX);
     let echo = request.echo();
     let again = JobRequest::parse(echo.get().as_bytes()).unwrap_or_else(|error| panic!("{error}: {echo}"));

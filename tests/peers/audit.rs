@@ -191,6 +191,35 @@ fn what_a_relay_repeats_alters_forges_and_breaks_is_told_apart() {
 }
 
 #[test]
+fn a_run_that_the_sink_has_forgotten_is_not_missing_and_no_file_counts_twice() {
+    let audit = Audit::new();
+    let sink = audit.sink();
+    for _ in 0..17 {
+        let options = audit.options();
+        let mut arguments = vec!["-m", "10", "-c", "1"];
+        arguments.extend(options.iter().map(String::as_str));
+        Hammer::run(sink.port(), &arguments).assert_all_accepted(10);
+        if !Path::new(&audit.file("first")).exists() {
+            fs::copy(audit.file("accepted"), audit.file("first")).expect("a file in our folder");
+        }
+    }
+    sink.stop();
+    let (exit, account) = audit.account();
+    assert_eq!((exit, &account["arrivals"]["arrived"]), (0, &10.into()), "{account}");
+    let of = |files: &[&str]| {
+        let mut command = timecop();
+        let files: Vec<String> = files.iter().map(|file| audit.file(file)).collect();
+        Process::run(command.arg("audit").args(files))
+    };
+    let first = of(&["first", "arrived"]);
+    assert_eq!(first.status.code(), Some(3), "{}{}", first.stdout, first.stderr);
+    assert!(first.stdout.contains("10 accepted; what of them has arrived is not known"), "{}", first.stdout);
+    let twice = of(&["accepted", "arrived", "arrived"]);
+    assert_eq!(twice.status.code(), Some(2), "{}{}", twice.stdout, twice.stderr);
+    assert!(twice.stderr.contains("expected one file of each sink"), "{}", twice.stderr);
+}
+
+#[test]
 fn a_job_of_the_service_is_held_against_its_own_sink() {
     let service = Service::start("");
     let job = |audit: &str| {

@@ -182,7 +182,7 @@ fn each_wrong_value_is_refused_in_words_that_help() {
         (refusal(&["--text", &text, "--attach", "/nonexistent"]), "--attach: expected a file, got /nonexistent"),
         (refusal(&["--expand"]), "--expand: expected a --body, --text or --html beside it"),
         (refusal(&["--body", &body, "--expand", "--recipients-per-message", "2"]), "expected 1 with --expand"),
-        (with_variables(&broken), "--recipient-variables: expected names and values without CR, LF and NUL"),
+        (with_variables(&broken), "--recipient-variables: expected names and values without control characters"),
         (with_variables(&no_json), "--recipient-variables: expected the JSON of an object"),
         (with_variables("/nonexistent"), "--recipient-variables: expected a file of JSON, got /nonexistent"),
     ];

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::{Hammer, Sink};
+use crate::support::{Hammer, Port, Process, Sink, python, timecop};
 
 #[test]
 fn a_deferred_recipient_is_a_deferred_message() {
@@ -165,5 +165,38 @@ fn a_sink_can_be_started_again_at_once() {
         let sink = Sink::start(&["--listen", &format!("127.0.0.1:{port}")]);
         assert_eq!(Hammer::run(port, &["-m", "1"]).count("messages.accepted"), 1);
         drop(sink);
+    }
+}
+
+/// Runs a program whose calls of io_uring_setup the kernel answers with EPERM, as under Docker's default profile.
+const WITHOUT_IO_URING: &str = "
+import ctypes, os, struct, sys
+class Program(ctypes.Structure):
+    _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
+LOAD, JUMP_IF_EQUAL, RETURN, ALLOW, EPERM = 0x20, 0x15, 0x06, 0x7fff0000, 0x00050001
+IO_URING_SETUP = 425
+steps = [(LOAD, 0, 0, 0), (JUMP_IF_EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, EPERM), (RETURN, 0, 0, ALLOW)]
+code = b''.join(struct.pack('HBBI', *step) for step in steps)
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+assert prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+assert prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Program(len(steps), code)), 0, 0) == 0
+os.execv(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn a_kernel_that_refuses_io_uring_is_one_message_and_no_start() {
+    let port = Port::claim();
+    let address = format!("127.0.0.1:{}", port.number());
+    for arguments in [&["hammer", "-m", "1"][..], &["sink", "--listen", &address]] {
+        let mut command = python();
+        command.args(["-c", WITHOUT_IO_URING]).arg(timecop().get_program()).args(arguments);
+        let finished = Process::run(&mut command);
+        assert_eq!(finished.status.code(), Some(2), "{}{}", finished.stdout, finished.stderr);
+        assert_eq!(finished.stdout, "");
+        let said = finished.stderr.matches("refused by a seccomp filter (EPERM)").count();
+        assert_eq!(said, 1, "{}", finished.stderr);
+        assert!(finished.stderr.contains("--security-opt seccomp=unconfined"), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("panicked") && !finished.stderr.contains("listening"), "{}", finished.stderr);
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Finished, Process, Sink, node, python, script};
+use crate::support::{Certificate, Finished, Nginx, Process, Sink, node, python, script};
 
 /// A file with the key `right`, that its owner alone may read.
 fn key_file(folder: &tempfile::TempDir) -> PathBuf {
@@ -37,21 +37,38 @@ fn openapi() -> Option<PathBuf> {
 fn mailguns_python_client_understands_the_stub() {
     let folder = tempfile::tempdir().unwrap();
     let sink = with_key(&folder);
-    let results = folder.path().join("results");
     let url = format!("http://127.0.0.1:{}", sink.port());
+    python_client(&mut python(), &url, sink);
+}
+
+#[test]
+fn mailguns_python_client_reaches_the_stub_through_nginx_with_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, certificate) = (with_key(&folder), Certificate::of(&["127.0.0.1"]));
+    let nginx = Nginx::before(&certificate, sink.port());
+    let trusts = ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"].map(|name| (name, certificate.file()));
     let mut command = python();
-    command.arg(script("mailgun_client.py")).args([&url, "right"]).arg(&results);
+    command.envs(trusts);
+    python_client(&mut command, &nginx.secured_url(""), sink);
+    assert_eq!(nginx.stop().len(), 8);
+}
+
+/// Mailgun's client in this Python, all of whose calls must be answered as Mailgun would, and be known to the sink.
+fn python_client(command: &mut Command, url: &str, sink: Sink) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let results = folder.path().join("results");
+    command.arg(script("mailgun_client.py")).args([url, "right"]).arg(&results);
     let openapi = openapi();
     match &openapi {
         Some(path) => command.arg(path),
         None => {
             println!("not validated: no MAILGUN_OPENAPI, which names Mailgun's OpenAPI file");
-            &mut command
+            &mut *command
         }
     };
-    let finished = Process::run(&mut command);
+    let finished = Process::run(command);
     assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
-    let calls = objects(&fs::read_to_string(results).unwrap());
+    let calls = objects(&fs::read_to_string(results).expect("it wrote results"));
     let refused = |text: &str| (400, json!({ "message": text }));
     let expected = [
         refused("from parameter is missing"),
@@ -67,12 +84,12 @@ fn mailguns_python_client_understands_the_stub() {
             (&200.into(), &"Queued. Thank you.".into()),
             "{call}"
         );
-        let id = call["content"]["id"].as_str().unwrap();
+        let id = call["content"]["id"].as_str().expect("an id");
         assert!(id.starts_with('<') && id.ends_with("@example.com>") && !ids.contains(&id), "{id}");
         ids.push(id);
     }
     let rest: Vec<(u64, Value)> =
-        calls[3..].iter().map(|call| (call["status"].as_u64().unwrap(), call["content"].clone())).collect();
+        calls[3..].iter().map(|call| (call["status"].as_u64().expect("a status"), call["content"].clone())).collect();
     assert_eq!(rest, expected);
     assert!(openapi.is_none() || calls.iter().all(|call| call["validated"] == true), "{calls:?}");
     let report = sink.stop();
@@ -92,7 +109,23 @@ fn mailguns_client_for_nodejs_understands_the_stub() {
     let folder = tempfile::tempdir().unwrap();
     let sink = with_key(&folder);
     let url = format!("http://127.0.0.1:{}", sink.port());
-    let finished = Process::run(node("mailgun_client.js").args([&url, "right"]));
+    node_client(&mut node("mailgun_client.js"), &url, sink);
+}
+
+#[test]
+fn mailguns_client_for_nodejs_reaches_the_stub_through_nginx_with_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sink, certificate) = (with_key(&folder), Certificate::of(&["127.0.0.1"]));
+    let nginx = Nginx::before(&certificate, sink.port());
+    let mut command = node("mailgun_client.js");
+    command.env("NODE_EXTRA_CA_CERTS", certificate.file());
+    node_client(&mut command, &nginx.secured_url(""), sink);
+    assert_eq!(nginx.stop().len(), 5);
+}
+
+/// The same for Node.js.
+fn node_client(command: &mut Command, url: &str, sink: Sink) {
+    let finished = Process::run(command.args([url, "right"]));
     assert!(finished.status.success(), "{}{}", finished.stdout, finished.stderr);
     let calls = objects(&finished.stdout);
     assert_eq!(calls.len(), 5, "{calls:?}");
@@ -101,7 +134,7 @@ fn mailguns_client_for_nodejs_understands_the_stub() {
     }
     assert_eq!(calls[3]["status"], 400, "{calls:?}");
     let text = "to parameter is not a valid address. please check documentation";
-    assert!(calls[3]["details"].as_str().unwrap().contains(text), "{calls:?}");
+    assert!(calls[3]["details"].as_str().expect("details").contains(text), "{calls:?}");
     assert_eq!(calls[4]["status"], 401, "{calls:?}");
     assert_eq!(sink.stop()["http"]["messages"], 3);
 }

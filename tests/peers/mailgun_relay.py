@@ -8,6 +8,7 @@ import smtplib
 import sys
 from email.message import EmailMessage
 from email.policy import SMTP
+from email.utils import formatdate, make_msgid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
@@ -32,6 +33,10 @@ def composed(fields):
     for name, values in fields.items():
         if name.startswith("h:"):
             message[name[2:]] = values[0]
+    # What the form does not say a provider adds.
+    for name, value in (("Date", formatdate()), ("Message-ID", make_msgid())):
+        if name not in message:
+            message[name] = value
     message.set_content(fields["text"][0])
     return message.as_bytes(policy=SMTP)
 

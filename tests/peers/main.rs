@@ -11,6 +11,7 @@ mod faults;
 mod generator;
 mod http;
 mod mailgun;
+mod mx;
 mod probe;
 mod run;
 mod search;

@@ -384,7 +384,8 @@ fn thirty_thousand_nested_parts_are_not_looked_at() {
     assert_eq!(prober.ignored("absent"), 1.0);
 }
 
-/// What a hammer job at full load beside it does to the round trip. Reported, not asserted: it is the machine's.
+/// What a hammer job at full load beside it does to the round trip. `tools/round-trip` measures it; here it is held to what
+/// no machine exceeds while the prober has a shard of its own.
 #[test]
 fn a_probe_beside_a_hammer_job_at_full_load_still_comes_back() {
     let claim = Port::claim();
@@ -402,7 +403,7 @@ fn a_probe_beside_a_hammer_job_at_full_load_still_comes_back() {
             })
             .collect();
         times.sort_by(f64::total_cmp);
-        format!("median {:.2} ms, most {:.2} ms", times[probes / 2], times[probes - 1])
+        (times[probes / 2], times[probes - 1])
     };
     let alone = round_trips(20);
     let job =
@@ -413,7 +414,10 @@ fn a_probe_beside_a_hammer_job_at_full_load_still_comes_back() {
     assert_eq!(stopped.status, 200, "{stopped:?}");
     let ended = prober.service.ended(&job);
     let rate = ended["result"]["rate_per_s"].as_f64();
-    eprintln!("round trip of 20 probes to ourselves: alone {alone}; beside a job at {rate:?} messages/s {beside}");
+    eprintln!(
+        "median and most of 20 round trips, ms: alone {alone:.2?}; beside a job at {rate:?} messages/s {beside:.2?}"
+    );
+    assert!(beside.0 < alone.1 * 100.0, "the job has held up the prober: alone {alone:?}, beside it {beside:?}");
 }
 
 fn unix_ns() -> u64 {

@@ -1,5 +1,6 @@
 //! The sink's faults as other people's clients meet them.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -131,6 +132,125 @@ fn a_reset_is_one() {
     assert_eq!(sink.stop()["faults"], json!([fault("mail", "reset", 1), fault("quit", "reset", 1)]));
 }
 
+#[test]
+fn a_reset_comes_behind_what_was_answered() {
+    let sink = Sink::start(&faults(&["data=reset"]));
+    let mut client = Client::connect(sink.port());
+    client.reply().expect("a greeting");
+    client.ask("EHLO c").expect("a reply");
+    client.send("MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n");
+    assert_eq!(client.reply().expect("a reply"), "250 2.1.0 ok");
+    assert_eq!(client.reply().expect("a reply"), "250 2.1.5 ok");
+    assert_eq!(client.reply().expect_err("no reply").kind(), ErrorKind::ConnectionReset);
+    assert_eq!(sink.stop()["faults"], json!([fault("data", "reset", 1)]));
+}
+
+#[test]
+fn rules_that_can_never_strike_are_warned_of() {
+    let mut process = Process::start(crate::support::timecop().args([
+        "sink",
+        "--listen",
+        "127.0.0.1:0",
+        "--no-starttls",
+        "--fault",
+        "tls=expired",
+        "--fault",
+        "mail=451,5%",
+    ]));
+    let warning = process.wait_error_line("warning: --fault: ");
+    assert_eq!(warning, "warning: --fault: tls=expired: it never strikes, since this sink does not serve TLS");
+    process.wait_error_line("listening on ");
+    process.signal("TERM");
+    assert!(process.finish().status.success());
+    let service = Service::start("[[sink.fault]]\nrule = \"auth=535\"\n");
+    let set = service.post("/v1/sink/fault.set", Some(r#"{"rules": ["rcpt=451,5%", "auth=454"]}"#));
+    let warnings = json!(["auth=454: it never strikes, since this sink does not serve AUTH"]);
+    assert_eq!((set.status, &set.body["Warnings"]), (200, &warnings), "{:?}", set.body);
+    let stderr = service.stderr();
+    assert!(stderr.contains("auth=535: it never strikes"), "{stderr}");
+}
+
+#[test]
+fn a_client_is_read_slowly_no_longer_than_the_rules_say() {
+    let service = Service::start("");
+    let port: u16 = service.sink.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let set = |rules: &str| {
+        let set = service.post("/v1/sink/fault.set", Some(&format!("{{\"rules\": {rules}}}")));
+        assert_eq!(set.status, 200, "{set:?}");
+    };
+    let mut client = Client::connect(port);
+    client.reply().expect("a greeting");
+    set(r#"["ehlo=slow:10/s"]"#);
+    client.ask("EHLO c").expect("a reply");
+    // 60,000 octets would take 6,000 seconds.
+    client.send(&"NOOP\r\n".repeat(10_000));
+    client.reply().expect("a reply");
+    assert_eq!(service.post("/v1/sink/fault.clear", None).status, 200);
+    for _ in 1..10_000 {
+        assert_eq!(client.reply().expect("a reply"), "250 2.0.0 ok");
+    }
+    // Other rules are others, and what is not slow in them is not.
+    set(r#"["ehlo=slow:10/s"]"#);
+    client.ask("EHLO c").expect("a reply");
+    set(r#"["mail=slow:10/s"]"#);
+    client.send(&"NOOP\r\n".repeat(1_000));
+    for _ in 0..1_000 {
+        client.reply().expect("a reply");
+    }
+}
+
+/// What the kernel grants the newest connection to a port for what it has not read, in octets.
+fn receive_room(port: u16, client: &TcpStream) -> u64 {
+    let from = client.local_addr().expect("an address").port();
+    let mut command = Command::new("ss");
+    command.args([
+        "-tnmH",
+        "state",
+        "established",
+        "sport",
+        "=",
+        &format!(":{port}"),
+        "dport",
+        "=",
+        &format!(":{from}"),
+    ]);
+    let text = Process::run(&mut command).stdout;
+    let room = text.split_once(",rb").and_then(|(_, rest)| rest.split(',').next()).and_then(|room| room.parse().ok());
+    room.unwrap_or_else(|| panic!("{text}"))
+}
+
+#[test]
+fn a_slow_read_leaves_other_connections_their_windows() {
+    let service = Service::start("");
+    let port: u16 = service.sink.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let room_after_a_message = || {
+        let mut client = Client::connect(port);
+        client.reply().expect("a greeting");
+        for command in ["EHLO c", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.com>", "DATA"] {
+            client.ask(command).expect("a reply");
+        }
+        let line = format!("{}\r\n", "x".repeat(70));
+        (0..20).for_each(|_| client.send(&line.repeat(10_000)));
+        client.ask(".").expect("a reply");
+        receive_room(port, client.0.get_ref())
+    };
+    let at_first = room_after_a_message();
+    let set = service.post("/v1/sink/fault.set", Some(r#"{"rules": ["banner=slow:1000/s"]}"#));
+    assert_eq!(set.status, 200, "{set:?}");
+    let mut slow = Client::connect(port);
+    slow.reply().expect("a greeting");
+    assert!(receive_room(port, slow.0.get_ref()) < 20_000);
+    assert_eq!(service.post("/v1/sink/fault.clear", None).status, 200);
+    // It grows with what a message brings, as it did before.
+    let usual = fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").expect("it can be read");
+    let usual: u64 = usual.split_whitespace().nth(1).and_then(|room| room.parse().ok()).expect("three numbers");
+    let room = room_after_a_message();
+    assert!(
+        at_first <= usual || room > usual,
+        "{room} octets, {at_first} before, {usual} at the beginning of a connection"
+    );
+}
+
 /// What `openssl s_client` says of a handshake, and whether it went well.
 fn handshake(port: u16, starttls: bool) -> (bool, String) {
     let mut command = Command::new("openssl");
@@ -176,7 +296,7 @@ fn certificates_are_expired_or_another_hosts() {
         assert!(fetched.status.success(), "{}", fetched.stderr);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("cert.pem");
-        std::fs::write(&file, &fetched.stdout).expect("a file can be written");
+        fs::write(&file, &fetched.stdout).expect("a file can be written");
         let mut command = Command::new("openssl");
         command.args(["x509", "-noout", "-enddate", "-ext", "subjectAltName", "-in"]).arg(&file);
         let text = Process::run(&mut command).stdout;
@@ -254,7 +374,14 @@ fn the_services_sink_takes_other_faults_while_it_runs() {
     let metrics = service.get("/metrics").1;
     let line = r#"timecop_sink_faults_total{phase="mail",action="reply"} 3"#;
     assert!(metrics.contains(line), "{metrics}");
-    // A reload puts those of the file in force again.
+    // A reload puts those of the file in force, if they are others there.
+    let set = service.post("/v1/sink/fault.set", Some(r#"{"rules": ["mail=451,100%,by the API"]}"#));
+    assert_eq!(set.status, 200, "{set:?}");
+    service.signal("HUP");
+    crate::support::poll("the reload", || service.stderr().contains("were reloaded").then_some(()));
+    assert_eq!(mail(), "451 4.3.0 by the API");
+    let list = service.post("/v1/sink/fault.list", None);
+    assert_eq!(list.body["Items"], json!([{"rule": "mail=451,100%,by the API", "struck": 1}]));
     service.configure("[[sink.fault]]\nrule = \"mail=452,100%,reloaded\"\n");
     service.signal("HUP");
     crate::support::poll("the reload", || (mail() == "452 4.3.1 reloaded").then_some(()));
@@ -269,7 +396,7 @@ fn a_service_without_a_sink_says_so() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("timecop.toml");
     let text = "[api]\nlisten = ['127.0.0.1:0']\n[sink]\nlisten = []\nhttp_listen = []\n[store]\npath = 'jobs.db'\n";
-    std::fs::write(&file, text).expect("a file can be written");
+    fs::write(&file, text).expect("a file can be written");
     let mut process = Process::start(crate::support::timecop().args(["serve", "--config"]).arg(&file));
     let line = process.wait_line("listening on http://");
     let api = line.split(' ').nth(2).expect("an address");

@@ -156,6 +156,18 @@ fn a_certificate_that_is_not_to_be_believed_costs_every_message_and_says_why() {
     }
 }
 
+/// Nobody waits for the end of a long run to read that its certificate file was forgotten.
+#[test]
+fn a_run_of_which_no_message_is_answered_is_given_up() {
+    let (shown, trusted) = (localhost(), localhost());
+    let sink = sink("smtps", &shown, &[]);
+    let run = run("smtps", sink.port(), &trusted, &["-d", "60s", "-c", "2"]);
+    let reason = run.report["aborted"].as_str().unwrap_or_else(|| panic!("{}", run.shown()));
+    assert!(reason.starts_with("no message was answered within 10 s"), "{reason}");
+    assert!(reason.contains("issuer is unknown") && reason.contains("--ca-file"), "{reason}");
+    assert_eq!(run.exit, 1);
+}
+
 #[test]
 fn starttls_that_is_not_granted_costs_every_message_and_nothing_goes_out_in_the_clear() {
     for (options, kind) in [(&["--no-starttls"][..], "not_offered"), (&["--reply", "starttls=454,100%"], "not_granted")]

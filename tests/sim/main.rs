@@ -2,6 +2,7 @@
 //!
 //! - `network`: the world: connections, what delays, tears and breaks them, and the turns of the client's side;
 //! - `server`: the target, by SMTP or HTTP, good or hostile;
+//! - `job`: what is run where no seed says it;
 //! - `scenario`: from a seed to a run, what follows it as control does, and what must be true of every run;
 //! - `seeds`: many of them;
 //! - `sessions`: the tests by seeds;
@@ -14,6 +15,7 @@
 
 mod behaviours;
 mod http;
+mod job;
 mod network;
 mod omission;
 mod probe;

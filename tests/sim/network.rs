@@ -12,6 +12,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use timecop::job::link::{LinkError, Links, TlsFailure, TlsSession};
 use timecop::job::worker::Worker;
+use timecop::sink::fault::TlsFault;
 use timecop::time::Instant;
 
 use self::ends::{Ends, Stage, Tls};
@@ -491,7 +492,7 @@ impl World {
                 self.set_session_timer(id);
             }
             Parting::Close if !rude => self.put(id, Way::ToClient, at_ns, Item::End),
-            Parting::Close | Parting::Drop => self.put(id, Way::ToClient, at_ns, Item::Reset),
+            Parting::Close | Parting::Drop | Parting::Reset => self.put(id, Way::ToClient, at_ns, Item::Reset),
         }
     }
 
@@ -510,11 +511,7 @@ impl World {
             let peer = self.connections[id].peer.as_ref().filter(|peer| peer.is_open);
             let (is_open, is_handshaking) = (peer.is_some(), peer.is_some_and(|peer| peer.is_handshaking));
             match item {
-                Item::Hello if is_handshaking => match self.chance(self.conditions.tls_fail) {
-                    false => self.put(id, Way::ToClient, at_ns, Item::Hello),
-                    true if self.chance(0.5) => self.put(id, Way::ToClient, at_ns, Item::BadHello),
-                    true => self.serve(id, at_ns, Server::tls_failed),
-                },
+                Item::Hello if is_handshaking => self.shake_hands(id, at_ns),
                 Item::Finished if is_handshaking => self.serve(id, at_ns, Server::tls_ready),
                 Item::Hello | Item::BadHello | Item::Finished => self.serve(id, at_ns, Server::record),
                 Item::Bytes(_) if self.is_secured(id) && self.chance(self.conditions.tls_break) => {
@@ -531,6 +528,21 @@ impl World {
                 Item::End => self.serve(id, at_ns, Server::end_of_stream),
                 Item::Reset => self.serve(id, at_ns, Server::broken),
             }
+        }
+    }
+
+    /// A client's hello has come.
+    fn shake_hands(&mut self, id: usize, at_ns: u64) {
+        let peer = self.connections[id].peer.as_ref();
+        let fault = peer.and_then(|peer| self.server.strike_tls(peer, Instant::from_ns(at_ns)));
+        match fault {
+            Some(TlsFault::Drop | TlsFault::Reset) => self.serve(id, at_ns, Server::tls_failed),
+            Some(TlsFault::Refuse | TlsFault::Expired | TlsFault::WrongName) => {
+                self.put(id, Way::ToClient, at_ns, Item::BadHello);
+            }
+            None if !self.chance(self.conditions.tls_fail) => self.put(id, Way::ToClient, at_ns, Item::Hello),
+            None if self.chance(0.5) => self.put(id, Way::ToClient, at_ns, Item::BadHello),
+            None => self.serve(id, at_ns, Server::tls_failed),
         }
     }
 

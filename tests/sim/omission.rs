@@ -25,16 +25,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
+use timecop::job::spec::RawSpec;
 use timecop::job::worker::Worker;
 use timecop::load::Arrival;
 use timecop::measure::histogram::LatencyHistogram;
 use timecop::measure::recorder::Delta;
 use timecop::sink::SinkSettings;
-use timecop::time::{Instant, WallTime};
+use timecop::time::Instant;
 use timecop::wire::smtp::server::ServerConfig;
 
+use crate::job::job;
 use crate::network::{Conditions, World};
 use crate::server::Server;
 
@@ -52,16 +52,8 @@ fn run(latency_ns: u64, connections: u32, load: Option<(f64, Arrival)>) -> (Delt
         pipelining: Some(false),
         ..RawSpec::default()
     };
-    let target = Target {
-        name: "smtp://sim".into(),
-        host: "127.0.0.1".into(),
-        address: ([127, 0, 0, 1], 25).into(),
-        connection: ConnectionType::Plain,
-    };
-    let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
-    let now = Instant::from_ns(123 * MS);
-    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
-    let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
+    let now_ns = 123 * MS;
+    let (_, job) = job(raw, now_ns);
     let share = || job.split(connections, 1).pop().expect("there is one shard");
     let mut schedule = share().pacer;
     let tickets = std::iter::from_fn(|| if load.is_some() { schedule.take(Instant::NEVER) } else { None });
@@ -73,7 +65,7 @@ fn run(latency_ns: u64, connections: u32, load: Option<(f64, Arrival)>) -> (Delt
     let config = ServerConfig::new("sink.example", 1_000_000, true);
     let server = Server::new(config, settings, job.start, 0.0, 1);
     let conditions = Conditions { latency_ns: (latency_ns, latency_ns), ..Conditions::default() };
-    let mut world = World::new(now.as_ns(), vec![worker], server, conditions, 1);
+    let mut world = World::new(now_ns, vec![worker], server, conditions, 1);
     world.start();
     let turns = std::iter::repeat_with(|| world.is_finished() || !world.turn()).take(1_000_000).position(|over| over);
     assert!(turns.is_some() && world.is_finished(), "the run does not come to its end");

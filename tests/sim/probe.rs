@@ -36,6 +36,9 @@ enum Event {
     Forged(u64),
     Kill(u64),
     Revive,
+    /// The process is stopped, and goes on after so long.
+    Stop(u64),
+    Wake,
     Step(i64),
     Reload,
 }
@@ -49,6 +52,11 @@ struct World {
     wall_off: i64,
     /// When the process began; `None` while there is none.
     process: Option<u64>,
+    /// Since then, and until then, it is or was stopped; whatever comes meanwhile waits.
+    stopped_from: u64,
+    stopped_until: u64,
+    /// The times in which it was, up to its end.
+    stops: Vec<(u64, u64)>,
     /// When the service last said that it lives, by its wall clock.
     alive: WallTime,
     table: Table,
@@ -60,6 +68,12 @@ struct World {
     fired: BTreeMap<u64, (Token, u64, Option<u64>)>,
     outcomes: BTreeMap<u64, Vec<Outcome>>,
     was_overdue: BTreeSet<u64>,
+    /// The probes that would not have been in time had the service never been away: nobody is called for another one.
+    bad: BTreeSet<u64>,
+    /// Those of which nothing is known but that they were to be sent.
+    unposted: BTreeSet<u64>,
+    /// Those that a kill kept from being handed over.
+    unsent: BTreeSet<u64>,
     open: BTreeMap<(String, &'static str), bool>,
 }
 
@@ -76,6 +90,9 @@ fn run(seed: u64) {
         now: 0,
         wall_off: 0,
         process: Some(0),
+        stopped_from: 0,
+        stopped_until: 0,
+        stops: Vec::new(),
         alive: WallTime::default(),
         table: Table::default(),
         schedule: Schedule::default(),
@@ -84,6 +101,9 @@ fn run(seed: u64) {
         fired: BTreeMap::new(),
         outcomes: BTreeMap::new(),
         was_overdue: BTreeSet::new(),
+        bad: BTreeSet::new(),
+        unposted: BTreeSet::new(),
+        unsent: BTreeSet::new(),
         open: BTreeMap::new(),
     };
     world.reload();
@@ -91,6 +111,10 @@ fn run(seed: u64) {
     for _ in 0..world.random.random_range(0..6) {
         let (at, down) = (world.random.random_range(0..HOURS_2), world.random.random_range(S / 10..900 * S));
         world.at(at, Event::Kill(down));
+    }
+    for _ in 0..world.random.random_range(0..6) {
+        let (at, down) = (world.random.random_range(0..HOURS_2), world.random.random_range(2 * S..900 * S));
+        world.at(at, Event::Stop(down));
     }
     for _ in 0..world.random.random_range(0..6) {
         let (at, step) = (world.random.random_range(0..HOURS_2), world.random.random_range(-7_200..7_200));
@@ -120,6 +144,15 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
+        let is_of_process =
+            matches!(event, Event::Look | Event::Posted(..) | Event::Mail(_) | Event::Forged(_) | Event::Reload);
+        if self.now < self.stopped_until && self.process.is_some() && (is_of_process || matches!(event, Event::Stop(_)))
+        {
+            // What waits in sockets and queues is dealt with at once; a server that has waited in vain comes again later.
+            let waits = self.stopped_until - self.now > 30 * S && matches!(event, Event::Mail(_));
+            let after = if waits { self.random.random_range(S..300 * S) } else { 1 };
+            return self.at(self.stopped_until + after, event);
+        }
         match (event, self.process) {
             (Event::Look, Some(process)) => self.look(process),
             (Event::Posted(id, how), Some(process)) if self.fired[&id].2 == Some(process) => {
@@ -129,9 +162,11 @@ impl World {
                     _ => Sent::Accepted { at: self.instant(process) },
                 };
                 let ended = self.table.posted(id, sent, Legs::default(), self.instant(process));
+                self.unposted.remove(&id);
                 self.keep(id);
                 ended.iter().for_each(|ended| self.ended(ended));
             }
+            (Event::Mail(id), _) if self.unsent.contains(&id) => {}
             (Event::Mail(id), Some(process)) => {
                 let token = self.fired[&id].0.clone();
                 let arrival = self.table.arrived(&token, self.instant(process), self.wall(), Vec::new());
@@ -158,8 +193,23 @@ impl World {
                 let value = other.write(&Key::new([1; 32]));
                 assert!(Token::parse(&value, &Key::new([2; 32])).is_err());
             }
+            (Event::Stop(down), Some(_)) => {
+                (self.stopped_from, self.stopped_until) = (self.now, self.now + down);
+                self.at(self.stopped_until, Event::Wake);
+            }
+            (Event::Wake, Some(process)) if self.now == self.stopped_until => {
+                let from = Instant::from_ns(self.stopped_from - process);
+                self.table.slept(from, self.instant(process));
+                self.stops.push((self.stopped_from, self.now));
+                let ids: Vec<u64> = self.table.outstanding_ids().collect();
+                ids.into_iter().for_each(|id| self.keep(id));
+            }
             (Event::Kill(down), Some(_)) => {
                 self.process = None;
+                self.stopped_until = self.now;
+                // What was being sent has reached its server, or has not.
+                let cut = self.unposted.iter().filter(|_| self.random.random());
+                self.unsent.extend(cut);
                 self.table = Table::default();
                 self.at(self.now + down, Event::Revive);
             }
@@ -229,14 +279,19 @@ impl World {
         let how = self.random.random_range(0..40_u8);
         let posted = self.now + self.random.random_range(S / 100..5 * S);
         self.at(posted, Event::Posted(id, how));
+        self.unposted.insert(id);
+        self.bad.insert(id);
         if how == 0 {
             return;
         }
         let copies = [0, 1, 1, 1, 1, 1, 1, 1, 1, 2][self.random.random_range(0..10)];
         for _ in 0..copies {
             let most = [5, 5, 5, 5, 5, 300, 3_000][self.random.random_range(0..7)];
-            let arrives = self.now + self.random.random_range(S / 100..most * S);
-            self.at(arrives, Event::Mail(id));
+            let takes = self.random.random_range(S / 100..most * S);
+            if takes <= THRESHOLD {
+                self.bad.remove(&id);
+            }
+            self.at(self.now + takes, Event::Mail(id));
         }
         if self.random.random_range(0..20) == 0 {
             self.at(posted, Event::Forged(id));
@@ -249,16 +304,30 @@ impl World {
         }
     }
 
+    /// How long the process was running since `sent`.
+    fn awake_since(&self, sent: u64) -> u64 {
+        let stopped = self.stops.iter().map(|(from, until)| until.saturating_sub(sent.max(*from)));
+        self.now - sent - stopped.sum::<u64>()
+    }
+
     /// What was measured is the truth, whatever the wall clock did.
     fn measured(&self, ended: &Ended) {
         let (_, sent, process) = &self.fired[&ended.id];
-        let took = Duration::from_nanos(self.now - sent);
+        let took = Duration::from_nanos(self.awake_since(*sent));
         if *process == self.process {
-            assert_eq!((ended.round_trip, ended.skewed), (Some(took), false), "{ended:?}");
+            // What is slept through by a probe that is given up already is not made out.
+            let longest = if ended.was_lost { Duration::from_nanos(self.now - sent) } else { took };
+            assert!(
+                !ended.skewed && (took..=longest).contains(&ended.round_trip.expect("no skew")),
+                "{ended:?} {took:?}"
+            );
             let in_time = took.as_nanos() <= u128::from(THRESHOLD);
             assert_eq!(ended.outcome == Outcome::Ok, in_time && !ended.was_lost, "{ended:?}");
         } else {
             assert_eq!(ended.skewed, ended.round_trip.is_none(), "{ended:?}");
+            if ended.skewed {
+                assert_eq!(ended.outcome == Outcome::Ok, !ended.was_overdue, "known by its threshold alone: {ended:?}");
+            }
         }
     }
 
@@ -270,16 +339,29 @@ impl World {
             "{ended:?} {outcomes:?}"
         );
         let route = self.alerts.entry(ended.route.clone()).or_default();
-        let actions = match ended.outcome {
-            Outcome::Ok => route.well(RULE),
-            Outcome::Late if ended.was_lost => route.found(ended.id),
-            Outcome::Late if ended.was_overdue || ended.is_excused => return,
-            Outcome::Late => route.bad(ended.id, Kind::Late, RULE),
-            Outcome::Lost if ended.is_excused => return,
-            Outcome::Lost => route.bad(ended.id, Kind::Lost, RULE),
-            Outcome::SendFailed => route.bad(ended.id, Kind::SendFailed, RULE),
+        let kind = match ended.outcome {
+            Outcome::Ok => {
+                let actions = route.well(RULE);
+                return self.act(&ended.route, actions);
+            }
+            Outcome::Late if ended.was_lost => {
+                let actions = route.found(ended.id);
+                return self.act(&ended.route, actions);
+            }
+            Outcome::Late if ended.was_overdue => return,
+            _ if ended.is_excused => return,
+            Outcome::Late => Kind::Late,
+            Outcome::Lost => Kind::Lost,
+            Outcome::SendFailed => Kind::SendFailed,
         };
-        self.act(&ended.route, actions);
+        self.call(ended.id, &ended.route, kind);
+    }
+
+    /// A probe is a reason to call somebody, which it would be without our own down time as well.
+    fn call(&mut self, id: u64, route: &str, kind: Kind) {
+        assert!(self.bad.contains(&id), "{kind:?}: probe {id:x} would have been in time had we been there");
+        let actions = self.alerts.entry(route.to_owned()).or_default().bad(id, kind, RULE);
+        self.act(route, actions);
     }
 
     /// A probe is overdue at its threshold and not before, whatever the wall clock does.
@@ -287,16 +369,16 @@ impl World {
         let (_, sent, process) = &self.fired[&overdue.id];
         assert!(!self.outcomes.contains_key(&overdue.id), "{overdue:?} has ended");
         assert!(self.was_overdue.insert(overdue.id), "{overdue:?} twice");
-        let waited = self.now - sent;
+        let waited = self.awake_since(*sent);
         if *process == self.process {
             assert!(waited > THRESHOLD && waited <= THRESHOLD + 60 * LOOK, "{overdue:?} after {waited}");
         }
         let since_start = self.now - self.process.expect("it lives");
-        assert!(!overdue.is_excused || u128::from(since_start) < BACK_OFF_MAX.as_nanos(), "{overdue:?}");
+        let since_away = since_start.min(self.now - self.stopped_until);
+        let may_be_excused = u128::from(since_away) < BACK_OFF_MAX.as_nanos() || self.unposted.contains(&overdue.id);
+        assert!(!overdue.is_excused || may_be_excused, "{overdue:?}");
         if !overdue.is_excused {
-            let route = self.alerts.entry(overdue.route.clone()).or_default();
-            let actions = route.bad(overdue.id, Kind::Late, RULE);
-            self.act(&overdue.route, actions);
+            self.call(overdue.id, &overdue.route, Kind::Late);
         }
     }
 

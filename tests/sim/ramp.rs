@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use timecop::job::plan::{Circumstances, Job};
-use timecop::job::spec::{ConnectionType, JobSpec, RawSpec, Target};
+use timecop::job::spec::RawSpec;
 use timecop::job::worker::Worker;
 use timecop::load::stages;
 use timecop::measure::recorder::Delta;
 use timecop::sink::{FaultCounters, Faults, Rule, SinkSettings};
-use timecop::time::{Instant, WallTime};
 use timecop::wire::smtp::server::ServerConfig;
 
+use crate::job::job;
 use crate::network::{Conditions, World};
 use crate::server::Server;
 
@@ -24,16 +23,7 @@ const MESSAGE: &str = "final=10ms";
 /// Runs these stages over some shards; gives what was measured, and the sessions held at each time in milliseconds.
 fn run(text: &str, shards: u32) -> (Delta, Vec<(u64, u64)>) {
     let raw = RawSpec { stages: Some(stages::parse(text).expect("the stages are valid")), ..RawSpec::default() };
-    let target = Target {
-        name: "smtp://sim".into(),
-        host: "127.0.0.1".into(),
-        address: ([127, 0, 0, 1], 25).into(),
-        connection: ConnectionType::Plain,
-    };
-    let spec = JobSpec::new(raw, target, 1).expect("the job is valid");
-    let now = Instant::from_ns(BEGIN_NS);
-    let at = Circumstances { now, wall: WallTime::default(), run_id: 1, host: "load.example".into(), audit: None };
-    let job = Arc::new(Job::new(&spec, &at).expect("the job is valid").0);
+    let (spec, job) = job(raw, BEGIN_NS);
     let shares = job.split(spec.connections, shards).into_iter();
     let workers = shares.map(|share| Worker::new(Arc::clone(&job), share.pacer, share.connections)).collect();
     let delay = Rule::delay(MESSAGE).expect("the delay is valid");

@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+use timecop::audit::join;
+use timecop::audit::ledger::{LATE_AFTER, Ledger};
+use timecop::audit::sent::AuditPlan;
+use timecop::audit::stamp::{Key, Signer};
 use timecop::job::plan::{Circumstances, Job};
 use timecop::job::spec::{ConnectionType, JobSpec, Target};
 use timecop::job::worker::Worker;
@@ -56,6 +60,8 @@ pub struct Scenario {
     settings: SinkSettings,
     message_bytes_max: u64,
     pipelining_offered: bool,
+    /// The server takes mail from users only.
+    asks_for_login: bool,
     malice: f64,
     stop: Option<Stop>,
     /// From when to when the server wants to be left alone.
@@ -112,10 +118,11 @@ impl Scenario {
     pub fn new(kind: Weather, seed: u64) -> Scenario {
         let mut random = Pcg64::seed_from_u64(seed);
         let random = &mut random;
-        let raw = draw::raw_spec(kind, random);
+        let mut raw = draw::raw_spec(kind, random);
         let secured: &[ConnectionType] =
             if raw.job_type.is_http() { &ConnectionType::ALL[..2] } else { &ConnectionType::ALL };
         let connection = if one_in(random, 3) { *pick(random, secured) } else { ConnectionType::Plain };
+        let asks_for_login = draw::login(kind, connection, &mut raw, random);
         let target = Target {
             name: "smtp://sim".into(),
             host: "127.0.0.1".into(),
@@ -144,6 +151,7 @@ impl Scenario {
             shards: random.random_range(1..=3),
             conditions: draw::conditions(kind, &spec, random),
             settings: draw::settings(kind, random),
+            asks_for_login,
             message_bytes_max: if one_in(random, 20) { 700 } else { 1_000_000 },
             pipelining_offered: !one_in(random, 4),
             malice: if kind == Weather::Hostile { *pick(random, &[0.02, 0.1, 0.3, 1.0]) } else { 0.0 },
@@ -154,15 +162,19 @@ impl Scenario {
         }
     }
 
-    fn server(&self, begin: Instant) -> Server {
+    fn server(&self, begin: Instant, audit: Option<Arc<Ledger>>) -> Server {
         let mut config = ServerConfig::new("sink.example", self.message_bytes_max, self.pipelining_offered);
         if self.spec.target.connection == ConnectionType::StartTls {
             config = config.offering_starttls();
         }
+        if self.asks_for_login {
+            config = config.requiring_auth(draw::users(), || 7);
+        }
+        let config = config.without(self.settings.faults.withheld());
         // Made for this run: what rules remember is shared by clones.
         let rules = self.settings.faults.rules().map(|(rule, _)| rule.clone());
         let faults = Faults::new(rules, FaultCounters::default()).expect("they are few");
-        let settings = SinkSettings { faults: faults.clone(), ..self.settings.clone() };
+        let settings = SinkSettings { faults: faults.clone(), audit, ..self.settings.clone() };
         let mut server = Server::new(config, settings, begin, self.malice, self.seed);
         server.tls_at_once = self.spec.target.connection == ConnectionType::Tls;
         server.storm_ns = self.storm_ns;
@@ -178,13 +190,14 @@ impl Scenario {
     /// Runs it. If it is `followed`, what was measured is taken out again and again, as control does, and the run is given
     /// up when a rule says so.
     pub fn run(&self, followed: bool) -> Outcome {
-        let at = circumstances();
+        let at = circumstances(self.spec.audit);
         let begin = at.now;
+        let ledger = at.audit.as_ref().and_then(|audit| audit.ledger.clone());
         let job = Arc::new(Job::new(&self.spec, &at).expect("scenarios have valid jobs").0);
         let worker = |share: timecop::job::plan::Share| Worker::new(Arc::clone(&job), share.pacer, share.connections);
         let workers: Vec<Worker> = job.split(self.spec.connections, self.shards).into_iter().map(worker).collect();
         let mut follower = followed.then(|| Follower::new(&self.spec, &job, workers.len(), self.second_ns, self.seed));
-        let server = self.server(begin);
+        let server = self.server(begin, ledger);
         let mut world = World::new(BEGIN_NS, workers, server, self.conditions.clone(), self.seed ^ 0xc0ffee);
         let (mut turns, mut stop, mut stopped) = (0, self.stop, false);
         world.start();
@@ -275,9 +288,16 @@ impl Scenario {
     }
 }
 
-fn circumstances() -> Circumstances {
+/// With a ledger of nothing yet, if the job is audited.
+fn circumstances(is_audited: bool) -> Circumstances {
     let (now, wall) = (Instant::from_ns(BEGIN_NS), WallTime::from_unix_ns(1_700_000_000_000_000_000));
-    Circumstances { now, wall, run_id: RUN_ID, host: HOST.into(), audit: None }
+    let audit = is_audited.then(|| {
+        let signer = Signer::new(&Key::new([7; 32]));
+        let ledger = Ledger::new(1, signer.clone(), LATE_AFTER, false);
+        ledger.begin((now, wall));
+        AuditPlan { signer, ledger: Some(Arc::new(ledger)) }
+    });
+    Circumstances { now, wall, run_id: RUN_ID, host: HOST.into(), audit }
 }
 
 /// A run in figures, one thing a line, for comparing two.
@@ -296,6 +316,9 @@ pub fn fingerprint(outcome: &Outcome) -> Vec<String> {
     lines.push(format!("{:?} {:?} {:?}", totals.messages, totals.warmup, totals.recipients));
     lines.push(format!("{:?} {:?} {:?}", outcome.gauges, outcome.counts, totals.last_outcome));
     lines.push(format!("{} octets, {} connections, {} turns", totals.bytes_sent, outcome.connected, outcome.turns));
+    if let Some(audit) = &outcome.job.audit {
+        lines.push(format!("{:?}", join::report(audit)));
+    }
     lines.push(format!("everything that happened: {:016x}", outcome.log));
     lines
 }

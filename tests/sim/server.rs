@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
+use timecop::sink::fault::TlsFault;
 use timecop::sink::{SinkPolicy, SinkSettings, Stub};
 use timecop::time::Instant;
 use timecop::wire::http::server as http;
@@ -23,6 +24,8 @@ pub enum Parting {
     StartTls,
     Close,
     Drop,
+    /// A reset behind what is written.
+    Reset,
 }
 
 impl From<Flow> for Parting {
@@ -31,7 +34,8 @@ impl From<Flow> for Parting {
             Flow::Continue => Parting::Stay,
             Flow::StartTls => Parting::StartTls,
             Flow::Close => Parting::Close,
-            Flow::Drop | Flow::Reset => Parting::Drop,
+            Flow::Drop => Parting::Drop,
+            Flow::Reset => Parting::Reset,
         }
     }
 }
@@ -133,6 +137,10 @@ impl Server {
         peer.number = self.peers;
         self.policy.enter(peer.number, Some([127, 0, 0, 1].into()));
         self.policy.attend(peer.number, now);
+        let struck = self.policy.strike_connect(now);
+        if struck.drop || struck.reset {
+            return self.follow(peer, if struck.reset { Flow::Reset } else { Flow::Drop }, out);
+        }
         let storms = self.storms(now);
         let flow = match (&mut peer.dialogue, &mut self.http) {
             (Dialogue::Smtp(session), _) if self.tls_at_once => {
@@ -160,6 +168,12 @@ impl Server {
             (Dialogue::Http(_), None) => unreachable!("it does not speak HTTP"),
         };
         self.follow(peer, flow, out)
+    }
+
+    /// A client has begun a handshake: how it goes wrong, if it does.
+    pub fn strike_tls(&mut self, peer: &Peer, now: Instant) -> Option<TlsFault> {
+        self.policy.attend(peer.number, now);
+        self.policy.strike_tls(now)
     }
 
     /// See [`Session::tls_failed`].
@@ -269,7 +283,7 @@ impl Server {
     fn follow(&mut self, peer: &Peer, flow: Flow, out: &mut Vec<u8>) -> Parting {
         self.kept.extend(self.policy.take_kept());
         let parting = Parting::from(flow);
-        if parting != Parting::Stay {
+        if !matches!(parting, Parting::Stay | Parting::StartTls) {
             self.policy.leave(peer.number);
         }
         if self.is_hostile() && !out.is_empty() { self.garble(parting, out) } else { parting }

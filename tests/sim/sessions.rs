@@ -16,9 +16,11 @@ fn run(kind: Weather, seed: u64) {
     scenario.check(&outcome);
     if seed.is_multiple_of(10) {
         let again = scenario.run(scenario.may_be_given_up());
-        for (first, second) in fingerprint(&outcome).iter().zip(&fingerprint(&again)) {
-            assert_eq!(first, second, "the same seed, another run");
+        let (first, second) = (fingerprint(&outcome), fingerprint(&again));
+        if let Some(at) = first.iter().zip(&second).position(|(first, second)| first != second) {
+            panic!("the same seed, another run: {:?} and {:?}", first[at], second[at]);
         }
+        assert_eq!(first.len(), second.len(), "the same seed, a run that ends later");
     }
 }
 
@@ -43,6 +45,7 @@ fn the_seeds_break_every_phase_and_reach_every_end() {
     let mut errors = BTreeSet::new();
     let (mut cut, mut missed, mut warm, mut staged, mut secured, mut by_http) = (0, 0, 0, 0, 0, 0);
     let (mut given_up, mut stopped, mut storms, mut short_writes, mut full) = (0, 0, 0, 0, 0);
+    let (mut granted, mut refused, mut audited) = (0, 0, 0);
     for seed in 0..1_500 {
         let scenario = Scenario::new(Weather::Faulty, seed);
         let outcome = scenario.run(true);
@@ -59,6 +62,9 @@ fn the_seeds_break_every_phase_and_reach_every_end() {
         staged += u32::from(matches!(scenario.spec().load, LoadModel::Staged { .. }));
         secured += u32::from(scenario.spec().target.connection != ConnectionType::Plain);
         by_http += u32::from(scenario.spec().http.is_some());
+        granted += totals.auth.iter().map(|kind| kind.granted).sum::<u64>();
+        refused += totals.auth.iter().map(|kind| kind.tried - kind.granted).sum::<u64>();
+        audited += u32::from(scenario.spec().audit);
     }
     let counts = [
         ("cut", cut),
@@ -68,6 +74,9 @@ fn the_seeds_break_every_phase_and_reach_every_end() {
         ("with TLS", secured.into()),
         ("handshakes", full),
         ("by HTTP", by_http.into()),
+        ("logged in", granted),
+        ("not let in", refused),
+        ("audited", audited.into()),
         ("given up", given_up.into()),
         ("stopped", stopped.into()),
         ("421 in a storm", storms),
@@ -77,11 +86,11 @@ fn the_seeds_break_every_phase_and_reach_every_end() {
         assert!(count >= 20, "too few of {what}: {counts:?}");
     }
     use Phase::*;
-    let broken = [Banner, Ehlo, StartTls, Tls, Mail, Rcpt, Data, Final, FirstByte, Rset, Idle];
+    let broken = [Banner, Ehlo, StartTls, Tls, Auth, Mail, Rcpt, Data, Final, FirstByte, Rset, Idle];
     for phase in broken {
         assert!(errors.contains(&("reset".to_owned(), phase)), "no reset in {phase:?}: {errors:?}");
     }
-    for phase in [Connect, Banner, Ehlo, StartTls, Tls, Mail, Rcpt, Data, Final, FirstByte] {
+    for phase in [Connect, Banner, Ehlo, StartTls, Tls, Auth, Mail, Rcpt, Data, Final, FirstByte] {
         assert!(errors.contains(&("timeout".to_owned(), phase)), "no time-out in {phase:?}: {errors:?}");
     }
     for (kind, phase) in [("certificate", Tls), ("tls", Final), ("tls", Mail), ("refused", Connect), ("ports", Connect)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::body::BodyHasher;
-use crate::audit::file::{AuditFile, JoinError, account};
+use crate::audit::file::{AuditFile, JoinError, NotKept, account};
 use crate::audit::join;
 use crate::audit::sent::Sent;
 use crate::audit::stamp::{FIELD_BYTES, Key};
@@ -11,6 +11,9 @@ use crate::measure::audit::AuditClock;
 const BODY: &str = "Hello\r\n";
 /// When the sink began, by both clocks.
 const ORIGIN: Origin = (Instant::from_ns(1_000), WallTime::from_unix_ns(1_000_000_000_000));
+
+/// Whatever tells the sinks of these tests apart.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 fn signer() -> Signer {
     Signer::new(&Key::new([7; 32]))
@@ -29,7 +32,8 @@ fn message(run: u64, sequence: u64, sent_ms: u64, body: &str) -> String {
 }
 
 fn ledger(takes_any: bool) -> Arc<Ledger> {
-    let ledger = Ledger::new(signer(), Duration::from_secs(1), takes_any);
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let ledger = Ledger::new(id, signer(), Duration::from_secs(1), takes_any);
     ledger.begin(ORIGIN);
     Arc::new(ledger)
 }
@@ -95,14 +99,73 @@ fn nothing_is_looked_at_while_no_run_is_in_account() {
 fn a_sink_for_any_run_keeps_a_bounded_number_of_accounts() {
     let ledger = ledger(true);
     let mut reader = Reader::new(Arc::clone(&ledger));
-    for run in 0..RUNS_MAX as u64 + 3 {
-        arrive(&mut reader, 0, 1, &message(run, 0, 0, BODY));
+    let most = (RUNS_MAX + FORGOTTEN_MAX) as u64;
+    for run in 0..most {
+        arrive(&mut reader, 0, run, &message(run, 0, 0, BODY));
+        // One that never rests.
+        arrive(&mut reader, 0, run, &message(0, run, 0, BODY));
     }
-    assert_eq!((ledger.runs().len(), ledger.strays().other_runs), (RUNS_MAX, 3));
+    assert_eq!((ledger.runs().len(), ledger.forgotten().len()), (RUNS_MAX, FORGOTTEN_MAX));
+    assert_eq!((ledger.strays().other_runs, ledger.unnamed_runs()), (0, 0));
+    assert_eq!(ledger.runs()[0].1.sequences().len(), most, "those that were longest without arrivals were forgotten");
+    // One that was forgotten does not begin anew, and where too many were no other one does.
+    arrive(&mut reader, 0, 1, &message(1, 1, 0, BODY));
+    arrive(&mut reader, 0, 1, &message(most, 0, 0, BODY));
+    assert_eq!((ledger.strays().other_runs, ledger.unnamed_runs()), (2, 1));
+    let newest = ledger.runs();
+    let (newest, _) = newest.last().unwrap();
+    let sink = file("sink.json", &AuditFile::of_sink(&ledger));
+    let files = [sent_in(0), sent_in(*newest), sent_in(1), sent_in(most), sink];
+    let account = account(&files).unwrap();
+    let names = |runs: &[u64]| runs.iter().map(|run| join::run_name(*run)).collect::<Vec<_>>();
+    assert_eq!(account.runs.iter().map(|run| run.run.clone()).collect::<Vec<_>>(), names(&[0, *newest]));
+    assert_eq!(account.not_kept.iter().map(|run| run.run.clone()).collect::<Vec<_>>(), names(&[1, most]));
     // A message that was sent in the future, by the clock of whoever sent it.
-    arrive(&mut reader, 0, 1, &message(0, 1, 60_000, BODY));
-    let tally = ledger.runs()[0].1.tally();
+    arrive(&mut reader, 0, 1, &message(*newest, 1, 60_000_000, BODY));
+    let tally = ledger.runs().last().unwrap().1.tally();
     assert_eq!((tally.skewed, tally.end_to_end.count()), (1, 1));
+}
+
+/// As it comes out of the file that it was written to.
+fn file(name: &str, file: &AuditFile) -> (String, AuditFile) {
+    let text = serde_json::to_string(file).unwrap();
+    (name.to_owned(), serde_json::from_str(&text).unwrap())
+}
+
+/// The file of a generator that sent one message in a run, and was told that it was accepted.
+fn sent_in(run: u64) -> (String, AuditFile) {
+    let sent = Sent::new(run, None, ORIGIN);
+    sent.accept(0);
+    file("generator.json", &AuditFile::of_job(&sent))
+}
+
+#[test]
+fn what_a_sink_has_not_kept_is_not_called_missing() {
+    let ledger = ledger(true);
+    let mut reader = Reader::new(Arc::clone(&ledger));
+    let runs = RUNS_MAX as u64 + 2;
+    for run in 0..runs {
+        arrive(&mut reader, 0, run, &message(run, 0, 0, BODY));
+    }
+    for run in 0..runs {
+        let account = account(&[sent_in(run), file("sink.json", &AuditFile::of_sink(&ledger))]).unwrap();
+        // The first and the second have made room, and have not lost a message by it.
+        let not_kept = NotKept { run: join::run_name(run), accepted: 1, file: "sink.json".into() };
+        assert_eq!(account.not_kept, Vec::from_iter((run < 2).then_some(not_kept)));
+        assert_eq!(account.unknown_runs.len(), RUNS_MAX - account.runs.len());
+        let missing = account.runs.iter().filter_map(|run| run.arrivals.as_ref()).map(|arrivals| arrivals.missing);
+        assert_eq!(missing.sum::<u64>(), 0, "run {run}: {account:?}");
+    }
+}
+
+#[test]
+fn the_file_of_a_sink_counts_once() {
+    let ledger = ledger(true);
+    arrive(&mut Reader::new(Arc::clone(&ledger)), 0, 1, &message(1, 0, 0, BODY));
+    let sink = |name: &str| file(name, &AuditFile::of_sink(&ledger));
+    assert!(account(&[sent_in(1), sink("sink.json")]).is_ok());
+    let error = account(&[sent_in(1), sink("sink.json"), sink("copy.json")]).expect_err("it stands twice").to_string();
+    assert!(error.starts_with("copy.json: ") && error.contains("sink.json"), "{error}");
 }
 
 #[test]
@@ -138,13 +201,8 @@ fn the_files_of_both_ends_make_the_account_of_one_process() {
     (0..600).for_each(|sequence| arrive(&mut readers[0], 0, 1, &message(1, sequence, 0, BODY)));
     (500..990).for_each(|sequence| arrive(&mut readers[1], 0, 1, &message(1, sequence, 0, BODY)));
     arrive(&mut readers[1], 0, 1, &message(9, 0, 0, BODY));
-    // They go through text, as files do.
-    let file = |name: &str, file: AuditFile| {
-        let text = serde_json::to_string(&file).unwrap();
-        (name.to_owned(), serde_json::from_str(&text).unwrap())
-    };
-    let generator = || file("generator.json", AuditFile::of_job(&sent));
-    let sinks = || [file("here.json", AuditFile::of_sink(&here)), file("there.json", AuditFile::of_sink(&there))];
+    let generator = || file("generator.json", &AuditFile::of_job(&sent));
+    let sinks = || [file("here.json", &AuditFile::of_sink(&here)), file("there.json", &AuditFile::of_sink(&there))];
     let [one, two] = sinks();
     let account_of = account(&[generator(), one, two]).unwrap();
     assert_eq!(account_of.unknown_runs, ["0000000000000009"]);

@@ -67,7 +67,8 @@ Examples:
       what the relay has taken responsibility for, and what it has delivered
 
 Exit code: 0 all that was accepted has arrived, with the body that was sent; 1 something is missing or altered; 2 the
-files cannot be read, or are not those of both sides.";
+files cannot be read, or are not those of both sides; 3 a sink has forgotten a run: it keeps account of 16, and for another one
+forgets the one that was longest without arrivals.";
 
 /// `timecop audit`.
 #[derive(Debug, Args)]

@@ -33,6 +33,8 @@ Examples:
       TLS from the first byte, for a server whose certificate this issuer has signed
   timecop hammer smtp+starttls://127.0.0.1:2525 -d 10s -c 50 --skip-verify
       STARTTLS, for a sink with a certificate of its own making
+  timecop hammer mx+starttls://example.com -m 100 --to postmaster@example.com
+      the most preferred mail exchanger of a domain, as its MX records name it
   timecop hammer smtps://mail.example.com -m 100 --user joe --password-file joe.password
       log in before mail is sent
   timecop hammer https://api.mailgun.net/v3/DOMAIN -m 100 -c 10 --password-file api.key --option o:testmode=yes

@@ -87,7 +87,8 @@ pub(in crate::cli) struct JobIdArguments {
 #[derive(Debug, Args)]
 #[command(after_help = JOB_EXAMPLES, allow_negative_numbers = true)]
 pub(in crate::cli) struct JobRunArguments {
-    /// The server: a URL, or the name of a target in the service's configuration [default: the service's own sink]
+    /// The server: a URL (mx://DOMAIN, too), or the name of a target in the service's configuration [default: the service's
+    /// own sink]
     #[arg(value_name = "TARGET")]
     pub(in crate::cli) target: Option<String>,
     #[command(flatten)]

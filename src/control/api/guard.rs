@@ -79,8 +79,9 @@ impl Guard {
     pub fn admit(&self, head: &Parts) -> Result<(), Refusal> {
         self.check_host(head)?;
         self.check_origin(&head.headers)?;
-        if head.uri.path() != FREE_PATH {
-            self.check_token(&head.headers)?;
+        match head.uri.path() == FREE_PATH {
+            true => check_no_body(&head.headers)?,
+            false => self.check_token(&head.headers)?,
         }
         check_content_type(&head.headers)
     }
@@ -176,12 +177,27 @@ impl Guard {
     }
 }
 
+/// Whether there is more of a request than its head.
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|length| length.parse().ok()));
+    length.is_some_and(|length| length != Some(0_u64)) || headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// What anybody may ask must not fill the room that there is for bodies.
+fn check_no_body(headers: &HeaderMap) -> Result<(), Refusal> {
+    match has_body(headers) {
+        false => Ok(()),
+        true => {
+            let reason = format!("expected no body for {FREE_PATH}, got one; leave it out");
+            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason))
+        }
+    }
+}
+
 /// A foreign page can send some types without asking first, but not this one.
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let length = headers.get(CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|length| length.parse().ok()));
-    let has_body = length.is_some_and(|length| length != Some(0_u64)) || headers.contains_key(TRANSFER_ENCODING);
     let got = match one(headers, CONTENT_TYPE) {
-        _ if !has_body => return Ok(()),
+        _ if !has_body(headers) => return Ok(()),
         Found::None => "none".to_owned(),
         Found::Many => "several".to_owned(),
         Found::One(value) => {
@@ -458,6 +474,23 @@ mod tests {
             (&[long, ("content-type", "application/json"), ("content-type", "text/plain")], 415),
         ] {
             assert_eq!(status(&guard, "/v1/hammer/job.run", headers), wanted, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_free_takes_no_body_of_anybody() {
+        for guard in [guard(Some(TOKEN), &[], &[]).unwrap(), on_loopback()] {
+            let json = ("content-type", "application/json");
+            for (headers, wanted) in [
+                (&[("content-length", "1"), json][..], 413),
+                (&[("content-length", "33554432"), json], 413),
+                (&[("transfer-encoding", "chunked"), json], 413),
+                (&[("content-length", "1")], 413),
+                (&[("content-length", "0"), json], 200),
+                (&[json], 200),
+            ] {
+                assert_eq!(status(&guard, "/healthz", headers), wanted, "{headers:?}");
+            }
         }
     }
 

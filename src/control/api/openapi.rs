@@ -95,7 +95,7 @@ fn paths() -> PathsBuilder {
         .request_body(Some(request))
         .response("200", job("The job, which runs."))
         .response("422", reason("An unknown key, a wrong value, or something that is not built yet; named."))
-        .response("429", reason("As many jobs run as may run at once."))
+        .response("429", reason("As many jobs run, or connections are open, as may at once."))
         .response("503", reason(
             "The service is ending, its store can give no id, or too many bodies or look-ups are under way; see Retry-After.",
         ))
@@ -124,15 +124,23 @@ fn paths() -> PathsBuilder {
     };
     let route_list = post("route.list", "List the prober's routes, without their probes.")
         .response("200", answer("The routes; none where no prober is configured.", JSON, Some("RouteList")));
-    let route_get = post("route.get", "Show a route with its last probes.")
+    let id = ParameterBuilder::new()
+        .name("id")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("A probe's number, of which alone the route is shown with, if it is known."))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{16}$"))))
+        .example(Some(json!("00000000000000ab")));
+    let route_get = post("route.get", "Show a route with its last probes, or with one of them.")
         .parameter(name())
+        .parameter(id)
         .response("200", answer("The route.", JSON, Some("Route")))
         .response("404", reason("No route has this name."));
     let route_fire = post("route.fire", "Send a probe by a route now, beside those of its schedule.")
         .parameter(name())
         .response("200", answer("The probe; route.get shows what becomes of it.", JSON, Some("RouteFired")))
         .response("404", reason("No route has this name."))
-        .response("429", reason("As many probes of the route are on their way as may be."))
+        .response("429", reason("As many probes of the route are on their way, or being sent, as may be; or as many hosts being looked up."))
         .response("503", reason("The service is ending."));
 
     let faults = |words| answer(words, JSON, Some("FaultList"));

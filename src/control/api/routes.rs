@@ -91,6 +91,10 @@ impl Api {
             RequestError::Field(_) => unprocessable(error),
         })?;
         let unresolved = self.choose(&read.request).map_err(unprocessable)?;
+        let unresolved = match read.request.seed {
+            Some(seed) => unresolved.with_seed(seed),
+            None => unresolved,
+        };
         let target = self.resolver.resolve(unresolved).await.map_err(unresolvable)?;
         let draft = self.jobs.borrow().draft(read, target);
         let built = self.helpers.build(draft).await.map_err(busy)?.map_err(unprocessable)?;
@@ -147,7 +151,15 @@ impl Api {
 
     fn route_get(&self, query: Option<&str>) -> Result<Response, Refusal> {
         let name = name(query)?;
-        let found = self.prober.as_ref().and_then(|prober| prober.borrow().get(&name));
+        let id = given(query, "id").map(|text| {
+            u64::from_str_radix(&text, 16).map_err(|_| {
+                let why =
+                    format!("id: expected a probe's number of 16 hexadecimal digits, got {}", shown(text.as_bytes()));
+                Refusal::new(StatusCode::BAD_REQUEST, why)
+            })
+        });
+        let id = id.transpose()?;
+        let found = self.prober.as_ref().and_then(|prober| prober.borrow().get(&name, id));
         found.map(|route| json(&route)).ok_or_else(|| unknown_route(&name))
     }
 

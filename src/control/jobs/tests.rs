@@ -12,6 +12,7 @@ use crate::config::TargetUrl;
 use crate::control::draft::Helpers;
 use crate::control::layout;
 use crate::control::targets::{self, Unresolved};
+use crate::measure::recorder::Delta;
 use crate::shard::clock::Clock;
 use crate::shard::mailbox::Command;
 use crate::shard::pool::ShardSpec;
@@ -30,6 +31,11 @@ struct Fixture {
 impl Fixture {
     /// With a job of which something was reported.
     fn new() -> Fixture {
+        Fixture::of(r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100}"#)
+    }
+
+    /// With this job.
+    fn of(request: &'static str) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(&folder.path().join("jobs.db"), 10).unwrap();
         let spec = ShardSpec { cpu: None, ring: layout::generator_ring(10), sink: None };
@@ -49,7 +55,6 @@ impl Fixture {
         let url = TargetUrl::parse(&format!("smtp://{}", target.local_addr().unwrap())).unwrap();
         let resolved = targets::resolve(Unresolved::unrestricted(url)).unwrap();
         let helpers = Helpers::default();
-        let request = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100}"#;
         let read = block_on(helpers.read(request.into())).unwrap().unwrap();
         let built = block_on(helpers.build(jobs.draft(read, resolved))).unwrap().unwrap();
         let id = jobs.start(built).unwrap().id;
@@ -62,6 +67,30 @@ impl Fixture {
     fn hear(&mut self) -> Result<(), String> {
         let (shard, event) = self.jobs.pool().events().recv_blocking().unwrap();
         self.jobs.take(shard, event)
+    }
+
+    /// What the target does makes the job's run end before its time.
+    fn give_up(&mut self) {
+        let Jobs { running, pool, .. } = &mut self.jobs;
+        running[0].job.give_up(pool, "more than 5% failed".to_owned());
+    }
+
+    /// The last that a shard says of the run under way.
+    fn drained(&mut self) {
+        let mut delta = Box::<Delta>::default();
+        delta.connections.opened = 1;
+        let elapsed = Duration::from_secs(1);
+        let event = Event::Measured { job: self.id, second: 1, elapsed, delta, finished: true };
+        assert_eq!(self.jobs.take(0, event), Ok(()));
+    }
+
+    /// Ends the service; the job as the next one finds it.
+    fn end(self) -> (JobState, serde_json::Value) {
+        let Fixture { jobs, id, folder, .. } = self;
+        let (ended, stored_all) = jobs.end(LONG, LONG);
+        assert_eq!(ended, Ok(()));
+        stored_all.unwrap();
+        stored(folder.path(), id)
     }
 
     fn fault(&self, fault: fn()) {
@@ -124,8 +153,8 @@ fn commands_to_a_shard_that_hangs_hold_nobody_up() {
             thread::park();
         }
     });
-    // More than wait for it: the ones beyond are given up, each after a moment.
-    (0..66).for_each(|_| fixture.jobs.pool().send(0, Command::Stop { job: fixture.id }));
+    // More than wait for it: the first one beyond is given up after a moment, and the others at once.
+    (0..10_000).for_each(|_| fixture.jobs.pool().send(0, Command::Stop { job: fixture.id }));
 }
 
 #[test]
@@ -146,6 +175,68 @@ fn a_job_whose_shard_says_nothing_fails_and_one_that_reports_does_not() {
     running.take(0, 2, Duration::from_secs(2), Box::default(), true);
     assert_eq!(silent_from(running, looks + 75), None, "what has ended need not report");
     assert_eq!(fixture.jobs.look(), Ok(()));
+}
+
+const SEARCH: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"connections":2,
+    "search":{"slo":"p99<1s","start_rate":10,"trial":"1m","cool_down":"1m"}}"#;
+
+#[test]
+fn a_search_that_is_stopped_while_a_trial_drains_that_was_given_up_has_no_further_trial() {
+    let mut fixture = Fixture::of(SEARCH);
+    fixture.give_up();
+    let stopped = fixture.jobs.stop(fixture.id).unwrap();
+    assert_eq!((stopped.state, stopped.stop.is_some()), (JobState::Stopped, true));
+    fixture.drained();
+    assert_eq!(fixture.jobs.running(), 0, "it rests before another trial");
+    let (state, result) = fixture.end();
+    assert_eq!((state, &result["result"]), (JobState::Stopped, &"unfinished".into()), "{result}");
+    assert_eq!(result["aborted"], "it was stopped by job.stop");
+    // What its target did before stands.
+    assert_ne!(result["trials"][0]["outcome"], "interrupted", "{result}");
+    assert_eq!(result["trials"][0]["reasons"][1], "more than 5% failed", "{result}");
+}
+
+#[test]
+fn a_search_that_rests_ends_with_the_service() {
+    let mut fixture = Fixture::of(SEARCH);
+    fixture.give_up();
+    fixture.drained();
+    assert!(fixture.jobs.running[0].is_resting());
+    let (state, result) = fixture.end();
+    assert_eq!((state, &result["result"]), (JobState::Failed, &"unfinished".into()), "{result}");
+    assert!(result["aborted"].as_str().unwrap().starts_with("the service ended"), "{result}");
+}
+
+#[test]
+fn a_job_that_its_target_made_give_up_has_failed_whoever_stops_it_then() {
+    let mut fixture = Fixture::new();
+    fixture.give_up();
+    let stopped = fixture.jobs.stop(fixture.id).unwrap();
+    assert_eq!((stopped.state, stopped.stop.is_some()), (JobState::Failed, true));
+    fixture.drained();
+    let (state, result) = fixture.end();
+    assert_eq!((state, &result["aborted"]), (JobState::Failed, &"more than 5% failed".into()), "{result}");
+    let mut fixture = Fixture::new();
+    fixture.give_up();
+    fixture.jobs.close();
+    fixture.drained();
+    assert_eq!(fixture.end().0, JobState::Failed);
+}
+
+#[test]
+fn what_is_said_of_a_job_that_does_not_wait_for_it_is_not_counted() {
+    let mut fixture = Fixture::new();
+    fixture.drained();
+    assert_eq!(fixture.jobs.running(), 0);
+    let opened = |fixture: &Fixture| {
+        let text = fixture.jobs.metrics().render(&Default::default());
+        let line =
+            text.lines().find(|line| line.starts_with(r#"timecop_hammer_connections_opened_total{type="smtp"}"#));
+        line.unwrap().to_owned()
+    };
+    let before = opened(&fixture);
+    fixture.drained();
+    assert_eq!(opened(&fixture), before);
 }
 
 #[test]

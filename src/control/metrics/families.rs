@@ -186,7 +186,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_hammer_errors_total",
-        help: "Errors by phase, kind, and who must act: peer, configuration or generator.",
+        help: "Errors by phase, kind, and who must act: peer, configuration or generator; those of warm-ups included.",
         labels: &["type", "phase", "kind", "blame"],
         samples: Samples::Counter(|totals, sample| {
             for kind in &totals.kinds {
@@ -218,7 +218,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "timecop_hammer_message_seconds",
         help: "Response (from when a message was due to its outcome), service (from when work on it began) and lateness (between \
-               the two), of accepted messages and of those deferred, rejected or failed.",
+               the two), of accepted messages and of those deferred, rejected or failed, without those of warm-ups.",
         labels: &["type", "outcome", "time"],
         samples: Samples::Histogram(&LATENCY_BOUNDS_NS, |totals, sample| {
             for kind in &totals.kinds {
@@ -233,17 +233,18 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_hammer_messages_sent_total",
-        help: "Messages whose MAIL was written.",
+        help: "Messages whose MAIL was written, those of warm-ups included.",
         labels: &["type"],
-        samples: by_type!(Counter, kind => kind.merged.messages.sent as f64),
+        samples: by_type!(Counter, kind => kind.messages().sent as f64),
     },
     Family {
         name: "timecop_hammer_messages_total",
-        help: "Messages by outcome; missed (never dispatched) and cut (in flight when the drain was over) when their job ends.",
+        help: "Messages by outcome, those of warm-ups included; missed (never dispatched) and cut (in flight when the drain was \
+               over) when their job ends.",
         labels: &["type", "outcome"],
         samples: Samples::Counter(|totals, sample| {
             for kind in &totals.kinds {
-                let messages = &kind.merged.messages;
+                let messages = kind.messages();
                 let outcomes = [
                     ("accepted", messages.accepted),
                     ("deferred", messages.deferred),
@@ -259,7 +260,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "timecop_hammer_phase_seconds",
         help: "How long phases took, those with a positive reply and the others; pipelined, mail, rcpt and data count from the \
-               write of their group.",
+               write of their group. Without messages of warm-ups.",
         labels: &["type", "phase", "outcome"],
         samples: Samples::Histogram(&LATENCY_BOUNDS_NS, |totals, sample| {
             for kind in &totals.kinds {
@@ -273,7 +274,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_hammer_recipients_total",
-        help: "Recipients by the reply to RCPT or to their message.",
+        help: "Recipients by the reply to RCPT or to their message, without those of warm-ups.",
         labels: &["type", "outcome"],
         samples: Samples::Counter(|totals, sample| {
             for kind in &totals.kinds {
@@ -292,7 +293,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_hammer_replies_total",
-        help: "Replies by phase and the class of their code.",
+        help: "Replies by phase and the class of their code, without those to messages of warm-ups.",
         labels: &["type", "phase", "code"],
         samples: Samples::Counter(|totals, sample| {
             for kind in &totals.kinds {

@@ -5,6 +5,9 @@
 //! Two outcomes are known only when a job ends, missed and cut; they are counted then, from its report, so that the
 //! outcomes of ended jobs add up to the messages that were asked for.
 //!
+//! Messages of a warm-up count by their outcome, as they do at their target; their times, replies and recipients, which no
+//! report has, are not measured.
+//!
 //! Labels come from closed sets, no target, address or text among them. Where the set is small, its series exist from the
 //! start, since a rate over a series that has just appeared misses its first increase; phases, replies and errors appear
 //! when first counted.
@@ -33,7 +36,7 @@ use crate::job::request::JobType;
 use crate::job::search::SearchResult;
 use crate::measure::audit;
 use crate::measure::histogram::{Digits, LatencyHistogram};
-use crate::measure::recorder::Delta;
+use crate::measure::recorder::{Delta, MessageCounts};
 use crate::measure::report::Report;
 use crate::measure::verdict::Validity;
 use crate::sink::FaultCounters;
@@ -162,6 +165,25 @@ struct KindTotals {
     searches: [u64; SearchResult::ALL.len()],
 }
 
+impl KindTotals {
+    /// Messages by outcome, as their targets count them: those of warm-ups are among them.
+    fn messages(&self) -> MessageCounts {
+        let mut messages = self.merged.messages;
+        messages.add(&self.merged.warmup);
+        messages
+    }
+
+    /// Counts the outcomes that a report tells at its job's end.
+    fn add_ends(&mut self, report: &Report) {
+        for messages in
+            [Some(&report.messages), report.warmup.as_ref().map(|warmup| &warmup.messages)].into_iter().flatten()
+        {
+            self.missed += messages.missed;
+            self.cut += messages.cut;
+        }
+    }
+}
+
 impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Metrics {
@@ -203,20 +225,16 @@ impl Metrics {
         let totals = totals.of(kind);
         let place = JobState::FINAL.iter().position(|&known| known == state);
         totals.ended[place.expect("a job that has ended does not run")] += 1;
-        let Some(Report { messages, verdict, .. }) = report else { return };
-        totals.missed += messages.missed;
-        totals.cut += messages.cut;
-        if let Some(verdict) = verdict {
+        let Some(report) = report else { return };
+        totals.add_ends(report);
+        if let Some(verdict) = &report.verdict {
             totals.verdicts[verdict.result as usize] += 1;
         }
     }
 
     /// Counts what a trial of a search says at its end of its messages.
     pub fn trial_ended(&mut self, kind: JobType, report: &Report) {
-        let mut totals = lock(&self.totals);
-        let totals = totals.of(kind);
-        totals.missed += report.messages.missed;
-        totals.cut += report.messages.cut;
+        lock(&self.totals).of(kind).add_ends(report);
     }
 
     /// Counts what came of a search.

@@ -6,7 +6,7 @@ use super::families::{Family, Samples};
 use crate::control::alert::AlertCounts;
 use crate::measure::histogram::{Digits, LatencyHistogram};
 use crate::probe::policy::ServerCounts;
-use crate::probe::table::{Ended, Leg, Legs, Outcome};
+use crate::probe::table::{Ended, Leg, Legs, Outcome, Overdue};
 use crate::time::{WallTime, duration_ns};
 
 const MS: u64 = 1_000_000;
@@ -65,8 +65,10 @@ pub struct RouteTotals {
     legs: [LatencyHistogram; Leg::ALL.len()],
     /// For each of [`Outcome::ALL`].
     outcomes: [u64; Outcome::ALL.len()],
-    /// Those that were not in time, known so far.
+    /// Those that were not in time, known so far, but for those that were excused.
     not_in_time: u64,
+    /// Those that were not in time because the service itself was down.
+    excused: u64,
     /// Lost ones that have arrived.
     found: u64,
     /// Those whose clocks disagreed.
@@ -94,6 +96,7 @@ impl Default for RouteTotals {
             legs: [const { LatencyHistogram::new(Digits::Two) }; Leg::ALL.len()],
             outcomes: Default::default(),
             not_in_time: 0,
+            excused: 0,
             found: 0,
             skewed: 0,
             skipped: 0,
@@ -104,6 +107,13 @@ impl Default for RouteTotals {
             last_ok_unix_s: None,
             certificate_expiry_unix_s: None,
         }
+    }
+}
+
+impl RouteTotals {
+    fn not_in_time(&mut self, is_excused: bool) {
+        let counter = if is_excused { &mut self.excused } else { &mut self.not_in_time };
+        *counter += 1;
     }
 }
 
@@ -122,9 +132,9 @@ impl ProbeTotals {
     }
 
     /// Counts a probe that has passed the threshold.
-    pub fn overdue(&mut self, route: &str) {
-        if let Some(route) = self.routes.get_mut(route) {
-            route.not_in_time += 1;
+    pub fn overdue(&mut self, overdue: &Overdue) {
+        if let Some(route) = self.routes.get_mut(&overdue.route) {
+            route.not_in_time(overdue.is_excused);
         }
     }
 
@@ -132,7 +142,11 @@ impl ProbeTotals {
     pub fn ended(&mut self, ended: &Ended, wall: WallTime) {
         let Some(route) = self.routes.get_mut(&ended.route) else { return };
         route.outcomes[ended.outcome as usize] += 1;
-        route.not_in_time += u64::from(ended.outcome != Outcome::Ok && !ended.was_overdue);
+        // One whose excuse has run out when it is lost is counted as not in time after all.
+        let is_lost_after_all = ended.was_excused && ended.outcome == Outcome::Lost && !ended.is_excused;
+        if ended.outcome != Outcome::Ok && (!ended.was_overdue || is_lost_after_all) {
+            route.not_in_time(ended.is_excused);
+        }
         route.found += u64::from(ended.was_lost);
         route.skewed += u64::from(ended.skewed);
         if let Some(time) = ended.round_trip {
@@ -192,20 +206,26 @@ macro_rules! single {
     };
 }
 
+/// A counter with one label, where there is a prober: its values, and the counts of each.
+macro_rules! by_label {
+    ($probes:ident => $($label:literal: $count:expr),+) => {
+        Samples::Counter(|totals, sample| {
+            let $probes = &totals.probes;
+            if $probes.is_there {
+                $(sample(&[$label], $count as f64);)+
+            }
+        })
+    };
+}
+
 /// Every metric of the round trip, in the order of their names.
 pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "timecop_alert_events_total",
         help: "Events that PagerDuty has taken, that it refused for good, and that were dropped because too many waited.",
         labels: &["result"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                let counts = &totals.probes.alerts;
-                sample(&["taken"], counts.taken as f64);
-                sample(&["refused"], counts.refused as f64);
-                sample(&["dropped"], counts.dropped as f64);
-            }
-        }),
+        samples: by_label!(probes => "taken": probes.alerts.taken, "refused": probes.alerts.refused,
+            "dropped": probes.alerts.dropped),
     },
     Family {
         name: "timecop_alert_events_waiting",
@@ -217,12 +237,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_alert_retries_total",
         help: "Tries to tell PagerDuty that will be made again: throttled (429) or failed (5xx, or no answer).",
         labels: &["reason"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                sample(&["throttled"], totals.probes.alerts.throttled as f64);
-                sample(&["failed"], totals.probes.alerts.failed as f64);
-            }
-        }),
+        samples: by_label!(probes => "throttled": probes.alerts.throttled, "failed": probes.alerts.failed),
     },
     Family {
         name: "timecop_alerts_open",
@@ -241,6 +256,12 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "When the certificate of the route's target expires, in seconds since 1970.",
         labels: &["route"],
         samples: by_route!(Gauge, route => route.certificate_expiry_unix_s.map(|at| at as f64)),
+    },
+    Family {
+        name: "timecop_probe_excused_total",
+        help: "Probes that were not in time because timecop itself was down; one that is lost all the same when its excuse has run out counts as not in time as well.",
+        labels: &["route"],
+        samples: by_route!(Counter, route => Some(route.excused as f64)),
     },
     Family {
         name: "timecop_probe_found_total",
@@ -286,7 +307,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_probe_not_in_time_total",
-        help: "Probes that were not in time, each once and as soon as that is known: at the threshold, whatever becomes of them.",
+        help: "Probes that were not in time, each once and as soon as that is known: at the threshold, whatever becomes of them; without those that were excused.",
         labels: &["route"],
         samples: by_route!(Counter, route => Some(route.not_in_time as f64)),
     },
@@ -322,7 +343,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "timecop_probe_skipped_total",
-        help: "Probes that were not sent, because too many of the route were on their way.",
+        help: "Probes that were not sent: too many of the route were on their way, or being sent, or too many hosts being looked up.",
         labels: &["route"],
         samples: by_route!(Counter, route => Some(route.skipped as f64)),
     },
@@ -356,14 +377,8 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_smtp_messages_total",
         help: "Messages that our own server took, put off, or refused.",
         labels: &["outcome"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                let server = &totals.probes.server;
-                sample(&["accepted"], server.accepted as f64);
-                sample(&["deferred"], server.deferred as f64);
-                sample(&["rejected"], server.refused as f64);
-            }
-        }),
+        samples: by_label!(probes => "accepted": probes.server.accepted, "deferred": probes.server.deferred,
+            "rejected": probes.server.refused),
     },
     Family {
         name: "timecop_smtp_recipients_refused_total",
@@ -375,12 +390,7 @@ pub(super) const FAMILIES: &[Family] = &[
         name: "timecop_smtp_sessions_total",
         help: "Sessions that our own server began, those that it turned away, and those that it ended to make room.",
         labels: &["result"],
-        samples: Samples::Counter(|totals, sample| {
-            if totals.probes.is_there {
-                sample(&["begun"], totals.probes.server.sessions as f64);
-                sample(&["turned_away"], totals.probes.server.sessions_refused as f64);
-                sample(&["ended_for_room"], totals.probes.server.sessions_ended as f64);
-            }
-        }),
+        samples: by_label!(probes => "begun": probes.server.sessions, "turned_away": probes.server.sessions_refused,
+            "ended_for_room": probes.server.sessions_ended),
     },
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::families::{Samples, sides};
 use super::*;
 use crate::measure::recorder::{Blame, MessageTimes};
-use crate::measure::report::{Asked, Report};
+use crate::measure::report::{Asked, AskedWarmup, Report};
 use crate::measure::totals::Totals as JobTotals;
 use crate::phase::Phase;
 use crate::probe::table::{Leg, Legs, Outcome};
@@ -50,6 +50,9 @@ fn delta(n: u64) -> Delta {
     (messages.accepted, messages.deferred, messages.rejected, messages.failed) =
         (n.div_ceil(3), 1, 0, n - n.div_ceil(3));
     messages.missed = n % 5;
+    let warmup = &mut delta.warmup;
+    (warmup.taken, warmup.sent, warmup.missed) = (n + 6, n + 1, 2);
+    (warmup.accepted, warmup.deferred, warmup.rejected, warmup.failed) = (n, 1, 2, 3);
     (delta.recipients.accepted, delta.recipients.deferred, delta.recipients.rejected) = (2 * n, n, 3);
     delta.bytes_sent = 1_000 * n;
     (delta.connections.opened, delta.connections.reopened) = (n, n / 2);
@@ -75,7 +78,9 @@ fn counters_are_the_sums_of_all_deltas() {
         found.iter().filter(|(name, _)| name.starts_with(prefix) && name.contains(part)).map(|(_, value)| value).sum()
     };
     let outcome = |outcome: &str| sum("timecop_hammer_messages_total{", &format!(r#"outcome="{outcome}""#));
-    let messages = whole.messages;
+    // The messages of a warm-up were sent, too.
+    let mut messages = whole.messages;
+    messages.add(&whole.warmup);
     assert_eq!(outcome("accepted"), messages.accepted as f64);
     assert_eq!(outcome("deferred"), messages.deferred as f64);
     assert_eq!(outcome("rejected"), messages.rejected as f64);
@@ -120,7 +125,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             shards: 2,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
-            warmup: None,
+            warmup: Some(AskedWarmup::ByNumber),
             congestion: None,
             end: None,
         };
@@ -136,10 +141,12 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
         whole.judge();
         *verdicts.entry(whole.verdict.as_ref().unwrap().result.name()).or_insert(0.0) += 1.0;
         metrics.job_ended(JobType::Smtp, JobState::Finished, Some(&whole));
-        let report = whole.messages;
-        asked_sum += report.asked;
-        let outcomes = [report.accepted, report.deferred, report.rejected, report.failed, report.missed, report.cut];
-        by_report.iter_mut().zip(outcomes).for_each(|(sum, count)| *sum += count);
+        for report in [whole.messages, whole.warmup.unwrap().messages] {
+            asked_sum += report.asked;
+            let outcomes =
+                [report.accepted, report.deferred, report.rejected, report.failed, report.missed, report.cut];
+            by_report.iter_mut().zip(outcomes).for_each(|(sum, count)| *sum += count);
+        }
     }
     metrics.job_ended(JobType::Smtp, JobState::Failed, None);
     let found = rendered(&metrics);
@@ -258,6 +265,7 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
         round_trip: seconds.map(Duration::from_secs),
         skewed: seconds.is_none() && outcome == Outcome::Ok,
         was_overdue: was_lost,
+        was_excused: false,
         is_excused: false,
     };
     let wall = WallTime::from_unix_ns(1_500_000_000);
@@ -279,6 +287,8 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     assert_eq!(outcome("s", "ok"), 0.0, "its series are there from the start");
     for (name, value) in [
         (r#"timecop_probe_found_total{route="r"}"#, 1.0),
+        (r#"timecop_probe_not_in_time_total{route="r"}"#, 1.0),
+        (r#"timecop_probe_excused_total{route="r"}"#, 0.0),
         (r#"timecop_probe_skewed_total{route="r"}"#, 1.0),
         (r#"timecop_round_trip_seconds_count{route="r"}"#, 2.0),
         (r#"timecop_round_trip_seconds_bucket{route="r",le="2"}"#, 0.0),
@@ -295,6 +305,41 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     }
     metrics.probes(|totals| totals.set_routes(["s"].into_iter()));
     assert!(rendered(&metrics).keys().all(|name| !name.contains(r#"route="r""#)), "a route that is gone");
+}
+
+/// Our own down time is no error of the route.
+#[test]
+fn what_is_excused_is_counted_apart_unless_it_is_lost_all_the_same() {
+    let metrics = Metrics::new();
+    metrics.probes(|totals| totals.set_routes(["r"].into_iter()));
+    let count = |name: &str| rendered(&metrics)[&format!("timecop_probe_{name}_total{{route=\"r\"}}")];
+    let overdue = |is_excused| {
+        let overdue = crate::probe::table::Overdue { id: 1, route: "r".to_owned(), is_excused };
+        metrics.probes(|totals| totals.overdue(&overdue));
+    };
+    let ended = |outcome, [was_overdue, was_excused, is_excused]: [bool; 3]| {
+        let ended = crate::probe::table::Ended {
+            id: 1,
+            route: "r".to_owned(),
+            outcome,
+            was_lost: false,
+            round_trip: None,
+            skewed: false,
+            was_overdue,
+            was_excused,
+            is_excused,
+        };
+        metrics.probes(|totals| totals.ended(&ended, WallTime::default()));
+        (count("not_in_time"), count("excused"))
+    };
+    overdue(true);
+    assert_eq!(ended(Outcome::Late, [true, true, false]), (0.0, 1.0), "it was excused at its threshold");
+    overdue(false);
+    assert_eq!(ended(Outcome::Lost, [true, false, true]), (1.0, 1.0), "it was not");
+    overdue(true);
+    assert_eq!(ended(Outcome::Lost, [true, true, false]), (2.0, 2.0), "its excuse has run out");
+    assert_eq!(ended(Outcome::SendFailed, [false, false, true]), (2.0, 3.0));
+    assert_eq!(ended(Outcome::SendFailed, [false, false, false]), (3.0, 3.0));
 }
 
 /// What the dashboard and the rules ask for.

@@ -3,40 +3,46 @@
 //! Everything is mutated by control's one thread. An arrival is in the table at once, and its sender is answered when it
 //! is in the store.
 
+mod told;
+mod view;
+
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::collections::BTreeSet;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use async_channel::Receiver;
-use serde_json::{Map, json};
 use thiserror::Error;
 
+use self::told::PostmasterLog;
 use super::certificate;
-use super::mail::{Arrival as Mail, Heard, Post, PostError, PostOutcome, Posted, ProbeShard, Verdict};
-use crate::alert::policy::Kind;
-use crate::config::{Config, Route};
-use crate::control::alert::{Account, Alerts, read};
-use crate::control::metrics::{Metrics, ProbeTotals};
+use super::mail::{Arrival as Mail, Built, Heard, Post, PostOutcome, Posted, ProbeShard, Verdict};
+use crate::config::{Config, ROUTES_MAX, Route};
+use crate::control::alert::{Alerts, read};
+use crate::control::draft::Helpers;
+use crate::control::metrics::Metrics;
 use crate::control::store::{Kept, Row, RowKey, Store};
 use crate::control::targets::{ResolveError, ResolvedTarget, Resolver, Targets, Unresolved};
 use crate::job::spec::SpecError;
 use crate::job::worker::DRAIN;
 use crate::message::{Mailbox, ReversePath};
-use crate::probe::header::{self, Key, Token};
+use crate::probe::header::{self, Key};
 use crate::probe::hops::hops;
 use crate::probe::schedule::Schedule;
-use crate::probe::table::{Arrival, Ended, Leg, Legs, NewProbe, Outcome, Overdue, Probe, Sent, StartFault, Table};
-use crate::probe::view::{ProbeView, RouteFired, RouteList, RouteState, RouteView};
+use crate::probe::table::{Arrival, Leg, Legs, NewProbe, Outcome, Probe, Sent, Table};
+use crate::probe::view::RouteFired;
 use crate::shard::clock::{Clock, wall_now};
 use crate::shard::mailbox::Event;
 use crate::time::{Instant, WallTime};
 
-/// Probes of a route that the API shows.
-const PROBES_SHOWN: usize = 20;
 /// How long after its drain a shard may take to tell how a sending ended.
 const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// The longest that the sending of one probe may take, whatever its route's time limit.
 const POST_WITHIN: Duration = Duration::from_secs(300);
+/// Look-ups of one host, of which those that hang outlive their time limit.
+const RESOLUTIONS_OF_HOST_MAX: usize = 2;
+/// Nobody has looked for longer than this, where a few times a second are usual: the process was stopped, or had no CPU.
+const ASLEEP_MIN: Duration = Duration::from_secs(2);
 /// How often the store is told that the service lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// How often a target's certificate is looked at.
@@ -80,9 +86,17 @@ pub struct Prober {
     routes: Vec<Route>,
     targets: Targets,
     resolver: Rc<Resolver>,
+    helpers: Rc<Helpers>,
+    /// Routes whose last probe that was due was not sent, because too much was under way.
+    skipped: BTreeSet<String>,
+    postmaster: PostmasterLog,
     alive_at: Instant,
-    /// When certificates are looked at next.
+    /// When control last did anything here.
+    awake_at: Instant,
+    /// When all certificates are looked at next.
     certificates_at: Instant,
+    /// The routes whose target's is looked at at once.
+    certificates_of: BTreeSet<String>,
     /// Whether our own server's certificate is one that was given.
     has_certificate: bool,
     closing: bool,
@@ -107,6 +121,39 @@ struct Aim {
     route: Route,
     target: Result<Unresolved, SpecError>,
     resolver: Rc<Resolver>,
+}
+
+/// A probe whose message is to be made.
+struct Draft {
+    new: NewProbe,
+    wall: WallTime,
+    /// What is to be sent, or why nothing can be.
+    post: Result<Post, String>,
+    host: String,
+    clock: Clock,
+    helpers: Rc<Helpers>,
+}
+
+impl Draft {
+    /// A large one is made on a thread of its own.
+    async fn build(self) -> Result<Made, FireError> {
+        let Draft { new, wall, post, host, clock, helpers } = self;
+        let built = match post {
+            Err(reason) => Err(reason),
+            Ok(post) => {
+                let built = helpers.run(post.size, move || post.build(host, clock.now())).await;
+                built.map_err(|busy| FireError::Busy(busy.to_string()))?.map_err(|error| error.to_string())
+            }
+        };
+        Ok(Made { new, wall, built })
+    }
+}
+
+/// A probe that has only to be sent.
+struct Made {
+    new: NewProbe,
+    wall: WallTime,
+    built: Result<Built, String>,
 }
 
 impl Aim {
@@ -138,9 +185,14 @@ impl Prober {
             schedule: Schedule::default(),
             routes: Vec::new(),
             targets: Targets::default(),
-            resolver: Rc::default(),
+            resolver: Rc::new(Resolver::bounded(ROUTES_MAX * RESOLUTIONS_OF_HOST_MAX, RESOLUTIONS_OF_HOST_MAX)),
+            helpers: Rc::default(),
+            skipped: BTreeSet::new(),
+            postmaster: PostmasterLog::default(),
             alive_at: Instant::ZERO,
+            awake_at: clock.now(),
             certificates_at: Instant::ZERO,
+            certificates_of: BTreeSet::new(),
             has_certificate: false,
             closing: false,
         };
@@ -171,12 +223,19 @@ impl Prober {
     /// Takes the routes of a configuration in the place of those before.
     fn configure(&mut self, config: &Config, targets: Targets) {
         self.has_certificate = config.smtp.certificate.is_some();
+        let is_secured_as_before = |route: &Route| {
+            let before = self.routes.iter().find(|before| before.name == route.name)?;
+            let before = self.targets.of_route(&before.target).ok()?;
+            targets.of_route(&route.target).ok().filter(|target| target.is_secured_as(&before))
+        };
+        let changed = config.probe.routes.iter().filter(|route| is_secured_as_before(route).is_none());
+        let changed: BTreeSet<String> = changed.map(|route| route.name.clone()).collect();
         self.routes.clone_from(&config.probe.routes);
         self.targets = targets;
         let times = self.routes.iter().map(|route| (route.name.clone(), route.interval));
         self.schedule.set(times, self.clock.now(), &mut rand::rng());
         let is_route = |name: &str| self.routes.iter().any(|route| route.name == name);
-        self.certificates_at = Instant::ZERO;
+        self.skipped.retain(|name| is_route(name));
         self.table.keep_routes(is_route);
         self.alerts.keep_routes(is_route);
         self.metrics.probes(|totals| {
@@ -188,10 +247,13 @@ impl Prober {
                 if totals.begin_unix_s == 0.0 {
                     totals.begin_unix_s = now;
                 }
-                // That of its target now; it is asked for at once.
-                totals.certificate_expiry_unix_s = None;
+                // That of its target now, which is asked for at once.
+                if changed.contains(&route.name) {
+                    totals.certificate_expiry_unix_s = None;
+                }
             }
         });
+        self.certificates_of.extend(changed);
         self.forget();
     }
 
@@ -208,6 +270,25 @@ impl Prober {
     /// No more probes are sent; what is on its way may arrive.
     pub fn close(&mut self) {
         self.closing = true;
+    }
+
+    /// Probes that are being sent. How that ends is not known to a later service.
+    pub fn posting(&self) -> usize {
+        self.shard.posting()
+    }
+
+    /// Control does something here, and has not for a while if the process was stopped: says whether that is so.
+    fn wakes(&mut self) -> bool {
+        let (before, now) = (self.awake_at, self.clock.now());
+        self.awake_at = now;
+        let was_asleep = now - before >= ASLEEP_MIN;
+        if was_asleep {
+            let seconds = (now - before).as_secs_f64();
+            tracing::warn!(seconds, "the service did not run for a while, which counts as down time");
+            self.table.slept(before, now);
+            self.table.outstanding_ids().for_each(|id| self.keep(id));
+        }
+        was_asleep
     }
 
     /// Ends the shard.
@@ -233,6 +314,19 @@ impl Prober {
         self.store.keep(RowKey::Probe(id), row);
     }
 
+    /// The routes whose target's certificate is to be looked at now.
+    fn certificates_due(&mut self, now: Instant) -> BTreeSet<String> {
+        if self.closing {
+            return BTreeSet::new();
+        }
+        let of_new = std::mem::take(&mut self.certificates_of);
+        if now < self.certificates_at {
+            return of_new;
+        }
+        self.certificates_at = now + CERTIFICATE_EVERY;
+        self.routes.iter().map(|route| route.name.clone()).collect()
+    }
+
     fn forget(&mut self) {
         for id in self.table.take_forgotten() {
             self.store.drop_row(RowKey::Probe(id));
@@ -248,58 +342,65 @@ impl Prober {
         Ok(Aim { target: self.targets.of_route(&route.target), route, resolver: Rc::clone(&self.resolver) })
     }
 
-    /// Enters a probe and sends it; a target that could not be resolved is a probe that could not be sent. What we
-    /// ourselves have no room for is none, and says nothing of its route.
-    fn send(&mut self, route: &Route, target: Result<ResolvedTarget, ResolveError>) -> Result<u64, FireError> {
-        let busy = match &target {
-            Err(ResolveError::Busy(error)) => Some(error.to_string()),
-            _ if !self.shard.has_room() => Some(PostError::Busy.to_string()),
-            _ => None,
-        };
-        if let Some(reason) = busy {
-            self.metrics.probes(|totals| totals.skipped(&route.name));
-            return Err(FireError::Busy(reason));
+    /// What is to be sent; a target that could not be resolved is a probe that could not be sent. What we ourselves have no
+    /// room for is none.
+    fn draft(&self, route: &Route, target: Result<ResolvedTarget, ResolveError>) -> Result<Draft, FireError> {
+        if let Err(ResolveError::Busy(error)) = &target {
+            return Err(FireError::Busy(error.to_string()));
         }
-        let (now, wall) = (self.clock.now(), wall_now());
-        let new = |id| NewProbe {
-            id,
+        self.has_room(&route.name)?;
+        let wall = wall_now();
+        let new = NewProbe {
+            id: rand::random(),
             nonce: rand::random(),
             route: route.name.clone(),
             timeout: route.timeout,
             threshold: route.threshold,
         };
-        let token = match self.table.start(new(rand::random()), now, wall) {
-            // Of 2^64 ids the same one twice in a row.
-            Err(StartFault::Taken) => self.table.start(new(rand::random()), now, wall),
-            other => other,
+        let post = |target| {
+            let from = route.from.as_deref().unwrap_or(self.address.as_str());
+            Ok(Post {
+                id: new.id,
+                route: route.name.clone(),
+                target,
+                job_type: route.job_type,
+                from: ReversePath::parse(from).map_err(|error| error.to_string())?,
+                to: self.address.clone(),
+                header: new.token(wall).write(&self.key),
+                size: route.size,
+                // With its drain it ends before the probe is lost, so that what was not sent is told from what did not
+                // arrive.
+                timeout: route.timeout.saturating_sub(DRAIN + LAST_WORD_WITHIN).max(route.timeout / 2).min(POST_WITHIN),
+            })
         };
-        let token = token.map_err(|fault| {
-            self.metrics.probes(|totals| totals.skipped(&route.name));
-            FireError::Busy(fault.to_string())
-        })?;
-        self.keep(token.id);
-        let posted = target.map_err(|error| error.to_string()).and_then(|target| self.post(route, &target, &token));
-        if let Err(reason) = posted {
-            self.posted(token.id, Sent::Failed(reason), Legs::default());
-        }
-        Ok(token.id)
+        let post = target.map_err(|error| error.to_string()).and_then(post);
+        let (host, clock, helpers) = (self.shard.host().to_owned(), self.clock, Rc::clone(&self.helpers));
+        Ok(Draft { new, wall, post, host, clock, helpers })
     }
 
-    fn post(&mut self, route: &Route, target: &ResolvedTarget, token: &Token) -> Result<(), String> {
-        let from = route.from.as_deref().unwrap_or(self.address.as_str());
-        let from = ReversePath::parse(from).map_err(|error| error.to_string())?;
-        let post = Post {
-            id: token.id,
-            target,
-            job_type: route.job_type,
-            from: &from,
-            to: &self.address,
-            header: &token.write(&self.key),
-            size: route.size,
-            // With its drain it ends before the probe is lost, so that what was not sent is told from what did not arrive.
-            timeout: route.timeout.saturating_sub(DRAIN + LAST_WORD_WITHIN).max(route.timeout / 2).min(POST_WITHIN),
-        };
-        self.shard.post(&post).map_err(|error: PostError| error.to_string())
+    /// Whether the shard can send another one.
+    fn has_room(&self, route: &str) -> Result<(), FireError> {
+        let is_awaited = |id| self.table.get(id).is_some_and(|probe| probe.outcome.is_none());
+        self.shard.has_room(route, is_awaited).map_err(|error| FireError::Busy(error.to_string()))
+    }
+
+    /// Enters a probe and sends it. Its round trip begins here, when its message is made.
+    fn send(&mut self, made: Made) -> Result<u64, FireError> {
+        let Made { new, wall, built } = made;
+        if self.closing {
+            return Err(FireError::Closing);
+        }
+        let (id, route) = (new.id, new.route.clone());
+        // Others may have begun while it was being made.
+        self.has_room(&route)?;
+        self.table.start(new, self.clock.now(), wall).map_err(|fault| FireError::Busy(fault.to_string()))?;
+        self.skipped.remove(&route);
+        self.keep(id);
+        let posted = built.and_then(|built| self.shard.post(built).map_err(|error| error.to_string()));
+        if let Err(reason) = posted {
+            self.posted(id, Sent::Failed(reason), Legs::default());
+        }
+        Ok(id)
     }
 
     /// Takes how the sending of a probe ended.
@@ -317,14 +418,14 @@ impl Prober {
 
     /// Takes a message that has arrived; what its sender is answered, and whether only when all is stored.
     fn arrived(&mut self, mail: &Mail, wall: WallTime) -> bool {
+        let metrics = self.metrics.clone();
         let ignored = |reason| {
-            self.metrics.probes(|totals| totals.ignore(reason));
+            metrics.probes(|totals| totals.ignore(reason));
             tracing::debug!(reason, client = ?mail.client, "a message arrived that ends no probe");
         };
         if mail.to_postmaster {
-            // RFC 5321 §4.5.1: it has to be taken. Whoever reads the log is the postmaster.
-            let (from, subject) = (String::from_utf8_lossy(&mail.reverse_path), header::subject(&mail.header));
-            tracing::info!(client = ?mail.client, %from, subject, "mail for the postmaster arrived, which is not kept");
+            // RFC 5321 §4.5.1: it has to be taken.
+            self.postmaster.tell(mail, self.clock.now());
             return (ignored("postmaster"), false).1;
         }
         let token = match header::find(&mail.header, &self.key) {
@@ -349,138 +450,12 @@ impl Prober {
             Arrival::Future => (ignored("future"), false).1,
         }
     }
-
-    /// Says an outcome to everybody.
-    fn ended(&mut self, ended: &Ended) {
-        let wall = wall_now();
-        self.metrics.probes(|totals| totals.ended(ended, wall));
-        self.keep(ended.id);
-        self.forget();
-        let round_trip_s = ended.round_trip.map(|time| time.as_secs_f64());
-        tracing::debug!(route = ended.route, outcome = ended.outcome.name(), round_trip_s, "probe ended");
-        let Some(route) = self.route(&ended.route) else { return };
-        let kind = match ended.outcome {
-            Outcome::Ok => return self.alerts.well(&route.name, route.rule),
-            Outcome::Late if ended.was_lost => return self.alerts.found(&route.name, ended.id),
-            Outcome::Late if ended.was_overdue || ended.is_excused => return,
-            Outcome::Lost if ended.is_excused => return,
-            Outcome::Late => Kind::Late,
-            Outcome::Lost => Kind::Lost,
-            Outcome::SendFailed => Kind::SendFailed,
-        };
-        self.alert(ended.id, kind, &route);
-    }
-
-    /// A probe has passed its threshold, and may come yet.
-    fn overdue(&mut self, overdue: &Overdue) {
-        self.metrics.probes(|totals| totals.overdue(&overdue.route));
-        self.keep(overdue.id);
-        tracing::debug!(route = overdue.route, "probe overdue");
-        if let Some(route) = self.route(&overdue.route).filter(|_| !overdue.is_excused) {
-            self.alert(overdue.id, Kind::Late, &route);
-        }
-    }
-
-    fn route(&self, name: &str) -> Option<Route> {
-        self.routes.iter().find(|route| route.name == name).cloned()
-    }
-
-    /// Tells the alerts of a probe that was not well.
-    fn alert(&mut self, id: u64, kind: Kind, route: &Route) {
-        let wall = wall_now();
-        let probe = self.table.get(id);
-        let detail = probe.and_then(|probe| probe.detail.clone());
-        let round_trip_s = probe.and_then(|probe| probe.round_trip_ns).map(|ns| ns as f64 / 1e9);
-        let shown = |time| humantime::format_duration(time).to_string();
-        let what = match (kind, round_trip_s) {
-            (Kind::Late, Some(took)) => {
-                format!("mail is late: it took {took:.1} s, more than {}", shown(route.threshold))
-            }
-            (Kind::Late, None) => {
-                format!("mail is late: it has not arrived within {}", shown(route.threshold))
-            }
-            (Kind::Lost, _) => format!("mail is lost: it has not arrived within {}", shown(route.timeout)),
-            (Kind::SendFailed, _) => {
-                format!("mail cannot be sent: {}", detail.as_deref().unwrap_or("the server does not take it"))
-            }
-        };
-        let mut details = Map::new();
-        details.insert("probe".to_owned(), json!(format!("{id:016x}")));
-        details.insert("target".to_owned(), json!(route.target));
-        details.insert("round_trip_s".to_owned(), json!(round_trip_s));
-        details.insert("threshold_s".to_owned(), json!(route.threshold.as_secs_f64()));
-        details.insert("timeout_s".to_owned(), json!(route.timeout.as_secs_f64()));
-        details.insert("detail".to_owned(), json!(detail));
-        let summary = format!("timecop route {}: {what}", route.name);
-        let account = Account { route: &route.name, probe: id, severity: route.severity, summary, details };
-        self.alerts.bad(kind, route.rule, wall, account);
-    }
-
-    /// Whether alerts can be told, or why not.
-    ///
-    /// # Errors
-    ///
-    /// In words.
-    pub fn health(&self) -> Result<(), String> {
-        self.alerts.health()
-    }
-
-    /// All routes.
-    pub fn list(&self) -> RouteList {
-        RouteList { items: self.routes.iter().map(|route| self.view(route)).collect() }
-    }
-
-    /// A route with its last probes.
-    pub fn get(&self, name: &str) -> Option<RouteView> {
-        let route = self.routes.iter().find(|route| route.name == name)?;
-        let probes = self.table.last(name, PROBES_SHOWN).into_iter().map(ProbeView::from).collect();
-        Some(RouteView { probes: Some(probes), ..self.view(route) })
-    }
-
-    fn view(&self, route: &Route) -> RouteView {
-        let name = &route.name;
-        let state = RouteState::of(&self.table.last(name, usize::MAX));
-        let (last_ok_unix_s, certificate_expiry_unix_s) = self
-            .metrics
-            .probes(|totals| (totals.route(name).last_ok_unix_s, totals.route(name).certificate_expiry_unix_s));
-        let kinds = self.alerts.open(name).iter().map(|kind| match kind {
-            Kind::Late => Outcome::Late,
-            Kind::Lost => Outcome::Lost,
-            Kind::SendFailed => Outcome::SendFailed,
-        });
-        RouteView {
-            name: name.clone(),
-            target: route.target.clone(),
-            interval_s: route.interval.as_secs_f64(),
-            threshold_s: route.threshold.as_secs_f64(),
-            timeout_s: route.timeout.as_secs_f64(),
-            state,
-            alerts: kinds.collect(),
-            outstanding: self.table.outstanding(name),
-            last_ok_unix_s,
-            certificate_expiry_unix_s,
-            probes: None,
-        }
-    }
-
-    /// Brings what is not counted but stands so and so into the metrics.
-    pub fn measure(&self) {
-        self.metrics.probes(|totals: &mut ProbeTotals| {
-            totals.alerts = self.alerts.counts();
-            totals.server = self.shard.counts();
-            totals.server_certificate_expiry_unix_s = self.shard.certificate_expiry_unix_s();
-            for route in &self.routes {
-                let totals = totals.route(&route.name);
-                totals.outstanding = self.table.outstanding(&route.name) as u64;
-                totals.overdue = self.table.outstanding_overdue(&route.name) as u64;
-            }
-        });
-    }
 }
 
 /// Takes what the shard says. An error means that it cannot go on.
 pub fn take(prober: &Rc<RefCell<Prober>>, event: Event) -> Result<(), String> {
     let mut this = prober.borrow_mut();
+    this.wakes();
     let heard = this.shard.take(event)?;
     match heard {
         None => {}
@@ -523,55 +498,59 @@ pub fn take(prober: &Rc<RefCell<Prober>>, event: Event) -> Result<(), String> {
     Ok(())
 }
 
-/// Sends what is due, gives up what is over, and looks after shard and alerts; to be called a few times a second.
-pub fn look(prober: &Rc<RefCell<Prober>>) {
+/// Sends what is due, gives up what is over, and looks after shard and alerts; to be called a few times a second. An error
+/// means that the shard cannot go on.
+pub fn look(prober: &Rc<RefCell<Prober>>) -> Result<(), String> {
     let mut this = prober.borrow_mut();
     let now = this.clock.now();
-    this.shard.look();
-    for overdue in this.table.overdue(now) {
-        this.overdue(&overdue);
+    // What has arrived while the process was stopped is taken before anything is given up.
+    if !this.wakes() {
+        this.shard.look()?;
+        for overdue in this.table.overdue(now) {
+            this.overdue(&overdue);
+        }
+        for ended in this.table.expire(now) {
+            this.ended(&ended);
+        }
     }
-    for ended in this.table.expire(now) {
-        this.ended(&ended);
-    }
+    this.postmaster.look(now);
     this.alerts.look(now);
     if now >= this.alive_at {
         this.alive_at = now + ALIVE_EVERY;
         this.note_alive();
     }
-    let look_at_certificates = now >= this.certificates_at && !this.closing;
-    if look_at_certificates {
-        this.certificates_at = now + CERTIFICATE_EVERY;
-    }
     let due = if this.closing { Vec::new() } else { this.schedule.due(now) };
     let aims: Vec<Aim> = due.iter().filter_map(|name| this.aim(name).ok()).collect();
+    let of = this.certificates_due(now);
     // A task that is spawned runs at once, as far as it can.
     drop(this);
-    if look_at_certificates {
-        ask_for_certificates(prober);
+    if !of.is_empty() {
+        ask_for_certificates(prober, of);
     }
     for aim in aims {
-        // Not held on to while the target is looked up: the service may end meanwhile.
         let prober = Rc::downgrade(prober);
         glommio::spawn_local(async move {
-            let (route, target) = aim.resolve().await;
-            let Some(prober) = prober.upgrade() else { return };
-            if let Err(error) = prober.borrow_mut().send(&route, target) {
+            let route = aim.route.clone();
+            if let Err(error) = go(&prober, aim).await {
                 tracing::warn!(route = route.name, %error, "a probe was not sent");
+                if let (FireError::Busy(reason), Some(prober)) = (error, prober.upgrade()) {
+                    prober.borrow_mut().skipped(&route, reason);
+                }
             }
         })
         .detach();
     }
+    Ok(())
 }
 
-/// Asks all targets for their certificates, one after the other; where one does not answer, again after an hour.
-fn ask_for_certificates(prober: &Rc<RefCell<Prober>>) {
-    let this = prober.borrow();
-    let aims: Vec<Aim> = this.routes.iter().filter_map(|route| this.aim(&route.name).ok()).collect();
+/// Asks the targets of these routes for their certificates, one after the other; where one does not answer, all are
+/// asked again after an hour.
+fn ask_for_certificates(prober: &Rc<RefCell<Prober>>, of: BTreeSet<String>) {
+    let aims: Vec<Aim> = of.iter().filter_map(|route| prober.borrow().aim(route).ok()).collect();
     let prober = Rc::downgrade(prober);
-    drop(this);
     glommio::spawn_local(async move {
         for aim in aims {
+            let Ok(asked) = aim.target.clone() else { continue };
             let (route, target) = aim.resolve().await;
             let expiry = match target {
                 Err(error) => Err(std::io::Error::other(error.to_string())),
@@ -583,7 +562,9 @@ fn ask_for_certificates(prober: &Rc<RefCell<Prober>>) {
             let Some(prober) = prober.upgrade() else { return };
             let mut this = prober.borrow_mut();
             // The answer of a target that is that of another route, or of none, by now says nothing.
-            if !this.routes.contains(&route) {
+            let of_route = this.routes.iter().find(|other| other.name == route.name);
+            let target = of_route.and_then(|route| this.targets.of_route(&route.target).ok());
+            if !target.is_some_and(|target| target.is_secured_as(&asked)) {
                 continue;
             }
             match expiry {
@@ -600,10 +581,31 @@ fn ask_for_certificates(prober: &Rc<RefCell<Prober>>) {
     .detach();
 }
 
-/// Sends a probe by a route. Its target's host is looked up first, which is no part of the round trip.
-pub async fn fire(prober: &RefCell<Prober>, name: &str) -> Result<RouteFired, FireError> {
-    let aim = prober.borrow().aim(name)?;
+/// Looks a route's target up, which is no part of the round trip, makes a probe and sends it. The prober is not held on to
+/// while that takes time: the service may end meanwhile.
+async fn go(prober: &Weak<RefCell<Prober>>, aim: Aim) -> Result<u64, FireError> {
     let (route, target) = aim.resolve().await;
-    let id = prober.borrow_mut().send(&route, target)?;
-    Ok(RouteFired { name: route.name, id: format!("{id:016x}") })
+    let there = || prober.upgrade().ok_or(FireError::Closing);
+    let drafted = there()?.borrow().draft(&route, target);
+    let made = match drafted {
+        Ok(draft) => draft.build().await,
+        Err(error) => Err(error),
+    };
+    let prober = there()?;
+    let sent = made.and_then(|made| prober.borrow_mut().send(made));
+    if let Err(FireError::Busy(_)) = &sent {
+        prober.borrow().metrics.probes(|totals| totals.skipped(&route.name));
+    }
+    sent
+}
+
+/// Sends a probe by a route.
+///
+/// # Errors
+///
+/// It is not sent, which says nothing of its route.
+pub async fn fire(prober: &Rc<RefCell<Prober>>, name: &str) -> Result<RouteFired, FireError> {
+    let aim = prober.borrow().aim(name)?;
+    let id = go(&Rc::downgrade(prober), aim).await?;
+    Ok(RouteFired { name: name.to_owned(), id: format!("{id:016x}") })
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 use async_channel::Receiver;
 use thiserror::Error;
 
+use crate::config::ROUTES_MAX;
 use crate::control::layout;
-use crate::control::running::RunningJob;
+use crate::control::running::{RunningJob, SILENT};
 use crate::control::sink::SinkError;
 use crate::control::targets::ResolvedTarget;
 use crate::job::plan::{Circumstances, Job};
@@ -31,11 +32,16 @@ use crate::shard::pool::{Pool, SHARDS_END_WITHIN, ShardSpec};
 use crate::shard::probe_service::ProbeSpec;
 use crate::shard::service::ServiceSpec;
 use crate::shard::sink_service::{ListenerSpec, Protocol};
-use crate::shard::tls::ServerTls;
+use crate::shard::tls::{ClientTls, ServerTls};
 use crate::time::{Instant, WallTime, duration_ns};
 
-/// Probes that may be on their way into their target's server at once.
-pub const POSTING_MAX: usize = 64;
+/// Probes of one route that may be on their way into their target's server at once, so that a server that hangs holds up
+/// no other route; without those that have arrived already, whose target does not hang.
+pub const POSTING_OF_ROUTE_MAX: usize = 4;
+/// The same with those: how a sending has ended is heard up to a second later.
+pub const SENDING_OF_ROUTE_MAX: usize = 32;
+/// Those of all routes.
+pub const POSTING_MAX: usize = ROUTES_MAX * SENDING_OF_ROUTE_MAX;
 /// The only one of its pool.
 const SHARD: usize = 0;
 /// The subject of probes.
@@ -60,24 +66,52 @@ pub struct ProbeShardPlan {
 
 /// A probe that is to be sent.
 #[derive(Clone, Debug)]
-pub struct Post<'a> {
+pub struct Post {
     /// What [`Posted`] will name; not that of another probe that is being sent.
     pub id: u64,
+    /// Its route's name, for [`POSTING_OF_ROUTE_MAX`].
+    pub route: String,
     /// Where to. Its credentials are used if it has any, and TLS as it says.
-    pub target: &'a ResolvedTarget,
+    pub target: ResolvedTarget,
     /// What by, which fits the target: never `http.raw`.
     pub job_type: JobType,
     /// Envelope sender, and From.
-    pub from: &'a ReversePath,
+    pub from: ReversePath,
     /// Envelope recipient, and To: the probe address.
-    pub to: &'a Mailbox,
+    pub to: Mailbox,
     /// The value of the header `X-Timecop-Probe`: one line of printable ASCII.
-    pub header: &'a str,
+    pub header: String,
     /// Octets of the message, which is padded to it; a smaller one than its header block is not padded. Of `http` those of
     /// the request's body, in which the fields must have room.
     pub size: u64,
     /// Time limit of each reply, of the connect, and of the whole.
     pub timeout: Duration,
+}
+
+/// A probe whose message is made.
+#[derive(Debug)]
+pub struct Built {
+    id: u64,
+    route: String,
+    spec: JobSpec,
+    job: (Job, Conversion),
+    tls: Option<ClientTls>,
+    is_http: bool,
+    timeout: Duration,
+}
+
+impl Post {
+    /// Makes its message, of which a large one takes its time, on any thread; `host` is [`ProbeShard::host`].
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn build(self, host: String, now: Instant) -> Result<Built, SpecError> {
+        let at = Circumstances { now, wall: wall_now(), run_id: rand::random(), host, audit: None };
+        let (spec, job) = built(&self, &at)?;
+        let Post { id, route, target, job_type, timeout, .. } = self;
+        Ok(Built { id, route, spec, job, tls: target.tls, is_http: job_type.is_http(), timeout })
+    }
 }
 
 /// A probe whose sending has ended.
@@ -146,15 +180,15 @@ pub enum Heard {
     Posted(Posted),
 }
 
-/// Why a probe was not sent.
-#[derive(Debug, Error)]
+/// Why a probe is not sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PostError {
-    /// [`POSTING_MAX`] are under way.
-    #[error("{POSTING_MAX} probes are being sent, as many as may be at once; a target is slow")]
+    /// [`POSTING_OF_ROUTE_MAX`] of its route are under way, or [`SENDING_OF_ROUTE_MAX`].
+    #[error("as many probes of the route are being sent as may be at once; its target is slow")]
+    RouteBusy,
+    /// [`POSTING_MAX`] are under way, those of routes that there no longer are included.
+    #[error("{POSTING_MAX} probes are being sent, as many as may be at once; targets are slow")]
     Busy,
-    /// It cannot be.
-    #[error(transparent)]
-    Invalid(#[from] SpecError),
 }
 
 /// The shard.
@@ -173,6 +207,7 @@ pub struct ProbeShard {
 #[derive(Debug)]
 struct Posting {
     job: RunningJob,
+    route: String,
     is_http: bool,
     /// When it is given up.
     until: Instant,
@@ -185,7 +220,7 @@ impl ProbeShard {
     pub fn start(plan: ProbeShardPlan, clock: Clock) -> Result<ProbeShard, SinkError> {
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for &address in &plan.listen {
-            let (sockets, address) = listen(address, 1).map_err(|reason| SinkError::Listen { address, reason })?;
+            let (sockets, address) = listen(address, 1)?;
             listeners.extend(sockets.into_iter().map(|socket| ListenerSpec {
                 socket,
                 implicit_tls: false,
@@ -252,31 +287,51 @@ impl ProbeShard {
 
     /// Gives up probes whose time limit is over; to be called a few times a second. What comes of it is heard as
     /// [`Heard::Posted`].
-    pub fn look(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// The shard hangs: it has reported nothing of a probe for [`SILENT_FOR`](crate::control::running::SILENT_FOR).
+    pub fn look(&mut self) -> Result<(), String> {
         let now = self.pool.clock().now();
+        if self.posting.iter_mut().filter_map(|posting| posting.job.silent(now)).count() > 0 {
+            return Err(SILENT.to_owned());
+        }
         for posting in self.posting.iter_mut().filter(|posting| posting.until <= now) {
             posting.job.stop(&self.pool);
         }
-    }
-
-    /// Sends a probe. Ends as [`Heard::Posted`], at the latest 10 s (the drain) after its time limit.
-    pub fn post(&mut self, post: &Post<'_>) -> Result<(), PostError> {
-        if self.posting.len() >= POSTING_MAX {
-            return Err(PostError::Busy);
-        }
-        let now = self.pool.clock().now();
-        let circumstances =
-            Circumstances { now, wall: wall_now(), run_id: rand::random(), host: self.host.clone(), audit: None };
-        let (spec, built) = built(post, &circumstances)?;
-        let job = RunningJob::start(post.id, &spec, built, post.target.tls.as_ref(), &self.pool, &[SHARD]);
-        let is_http = post.job_type.is_http();
-        self.posting.push(Posting { job, is_http, until: now + post.timeout, is_told: false });
         Ok(())
     }
 
-    /// Whether another probe can be sent now.
-    pub fn has_room(&self) -> bool {
-        self.posting.len() < POSTING_MAX
+    /// Sends a probe. Ends as [`Heard::Posted`], at the latest 10 s (the drain) after its time limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ProbeShard::has_room`].
+    pub fn post(&mut self, built: Built) -> Result<(), PostError> {
+        self.has_room(&built.route, |_| false)?;
+        let Built { id, route, spec, job, tls, is_http, timeout } = built;
+        let until = self.pool.clock().now() + timeout;
+        let job = RunningJob::start(id, &spec, job, tls.as_ref(), &self.pool, &[SHARD]);
+        self.posting.push(Posting { job, route, is_http, until, is_told: false });
+        Ok(())
+    }
+
+    /// Whether another probe of a route can be sent now; `is_awaited` says of one that is being sent whether it has not
+    /// arrived.
+    ///
+    /// # Errors
+    ///
+    /// As many are being sent as may be.
+    pub fn has_room(&self, route: &str, is_awaited: impl Fn(u64) -> bool) -> Result<(), PostError> {
+        let of_route = self.posting.iter().filter(|posting| !posting.is_told && posting.route == route);
+        let awaited = of_route.clone().filter(|posting| is_awaited(posting.job.id())).count();
+        if awaited >= POSTING_OF_ROUTE_MAX || of_route.count() >= SENDING_OF_ROUTE_MAX {
+            return Err(PostError::RouteBusy);
+        }
+        if self.posting.len() >= POSTING_MAX {
+            return Err(PostError::Busy);
+        }
+        Ok(())
     }
 
     /// Probes that are being sent.
@@ -319,7 +374,7 @@ impl ProbeShard {
 }
 
 /// Makes a probe ready: a message of its size, for one connection.
-fn built(post: &Post<'_>, at: &Circumstances) -> Result<(JobSpec, (Job, Conversion)), SpecError> {
+fn built(post: &Post, at: &Circumstances) -> Result<(JobSpec, (Job, Conversion)), SpecError> {
     let raw = RawSpec {
         messages: Some(1),
         connections: Some(1),
@@ -333,7 +388,7 @@ fn built(post: &Post<'_>, at: &Circumstances) -> Result<(JobSpec, (Job, Conversi
         ..RawSpec::default()
     };
     if post.job_type == JobType::Http {
-        let options = vec![(format!("h:{NAME}"), post.header.to_owned())];
+        let options = vec![(format!("h:{NAME}"), post.header.clone())];
         let http = RawHttp { options, ..RawHttp::default() };
         let raw = RawSpec { msg_size: Some(post.size), subject: Some(SUBJECT.to_owned()), http, ..raw };
         let spec = JobSpec::new(post.target.complete(raw), post.target.as_target(), 0)?;
@@ -355,14 +410,14 @@ fn built(post: &Post<'_>, at: &Circumstances) -> Result<(JobSpec, (Job, Conversi
 }
 
 /// The message but for its Date and Message-ID, with a body of so many octets.
-fn message(post: &Post<'_>, body: usize) -> Vec<u8> {
+fn message(post: &Post, body: usize) -> Vec<u8> {
     const LINE: &[u8] = b"This message measures how long mail takes to arrive. Nobody reads it.\r\n";
     debug_assert!(post.header.bytes().all(|octet| matches!(octet, b' '..=b'~')), "the header is one printable line");
     let to = post.to.as_str();
     // The null reverse-path is nobody's name.
     let from = Some(String::from_utf8_lossy(post.from.as_bytes())).filter(|from| !from.is_empty());
     let from = from.as_deref().unwrap_or(to);
-    let header = post.header;
+    let header = &post.header;
     let mut message = format!(
         "From: <{from}>\r\nTo: <{to}>\r\nSubject: {SUBJECT}\r\n{NAME}: {header}\r\n\
          Auto-Submitted: auto-generated\r\n\r\n"

@@ -14,17 +14,17 @@ use hickory_resolver::proto::rr::rdata::{A, AAAA, MX};
 use super::*;
 
 /// What the server says of a name: nothing at all, or a code and records.
-type Answers = fn(&str, RecordType) -> Option<(ResponseCode, Vec<RData>)>;
+pub(in crate::control) type Answers = fn(&str, RecordType) -> Option<(ResponseCode, Vec<RData>)>;
 
 /// A name server on loopback, over UDP; ends when it is dropped.
-struct NameServer {
+pub(in crate::control) struct NameServer {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NameServer {
-    fn start(answers: Answers) -> NameServer {
+    pub(in crate::control) fn start(answers: Answers) -> NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
@@ -43,7 +43,7 @@ impl NameServer {
         NameServer { address, ended, thread: Some(thread) }
     }
 
-    fn mx(&self, domain: &str, seed: u64) -> Result<Vec<MxHost>, MxError> {
+    pub(in crate::control) fn mx(&self, domain: &str, seed: u64) -> Result<Vec<MxHost>, MxError> {
         self.mx_with(ResolverOpts::default(), domain, seed)
     }
 
@@ -75,11 +75,11 @@ fn answer(datagram: &[u8], answers: Answers) -> Option<Vec<u8>> {
     Some(message.to_vec().unwrap())
 }
 
-fn found(records: &[RData]) -> Option<(ResponseCode, Vec<RData>)> {
+pub(in crate::control) fn found(records: &[RData]) -> Option<(ResponseCode, Vec<RData>)> {
     Some((ResponseCode::NoError, records.to_vec()))
 }
 
-fn mx_record(preference: u16, exchange: &str) -> RData {
+pub(in crate::control) fn mx_record(preference: u16, exchange: &str) -> RData {
     RData::MX(MX::new(preference, Name::from_ascii(exchange).unwrap()))
 }
 

@@ -40,11 +40,13 @@ const PUT: &str = "
         stop_unix_ns = excluded.stop_unix_ns, totals_unix_ns = excluded.totals_unix_ns,
         result = excluded.result";
 
-/// A job that ran, or that was stopped and still drained, which shows by that its result has no verdict.
+/// A job that ran, or that was stopped and still drained, which shows by that its result has no verdict, or, of a search,
+/// that nothing has come of it yet.
 const INTERRUPT: &str = "
     UPDATE jobs SET state = 'interrupted', stop_unix_ns = max(totals_unix_ns, start_unix_ns)
     WHERE state = 'running'
-        OR (state = 'stopped' AND json_valid(result) AND json_extract(result, '$.verdict') IS NULL)";
+        OR (state = 'stopped' AND json_valid(result)
+            AND coalesce(result ->> '$.verdict', result ->> '$.result') IS NULL)";
 
 const TRIM: &str = "
     DELETE FROM jobs WHERE id NOT IN (SELECT id FROM jobs ORDER BY id DESC LIMIT ?1)";

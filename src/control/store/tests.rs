@@ -457,11 +457,21 @@ fn a_job_that_was_stopped_and_had_not_drained_is_interrupted_too() {
     let (store, _) = open(&path, 10);
     let draining = job(1, JobState::Stopped);
     let drained = StoredJob { result: Some(r#"{"verdict":{}}"#.to_owned()), ..job(2, JobState::Stopped) };
-    store.put(draining);
-    store.put(drained);
+    // What comes of a search has no verdict.
+    let searched = StoredJob { result: Some(r#"{"result":"unfinished"}"#.to_owned()), ..job(3, JobState::Stopped) };
+    let searching = StoredJob { result: Some(r#"{"result":null}"#.to_owned()), ..job(4, JobState::Stopped) };
+    [draining, drained, searched, searching].into_iter().for_each(|job| store.put(job));
     settle(&store);
     let (_copy, killed) = as_killed(&path);
     let (_store, found) = open(&killed, 10);
     let states: Vec<_> = found.iter().map(|job| (job.id, job.state, job.stop_unix_ns)).collect();
-    assert_eq!(states, [(2, JobState::Stopped, Some(3_000)), (1, JobState::Interrupted, Some(2_000))]);
+    assert_eq!(
+        states,
+        [
+            (4, JobState::Interrupted, Some(2_000)),
+            (3, JobState::Stopped, Some(3_000)),
+            (2, JobState::Stopped, Some(3_000)),
+            (1, JobState::Interrupted, Some(2_000))
+        ]
+    );
 }

@@ -5,7 +5,12 @@ use std::sync::mpsc;
 
 use secrecy::ExposeSecret as _;
 
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::rdata::A;
+use hickory_resolver::proto::rr::{RData, RecordType};
+
 use super::*;
+use crate::control::resolve::tests::{NameServer, found, mx_record};
 
 /// Times that a thread which is about to end is given way to.
 const YIELDS_MAX: u32 = 10_000_000;
@@ -21,7 +26,8 @@ fn targets(allow_targets: &str) -> Targets {
         "[hammer]\nallow_targets = [{allow_targets}]\n\
          [targets.plain]\nurl = 'smtp://10.0.0.1'\n\
          [targets.tls]\nurl = 'smtps://mx.example.com'\nuser = 'joe'\npassword_file = 'password'\n\
-         [targets.lax]\nurl = 'smtp+starttls://localhost:2587'\nskip_verify = true\n"
+         [targets.lax]\nurl = 'smtp+starttls://localhost:2587'\nskip_verify = true\n\
+         [targets.domain]\nurl = 'mx+starttls://example.com'\n"
     );
     let config = Config::parse(&text, &folder.path().join("t.toml")).unwrap_or_else(|errors| panic!("{errors}"));
     Targets::new(&config, Some("127.0.0.1:2525".parse().unwrap()), None)
@@ -31,18 +37,18 @@ fn usual() -> Targets {
     targets("'127.0.0.0/8', '::1'")
 }
 
-fn addresses(ips: &[&str], port: u16) -> Vec<SocketAddr> {
-    ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect()
+fn addresses(ips: &[&str], url: &TargetUrl) -> Result<Found, LookUpError> {
+    Ok(ips.iter().map(|ip| (url.host.to_string(), SocketAddr::new(ip.parse().unwrap(), url.port))).collect())
 }
 
 /// The target of a URL whose host has these addresses.
-fn resolved(targets: &Targets, url: &str, ips: &[&str]) -> Result<ResolvedTarget, SpecError> {
-    resolve_by(targets.choose(Some(url), Some(PLAIN), false, None)?, |_, port| Ok(addresses(ips, port)))
+fn resolved(targets: &Targets, url: &str, ips: &[&str]) -> Result<ResolvedTarget, ResolveError> {
+    resolve_by(targets.choose(Some(url), Some(PLAIN), false, None)?, |url, _| addresses(ips, url))
 }
 
 fn error_of<T>(result: Result<T, impl Into<ResolveError>>) -> SpecError {
     let Err(error) = result else { panic!("expected a refusal") };
-    let (ResolveError::Invalid(error) | ResolveError::Busy(error) | ResolveError::TimedOut(error)) = error.into();
+    let error = error.into().into_inner();
     assert!(error.problem.contains("expected") && error.problem.contains("got"), "{error}");
     assert!(!error.problem.contains("secret") && !error.problem.contains(char::is_control), "{error}");
     assert!(error.problem.len() < 500, "{error}");
@@ -70,7 +76,7 @@ fn a_named_target_fixes_address_connection_type_and_verification() {
     assert_eq!((&*target.name, &*target.host), ("plain (smtp://10.0.0.1:25)", "10.0.0.1"));
     assert_eq!((target.address, target.connection), ("10.0.0.1:25".parse().unwrap(), PLAIN));
     let target = targets.choose(Some("tls"), Some(TLS), true, None).unwrap();
-    let target = resolve_by(target, |_, port| Ok(addresses(&["192.0.2.1", "192.0.2.2"], port))).unwrap();
+    let target = resolve_by(target, |url, _| addresses(&["192.0.2.1", "192.0.2.2"], url)).unwrap();
     assert_eq!((&*target.host, target.address), ("mx.example.com", "192.0.2.1:465".parse().unwrap()));
     assert!(!format!("{target:?}").contains("secret"), "{target:?}");
     let credentials = target.credentials.unwrap();
@@ -93,10 +99,10 @@ fn what_does_not_fit_the_target_names_the_field() {
     for (target, connection, auth, skip_verify, field, says) in [
         (None, TLS, false, None, "smtp_connection_type", "expected plain"),
         (None, PLAIN, true, None, "auth", "the embedded sink"),
-        (Some("nobody"), PLAIN, false, None, "target", "lax, plain, tls"),
+        (Some("nobody"), PLAIN, false, None, "target", "domain, lax, plain, tls"),
         (Some(""), PLAIN, false, None, "target", "got \"\""),
         (Some("127.0.0.1:25"), PLAIN, false, None, "target", "a URL such as smtp://"),
-        (Some("TLS"), TLS, false, None, "target", "lax, plain, tls"),
+        (Some("TLS"), TLS, false, None, "target", "domain, lax, plain, tls"),
         (Some("plain\r\nRCPT"), PLAIN, false, None, "target", "\\r\\n"),
         (Some("joe:secret@mx"), PLAIN, false, None, "target", "is not shown"),
         (Some("plain"), TLS, false, None, "smtp_connection_type", "expected plain"),
@@ -109,6 +115,18 @@ fn what_does_not_fit_the_target_names_the_field() {
         (Some("smtp://127.0.0.1"), TLS, false, None, "smtp_connection_type", "begins with smtps://"),
         (Some("smtp://127.0.0.1"), STARTTLS, false, None, "smtp_connection_type", "begins with smtp+starttls://"),
         (Some("smtps://127.0.0.1"), PLAIN, false, None, "smtp_connection_type", "begins with smtp://"),
+        (Some("mx://a.example"), STARTTLS, false, None, "smtp_connection_type", "begins with mx+starttls://"),
+        (Some("mx+starttls://a.example"), PLAIN, false, None, "smtp_connection_type", "begins with mx://"),
+        (
+            Some("mx://a.example"),
+            TLS,
+            false,
+            None,
+            "smtp_connection_type",
+            "expected plain, as mx://a.example has it, got tls",
+        ),
+        (Some("mx://127.0.0.1"), PLAIN, false, None, "target", "which has no mail exchangers"),
+        (Some("mx://a.example:2525"), PLAIN, false, None, "target", "port 25 alone"),
         (Some("http://127.0.0.1"), PLAIN, false, None, "target", "for type smtp"),
         (Some("smtp://joe:secret@127.0.0.1"), PLAIN, false, None, "target", "a user in it"),
         (Some("smtp://127.0.0.1\r\nQUIT"), PLAIN, false, None, "target", "control characters"),
@@ -167,6 +185,87 @@ fn every_address_of_a_url_must_be_allowed() {
     }
 }
 
+/// A name server's word for domains whose mail goes to loopback, not all of whose mail does, and none of whose does.
+fn mail_exchangers(name: &str, of: RecordType) -> Option<(ResponseCode, Vec<RData>)> {
+    let a = |ip: [u8; 4]| RData::A(A(ip.into()));
+    match (name, of) {
+        ("example.com.", RecordType::MX) => found(&[mx_record(20, "b.example.com."), mx_record(10, "a.example.com.")]),
+        ("equal.example.", RecordType::MX) => found(&[mx_record(1, "a.example.com."), mx_record(1, "b.example.com.")]),
+        ("a.example.com.", RecordType::A) => found(&[a([127, 0, 0, 5])]),
+        ("b.example.com.", RecordType::A) => found(&[a([127, 0, 0, 6]), a([127, 0, 0, 7])]),
+        ("backup.example.", RecordType::MX) => found(&[mx_record(1, "a.example.com."), mx_record(2, "far.example.")]),
+        ("far.example.", RecordType::A) => found(&[a([127, 0, 0, 8]), a([192, 0, 2, 1])]),
+        ("bare.example.", RecordType::A) => found(&[a([127, 0, 0, 9])]),
+        ("null.example.", RecordType::MX) => found(&[mx_record(0, ".")]),
+        ("broken.example.", _) => Some((ResponseCode::ServFail, Vec::new())),
+        ("gone.example.", _) => Some((ResponseCode::NXDomain, Vec::new())),
+        _ => found(&[]),
+    }
+}
+
+/// As [`look_up`], from a name server of the test's own.
+fn asked(server: &NameServer, target: Unresolved) -> Result<ResolvedTarget, ResolveError> {
+    resolve_by(target, |url, seed| {
+        assert!(url.is_mx);
+        mail_exchangers_of(server.mx(&url.host.to_string(), seed))
+    })
+}
+
+#[test]
+fn a_domain_is_its_most_preferred_mail_exchanger() {
+    let (server, targets) = (NameServer::start(mail_exchangers), usual());
+    let target = asked(&server, targets.choose(Some("mx://Example.com"), Some(PLAIN), false, None).unwrap()).unwrap();
+    assert_eq!(target.name, "mx://example.com (mail exchanger a.example.com, 127.0.0.5:25)");
+    assert_eq!((&*target.host, target.address), ("a.example.com", "127.0.0.5:25".parse().unwrap()));
+    let target = asked(&server, targets.choose(Some("mx://bare.example"), Some(PLAIN), false, None).unwrap()).unwrap();
+    assert_eq!((&*target.host, target.address), ("bare.example", "127.0.0.9:25".parse().unwrap()));
+    // A configured one, and one of a route, by STARTTLS: its certificate is to be the mail exchanger's.
+    for target in [targets.choose(Some("domain"), None, false, None).unwrap(), targets.of_route("domain").unwrap()] {
+        let target = asked(&server, target).unwrap();
+        assert_eq!((target.as_target().host, target.connection), ("a.example.com".to_owned(), STARTTLS));
+        assert!(target.name.starts_with("domain (mx+starttls://example.com) (mail exchanger a."), "{}", target.name);
+    }
+    let target = asked(&server, targets.of_route("mx://example.com").unwrap()).unwrap();
+    assert_eq!((&*target.host, target.connection), ("a.example.com", PLAIN));
+    // Among equals the seed decides.
+    let first = |seed| {
+        let target = targets.choose(Some("mx://equal.example"), Some(PLAIN), false, None).unwrap();
+        asked(&server, target.with_seed(seed)).unwrap().host
+    };
+    let hosts: Vec<String> = (0..16).map(first).collect();
+    assert!((0..16).all(|seed| first(seed) == hosts[seed as usize]), "{hosts:?}");
+    assert!(["a.example.com", "b.example.com"].iter().all(|host| hosts.iter().any(|h| h == host)), "{hosts:?}");
+}
+
+#[test]
+fn every_address_of_every_mail_exchanger_must_be_allowed() {
+    let (server, targets) = (NameServer::start(mail_exchangers), usual());
+    let choose = |url: &str| targets.choose(Some(url), Some(PLAIN), false, None).unwrap();
+    let error = error_of(asked(&server, choose("mx://backup.example")));
+    assert!(error.field == "target" && error.problem.contains("got 192.0.2.1"), "{error}");
+    assert!(error.problem.contains("\"far.example\", a mail exchanger of \"backup.example\""), "{error}");
+    assert!(error.problem.contains("allow_targets"), "{error}");
+    assert!(asked(&server, targets.of_route("mx://backup.example").unwrap()).is_ok(), "the configuration may");
+}
+
+#[test]
+fn a_domain_that_takes_no_mail_says_why() {
+    let (server, targets) = (NameServer::start(mail_exchangers), usual());
+    for (domain, says, passes) in [
+        ("null.example", "its MX is null (RFC 7505)", false),
+        ("gone.example", "there is no such domain", false),
+        ("empty.example", "no address at which mail could be taken", false),
+        ("broken.example", "try again later", true),
+    ] {
+        let target = targets.choose(Some(&format!("mx://{domain}")), Some(PLAIN), false, None).unwrap();
+        let error = asked(&server, target).unwrap_err();
+        assert_eq!(matches!(error, ResolveError::TimedOut(_)), passes, "{error}");
+        let error = error_of(Err::<(), _>(error));
+        assert!(error.field == "target" && error.problem.contains("a domain with mail exchangers"), "{error}");
+        assert!(error.problem.contains(domain) && error.problem.contains(says), "{error}");
+    }
+}
+
 #[test]
 fn the_allow_list_is_that_of_the_configuration() {
     for (allowed, ip, is_taken) in [
@@ -187,7 +286,9 @@ fn a_host_without_an_address_is_an_error_of_the_target() {
     let target = || usual().choose(Some("smtp://a.example"), Some(PLAIN), false, None).unwrap();
     let error = error_of(resolve_by(target(), |_, _| Ok(Vec::new())));
     assert!(error.field == "target" && error.problem.contains("a.example"), "{error}");
-    let error = error_of(resolve_by(target(), |_, _| Err(io::Error::other("no such name"))));
+    let error = error_of(resolve_by(target(), |_, _| {
+        Err(LookUpError { reason: "no such name".to_owned(), is_temporary: false })
+    }));
     assert!(error.problem.contains("no such name"), "{error}");
     let target = resolve(usual().choose(Some("smtp://LOCALHOST:2525"), Some(PLAIN), false, None).unwrap()).unwrap();
     assert!(target.address.ip().is_loopback() && target.host == "localhost", "{target:?}");
@@ -209,9 +310,9 @@ fn hosts_are_looked_up_on_a_thread() {
         assert!(target.unwrap().address.ip().is_loopback());
         let (this, url) = (thread::current().id(), "smtp://a.example");
         let target = targets.choose(Some(url), Some(PLAIN), false, None).unwrap();
-        let look_up = move |_: &str, port| {
+        let look_up = move |url: &TargetUrl, _| {
             assert_ne!(thread::current().id(), this);
-            Ok(addresses(&["192.0.2.1"], port))
+            addresses(&["192.0.2.1"], url)
         };
         let error = error_of(resolver.resolve_by(target, RESOLUTION_TIME_MAX, look_up).await);
         assert!(error.problem.contains("allow_targets"), "{error}");
@@ -226,7 +327,7 @@ fn look_ups_that_hang_are_given_up_and_bounded() {
         let mut hanging = Vec::new();
         for _ in 0..RESOLUTIONS_MAX {
             let (end, ended) = mpsc::channel::<()>();
-            let hang = move |_: &str, _| {
+            let hang = move |_: &TargetUrl, _| {
                 let _ = ended.recv();
                 Ok(Vec::new())
             };
@@ -250,7 +351,7 @@ fn look_ups_that_hang_are_given_up_and_bounded() {
             Arc::strong_count(&resolver.threads) == 1
         });
         assert!(ended);
-        let answer = resolver.resolve_by(target(), RESOLUTION_TIME_MAX, |_, port| Ok(addresses(&["::1"], port))).await;
+        let answer = resolver.resolve_by(target(), RESOLUTION_TIME_MAX, |url, _| addresses(&["::1"], url)).await;
         assert_eq!(answer.unwrap().address, "[::1]:25".parse().unwrap());
     });
 }

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type};
 
-use super::field::{Field, HARMLESS_PATTERN, digest_schema, is_harmless, or_null, plain, sha256, types};
+use super::field::{Field, HARMLESS_PATTERN, digest, digest_schema, is_harmless, or_null, plain, types};
+use super::short;
 use crate::job::spec::http::{OPTION_PREFIXES, OPTIONS_BYTES_MAX, OPTIONS_MAX};
 use crate::message::{MESSAGE_BYTES_MAX, SIZE_WEIGHT_MAX, SIZES_MAX, WeightedSize};
 
@@ -75,7 +76,7 @@ impl Field for MessageSize {
     }
 }
 
-/// A text of any length. Echoed as its size and digest.
+/// A text of any length, in lines. Echoed as its size and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text(pub String);
 
@@ -88,25 +89,57 @@ impl Text {
 
 impl Field for Text {
     fn expected() -> String {
-        "a string".to_owned()
+        "a string without control characters but tab, LF and CRLF".to_owned()
     }
 
     fn read(json: &RawValue) -> Option<Text> {
-        plain(json).map(Text)
+        plain(json).filter(|text: &String| is_of_lines(text)).map(Text)
+    }
+
+    fn got(json: &RawValue) -> String {
+        match plain::<String>(json) {
+            Some(_) => "one with others".to_owned(),
+            None => short(json.get()),
+        }
     }
 
     fn echo(&self) -> impl Serialize {
-        json!({ "bytes": self.0.len(), "sha256": sha256(&self.0) })
+        digest(&self.0)
     }
 
     fn schema() -> Schema {
-        types([Type::String]).build().into()
+        types([Type::String]).pattern(Some(LINES_PATTERN)).build().into()
     }
 }
 
-/// The options of an API, by their names, in the order in which they were given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// [`is_of_lines`] as a regular expression for the schema.
+const LINES_PATTERN: &str = r"^(\r\n|[^\u0000-\u0008\u000b-\u001f\u007f])*$";
+
+/// Whether nothing in a text controls anything but where its lines end.
+fn is_of_lines(text: &str) -> bool {
+    let controls = |octet: u8| octet.is_ascii_control() && !matches!(octet, b'\t' | b'\n');
+    !text.replace("\r\n", "\n").bytes().any(controls)
+}
+
+/// The options of an API, by their names, in the order in which they were given. A value may be a key: what is shown of it
+/// is its size and digest.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options(pub Vec<(String, String)>);
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Options {
+    /// What they look like in a job.
+    pub(super) fn echo_schema() -> RefOr<Schema> {
+        let description = "The options by their names, each value by its size in octets and its SHA-256.";
+        let value = Schema::from(digest_schema("bytes", ""));
+        types([Type::Object]).additional_properties(Some(value)).description(Some(description)).build().into()
+    }
+}
 
 impl Field for Options {
     fn expected() -> String {
@@ -145,7 +178,7 @@ impl Field for Options {
 
 impl Serialize for Options {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, digest(value))))
     }
 }
 

@@ -347,6 +347,11 @@ pub(super) fn sha256(text: &str) -> String {
     Sha256::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
+/// A text as it is shown: its size in octets and its digest.
+pub(super) fn digest(text: &str) -> Value {
+    json!({ "bytes": text.len(), "sha256": sha256(text) })
+}
+
 /// The schema of a size, under this key, and a digest.
 pub(super) fn digest_schema(size: &str, description: &str) -> Object {
     ObjectBuilder::new()
@@ -381,7 +386,7 @@ impl Field for Body {
     }
 
     fn echo(&self) -> impl Serialize {
-        json!({ "bytes": self.0.len(), "sha256": sha256(&self.0) })
+        digest(&self.0)
     }
 
     fn schema() -> Schema {
@@ -412,7 +417,7 @@ impl Field for RecipientVariables {
     }
 
     fn echo(&self) -> impl Serialize {
-        json!({ "bytes": self.0.len(), "sha256": sha256(&self.0) })
+        digest(&self.0)
     }
 
     fn schema() -> Schema {

@@ -153,7 +153,8 @@ fields! {
     recipients: RecipientList;
     /// Whether messages take recipients in turns (sequential), or each begins at one drawn by the seed (random).
     recipient_order: RecipientOrder;
-    /// Where to: a URL such as smtp://127.0.0.1:2525, or the name of a configured target (the embedded sink).
+    /// Where to: a URL such as smtp://127.0.0.1:2525 or mx://example.com, or the name of a configured target (the embedded
+    /// sink).
     target: TargetName;
     /// Envelope sender, "" for the null reverse-path (timecop@example.com).
     from: String;
@@ -213,6 +214,7 @@ impl PartialSchema for JobEcho {
                 ("body", Body::echo_schema()),
                 ("text", Text::echo_schema()),
                 ("html", Text::echo_schema()),
+                ("options", Options::echo_schema()),
                 ("recipient_variables", RecipientVariables::echo_schema()),
                 ("recipients", RecipientList::echo_schema()),
             ] {

@@ -56,8 +56,8 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
         ("msg_size", "4096", "4096", "-1", "objects with bytes and weight, got -1"),
         (
             "options",
-            r#"{"o:testmode":"yes","h:Reply-To":"a@b"}"#,
-            r#"{"o:testmode":"yes","h:Reply-To":"a@b"}"#,
+            r#"{"o:testmode":"","h:Reply-To":""}"#,
+            &format!(r#"{{"o:testmode":{EMPTY},"h:Reply-To":{EMPTY}}}"#),
             r#"{"x:a":"b"}"#,
             r#"begins with one of o:, h:, v:, t:, got {"x:a":"b"}"#,
         ),
@@ -70,8 +70,8 @@ fn every_key_takes_its_kind_of_value_and_no_other() {
             r#""a\r\nX: b""#,
             "expected a string of at most 4096 characters without control",
         ),
-        ("text", r#""""#, EMPTY, "1", "expected a string, got 1"),
-        ("html", r#""""#, EMPTY, "{}", "expected a string, got {}"),
+        ("text", r#""""#, EMPTY, "1", "but tab, LF and CRLF, got 1"),
+        ("html", r#""""#, EMPTY, "{}", "but tab, LF and CRLF, got {}"),
         (
             "recipient_variables",
             r#""""#,
@@ -290,17 +290,75 @@ fn control_characters_are_refused_wherever_they_could_reach_the_wire() {
             assert!(!error.contains("secret"), "{error}");
         }
         let inner = control.replace('\\', "\\\\");
-        // A value may have a tab, and whatever else does not end its line.
-        let breaks_lines = matches!(control, r"\u0000" | r"\r\n");
+        // Of what is one octet on the wire.
+        let is_ascii = control != r"\u0085";
         for variables in [format!(r#""{{\"a{inner}\":{{}}}}""#), format!(r#""{{\"a\":{{\"b\":\"{inner}\"}}}}""#)] {
             let read = request_with_body(&variables);
-            assert_eq!(read.is_err(), breaks_lines, "{variables}");
+            assert_eq!(read.is_err(), is_ascii, "{variables}");
             let Err(error) = read else { continue };
             assert!(error.starts_with("recipient_variables: ") && !error.contains(char::is_control), "{error:?}");
         }
     }
     // A body is a message; what it may contain is looked at where messages are built.
     assert!(parse(r#"{"smtp_connection_type":"plain","body":"A: b\r\n\r\n\u0000"}"#).is_ok());
+}
+
+/// Every field of the schema, as each kind of value that text may be in. A body is refused here for the size beside it.
+#[test]
+fn every_field_refuses_line_ends() {
+    let schema = serde_json::to_value(JobRequest::schema()).unwrap();
+    let fields: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert!(fields.len() > 20, "{fields:?}");
+    let mut taken = Vec::new();
+    for field in fields {
+        for control in [r"\u0000", r"\r\n", r"\n"] {
+            for value in [
+                format!(r#""a{control}b""#),
+                format!(r#"["a{control}b"]"#),
+                format!(r#"{{"h:A":"a{control}b"}}"#),
+                format!(r#"{{"h:A{control}B":"a"}}"#),
+            ] {
+                for kind in ["smtp", "http", "http.raw"] {
+                    let plain = if *field == "msg_size" { "" } else { r#","msg_size":1000"# };
+                    let json =
+                        format!(r#"{{"Type":"{kind}","smtp_connection_type":"plain","{field}":{value}{plain}}}"#);
+                    let read = parse(&json).map_err(|error| error.to_string());
+                    match read.and_then(|request| spec(request).map_err(|error| error.to_string())) {
+                        Ok(_) => taken.push(field.as_str()),
+                        Err(error) => assert!(!error.contains(char::is_control), "{field}: {error:?}"),
+                    }
+                }
+            }
+        }
+    }
+    taken.dedup();
+    // They are looked at beside a body only, as the test above does.
+    assert_eq!(taken, ["recipient_variables"]);
+}
+
+#[test]
+fn a_text_has_lines_and_tabs_and_nothing_else_that_controls() {
+    for field in ["text", "html"] {
+        let with = |text: &str| parse(&format!(r#"{{"smtp_connection_type":"plain","{field}":"{text}"}}"#));
+        for good in [r"a\tb\nc\r\nd\n\n", "é\u{85}", r"\r\n"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for wrong in [r"\u0000", r"\u0007", r"\u001b[2J", r"\u007f", r"a\rb", r"a\r", r"\r\r\n", r"\u000b"] {
+            let error = with(wrong).expect_err(wrong).to_string();
+            assert!(error.starts_with(field) && !error.contains(char::is_control), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn the_values_of_options_are_shown_nowhere() {
+    let request = request(r#""Type":"http","options":{"h:X-Key":"secret"}"#).unwrap();
+    let echo = request.echo();
+    assert!(!echo.get().contains("secret"), "{echo}");
+    let echo: Value = serde_json::from_str(echo.get()).unwrap();
+    assert_eq!(echo["options"]["h:X-Key"]["bytes"], 6, "{echo}");
+    assert_eq!(echo["options"]["h:X-Key"]["sha256"].as_str().unwrap().len(), 64, "{echo}");
+    assert!(!format!("{request:?}").contains("secret"));
 }
 
 #[test]

@@ -166,6 +166,7 @@ fn restarted(table: &Table) -> Table {
 fn restarted_after(down: u64) -> Table {
     let mut table = Table::default();
     table.start(NewProbe { timeout: 3_600 * S, ..new(1) }, at(100), wall(100)).unwrap();
+    table.posted(1, Sent::Accepted { at: at(101) }, Legs::default(), at(101));
     Table::restored(vec![table.get(1).unwrap().clone()], at(0), wall(120 + down), Some(wall(120)))
 }
 
@@ -214,6 +215,78 @@ fn a_clock_that_went_back_over_a_restart_is_skew_and_no_measurement() {
     let arrival = again.arrived(&token, at(1), wall(51), Vec::new());
     let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
     assert_eq!((ended.outcome, ended.round_trip, ended.skewed), (Outcome::Ok, None, true));
+}
+
+/// Without a round trip all that is known is whether it was there at its threshold.
+#[test]
+fn a_probe_that_was_overdue_is_not_in_time_because_a_clock_went_back() {
+    let (mut table, token) = started();
+    assert_eq!(table.overdue(at(111)).len(), 1);
+    let probes: Vec<Probe> = table.last("r", 10).into_iter().cloned().collect();
+    let mut again = Table::restored(probes, at(0), wall(50), Some(wall(111)));
+    let arrival = again.arrived(&token, at(1), wall(51), Vec::new());
+    let Arrival::Ended(ended) = arrival else { panic!("{arrival:?}") };
+    assert_eq!((ended.outcome, ended.round_trip, ended.was_overdue), (Outcome::Late, None, true));
+}
+
+/// Of a probe that was being sent when the service ended nobody knows whether it ever left.
+#[test]
+fn a_probe_of_which_it_is_not_known_that_it_was_handed_over_calls_nobody_after_a_restart() {
+    for (is_known, is_excused) in [(false, true), (true, false)] {
+        let mut table = Table::default();
+        table.start(NewProbe { timeout: 3_600 * S, ..new(1) }, at(100), wall(100)).unwrap();
+        if is_known {
+            table.posted(1, Sent::Accepted { at: at(101) }, Legs::default(), at(101));
+        }
+        let mut again = restarted(&table);
+        assert_eq!(again.overdue(at(3_000))[0].is_excused, is_excused);
+        assert_eq!(again.expire(at(4_000))[0].is_excused, is_excused);
+    }
+}
+
+/// A process that is stopped from second 102 to second 130, with a probe of threshold 10 on its way since second 100.
+#[test]
+fn what_is_slept_through_is_down_time_and_calls_nobody() {
+    let slept = || {
+        let (mut table, token) = started();
+        table.posted(1, Sent::Accepted { at: at(101) }, Legs::default(), at(101));
+        table.slept(at(102), at(130));
+        (table, token)
+    };
+    // What waited in our socket is taken at the end of the sleep.
+    let (mut table, token) = slept();
+    assert_eq!(table.overdue(at(130)), []);
+    let arrival = table.arrived(&token, at(130), wall(130), Vec::new());
+    assert_eq!(outcome(arrival), (Outcome::Ok, false, Some(2 * S)));
+    assert_eq!(table.get(1).unwrap().down_ns, 28_000_000_000);
+    // A server that was not answered comes again later.
+    let (mut table, token) = slept();
+    assert_eq!(table.overdue(at(138)), []);
+    assert!(table.overdue(at(139))[0].is_excused && table.get(1).unwrap().excused);
+    let Arrival::Ended(ended) = table.arrived(&token, at(150), wall(150), Vec::new()) else { panic!() };
+    assert!(ended.outcome == Outcome::Late && ended.was_excused && ended.is_excused, "{ended:?}");
+    let (mut table, _) = slept();
+    assert!(!table.overdue(at(159))[0].is_excused, "for as long as it slept");
+    assert_eq!((table.expire(at(187)), table.expire(at(188)).len()), (vec![], 1));
+    // What was sent later is excused as long.
+    for (second, is_excused) in [(157, true), (158, false)] {
+        let (mut table, _) = slept();
+        table.start(new(2), at(131), wall(131)).unwrap();
+        assert_eq!(table.overdue(at(second)).last().unwrap().is_excused, is_excused, "{second}");
+    }
+    // An arrival that was stamped meanwhile shows that only control slept.
+    let (mut table, token) = slept();
+    let arrival = table.arrived(&token, at(125), wall(125), Vec::new());
+    assert_eq!(outcome(arrival), (Outcome::Late, false, Some(25 * S)));
+    // What was being sent meanwhile could not be, for want of us.
+    let (mut table, _) = started();
+    table.slept(at(102), at(130));
+    let ended = table.posted(1, Sent::Failed("timed out".to_owned()), Legs::default(), at(131)).unwrap();
+    assert!(ended.outcome == Outcome::SendFailed && ended.is_excused, "{ended:?}");
+    // Servers that waited in vain come again when servers do.
+    let (mut table, _) = started();
+    table.slept(at(102), at(202));
+    assert!(table.overdue(at(800))[0].is_excused);
 }
 
 #[test]

@@ -340,6 +340,17 @@ impl Ring {
         self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
+    /// Leaves the kernel little room for what a peer sends on an open connection, so that it sees a small window. Where the
+    /// kernel knows no such request (before Linux 6.7) the window stays as it is.
+    pub fn shrink_window(&mut self, file: u32) {
+        // The kernel doubles it.
+        static BYTES: libc::c_int = 4 << 10;
+        let (value, length) = ((&raw const BYTES).cast(), size_of_val(&BYTES) as u32);
+        let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_RCVBUF as u32);
+        let entry = opcode::SetSockOpt::new(Fixed(file), level, name, value, length).build();
+        self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
     /// Resets an open connection (RFC 9293 §3.5.2): whatever has not left is forgotten, and the peer is told so by a RST. The
     /// file slot is as it was, and has to be closed.
     ///

@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::tickets::Tickets;
 use super::verify_once::VerifyOnce;
-use super::{Tls, certificates, no_pair, private_key, provider};
+use super::{Session, Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::{ConnectionType, JobSpec, SpecError};
 
 /// What files say of a job's TLS, read by whoever was given their names.
@@ -140,8 +140,8 @@ impl ClientTls {
 
     /// Begins the TLS of one connection.
     pub(in crate::shard) fn connect(&self) -> Box<Tls> {
-        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone());
-        Box::new(Tls::new(Connection::Client(connection.expect("the configuration is whole, and there is randomness"))))
+        let connection = UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone());
+        Box::new(Tls::new(Session::Client(connection.expect("the configuration is whole, and there is randomness"))))
     }
 }
 

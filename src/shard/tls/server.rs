@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WantsServerCert};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection, WantsServerCert,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{ConfigBuilder, Connection, ServerConfig, ServerConnection};
+use rustls::{ConfigBuilder, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{Tls, certificates, no_pair, private_key, provider};
+use super::{Session, Tls, certificates, no_pair, private_key, provider};
 use crate::job::spec::SpecError;
 
 /// Tickets that a client is given with each handshake under TLS 1.3.
@@ -81,8 +83,8 @@ impl ServerTls {
 
     /// Begins the TLS of one connection.
     pub(in crate::shard) fn accept(&self) -> Box<Tls> {
-        let connection = ServerConnection::new(Arc::clone(&self.config));
-        Box::new(Tls::new(Connection::Server(connection.expect("the configuration is whole"))))
+        let connection = UnbufferedServerConnection::new(Arc::clone(&self.config));
+        Box::new(Tls::new(Session::Server(connection.expect("the configuration is whole"))))
     }
 }
 

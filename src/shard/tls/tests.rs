@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::{ClientConfig, ClientConnection};
 
 use super::tickets::Tickets;
 use super::*;
@@ -12,7 +12,7 @@ use crate::phase::Phase;
 use crate::sink::{SinkPolicy, SinkSettings};
 use crate::time::Instant;
 use crate::wire::smtp::client::{self, Client, ClientError, Output, Timeouts, TlsStart, Write};
-use crate::wire::smtp::server::{Flow, ServerConfig, Session};
+use crate::wire::smtp::server::{self as smtp, Flow, ServerConfig};
 
 /// A certificate for localhost that its client trusts, made with this change, and its server.
 fn pair(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (ClientTlsFiles, ServerTls) {
@@ -134,8 +134,8 @@ fn tls_1_2_is_spoken_and_resumed_too_and_tickets_are_bounded() {
         Arc::new(config)
     };
     let shake_with = |config: &Arc<ClientConfig>| {
-        let session = ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap();
-        shake(&mut Tls::new(Connection::Client(session)), &mut server.accept()).0.unwrap()
+        let session = UnbufferedClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).unwrap();
+        shake(&mut Tls::new(Session::Client(session)), &mut server.accept()).0.unwrap()
     };
     let tickets = Arc::new(Tickets::new(1));
     let config = client(&[&rustls::version::TLS12], &tickets);
@@ -279,7 +279,7 @@ fn broken_off(options: &ClientTlsFiles, server: &ServerTls, mut octets: usize, m
     };
     let server_config = ServerConfig::new("mx.example", 1_000, true).offering_starttls();
     let mut policy = SinkPolicy::new(SinkSettings::default(), now, 1);
-    let (mut client, mut session) = (Client::new(), Session::new());
+    let (mut client, mut session) = (Client::new(), smtp::Session::new());
     let (mut client_tls, mut server_tls): (Option<Box<Tls>>, Option<Box<Tls>>) = (None, None);
     let (mut to_client, mut out) = (Vec::new(), Vec::new());
     let mut flow = session.connected(now, &server_config, &mut policy, &mut out);

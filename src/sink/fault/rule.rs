@@ -120,11 +120,8 @@ impl FromStr for Rule {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Rule, FaultError> {
-        let (phase, to, value) = head(text, EXAMPLE)?;
-        let mut parts = value.splitn(2, ',');
-        let mut action = action(phase, parts.next().unwrap_or_default())?;
+        let ((phase, to), mut action, mut rest) = parts(text)?;
         let mut conditions = Conditions::default();
-        let mut rest = parts.next();
         let mut is_first = true;
         while let Some(left) = rest {
             let (part, behind) = left.split_once(',').map_or((left, None), |(part, behind)| (part, Some(behind)));
@@ -154,7 +151,7 @@ impl Rule {
     ///
     /// What was expected, and what came.
     pub fn delay(text: &str) -> Result<Rule, FaultError> {
-        let (phase, to, value) = head(text, DELAY_EXAMPLE)?;
+        let (phase, to, value) = short(text, DELAY_EXAMPLE)?;
         let action = delay(value, DELAY_EXAMPLE)?;
         Rule { phase, to, action, conditions: Conditions::default() }.checked(text)
     }
@@ -165,7 +162,7 @@ impl Rule {
     ///
     /// What was expected, and what came.
     pub fn drop(text: &str) -> Result<Rule, FaultError> {
-        let (phase, to, value) = head(text, DROP_EXAMPLE)?;
+        let (phase, to, value) = short(text, DROP_EXAMPLE)?;
         let percent = Some(percent(value, DROP_EXAMPLE)?);
         let action = if phase == FaultPhase::Tls { Action::Tls(TlsFault::Drop) } else { Action::Drop };
         Rule { phase, to, action, conditions: Conditions { percent, ..Conditions::default() } }.checked(text)
@@ -246,10 +243,7 @@ impl Conditions {
             self.connections.replace(Connections { most, of_address }).is_none()
         } else if let Some(time) = part.strip_prefix("greylist:") {
             self.greylist.replace(duration(time, "rcpt=450,greylist:5m")?).is_none()
-        } else if part
-            .strip_suffix('%')
-            .is_some_and(|number| !number.is_empty() && !number.contains(char::is_whitespace))
-        {
+        } else if part.strip_suffix('%').is_some_and(is_like_a_number) {
             self.percent.replace(percent(part, EXAMPLE)?).is_none()
         } else {
             return Ok(false);
@@ -261,20 +255,48 @@ impl Conditions {
     }
 }
 
-/// The phase, whom it is for, and what stands behind the equals sign.
-fn head<'a>(text: &'a str, example: &'static str) -> Result<(FaultPhase, Option<Pattern>, &'a str), FaultError> {
-    if text.len() > RULE_BYTES_MAX {
-        return Err(FaultError::new(format!("a rule of at most {RULE_BYTES_MAX} octets"), text, example));
+/// A rule's phase, and whom it is for.
+type Head = (FaultPhase, Option<Pattern>);
+
+/// A rule's head, its action, and what stands behind that.
+fn parts(text: &str) -> Result<(Head, Action, Option<&str>), FaultError> {
+    bounded(text, EXAMPLE)?;
+    // A pattern may hold equals signs and commas, and an action neither: it stands behind the first equals sign that one follows.
+    let holds_none = |at: &usize| text[at + 1..].split(',').next().is_some_and(|action| !action.contains('='));
+    let mut wrong = None;
+    for at in text.match_indices('=').map(|(at, _)| at).filter(holds_none) {
+        let value = &text[at + 1..];
+        let (name, rest) = value.split_once(',').map_or((value, None), |(name, rest)| (name, Some(rest)));
+        match head(&text[..at], EXAMPLE).and_then(|(phase, to)| Ok(((phase, to), action(phase, name)?, rest))) {
+            Ok(parts) => return Ok(parts),
+            Err(error) => wrong = wrong.or(Some(error)),
+        }
     }
-    let Some((head, value)) = text.split_once('=') else {
-        return Err(FaultError::new("PHASE=VALUE", text, example));
-    };
+    Err(wrong.unwrap_or_else(|| FaultError::new("PHASE=VALUE", text, EXAMPLE)))
+}
+
+/// The phase of a short form, whom it is for, and its value, which holds no equals sign.
+fn short<'a>(text: &'a str, example: &'static str) -> Result<(FaultPhase, Option<Pattern>, &'a str), FaultError> {
+    bounded(text, example)?;
+    let (before, value) = text.rsplit_once('=').ok_or_else(|| FaultError::new("PHASE=VALUE", text, example))?;
+    head(before, example).map(|(phase, to)| (phase, to, value))
+}
+
+fn bounded(text: &str, example: &'static str) -> Result<(), FaultError> {
+    match text.len() > RULE_BYTES_MAX {
+        true => Err(FaultError::new(format!("a rule of at most {RULE_BYTES_MAX} octets"), text, example)),
+        false => Ok(()),
+    }
+}
+
+/// The phase, and whom it is for.
+fn head(head: &str, example: &'static str) -> Result<Head, FaultError> {
     let (name, to) = head.split_once(':').map_or((head, None), |(name, to)| (name, Some(to)));
     let Some(phase) = FaultPhase::ALL.into_iter().find(|phase| phase.name() == name) else {
         let names = FaultPhase::ALL.map(FaultPhase::name).join(", ");
         return Err(FaultError::new(format!("one of the phases {names}"), name, example));
     };
-    Ok((phase, to.map(Pattern::parse).transpose()?, value))
+    Ok((phase, to.map(Pattern::parse).transpose()?))
 }
 
 fn action(phase: FaultPhase, text: &str) -> Result<Action, FaultError> {
@@ -333,6 +355,12 @@ fn duration(text: &str, example: &'static str) -> Result<Duration, FaultError> {
     let expected = || format!("a duration such as 10ms or 1s, at most {}", humantime::format_duration(TIME_MAX));
     let duration = humantime::parse_duration(text).ok().filter(|duration| *duration <= TIME_MAX);
     duration.ok_or_else(|| FaultError::new(expected(), text, example))
+}
+
+/// Whether what stands before a percent sign means a number, and not the beginning of a text.
+fn is_like_a_number(text: &str) -> bool {
+    let begins = text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+    text.parse::<f64>().is_ok() || begins && !text.contains(char::is_whitespace)
 }
 
 fn percent(text: &str, example: &'static str) -> Result<f64, FaultError> {

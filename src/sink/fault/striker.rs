@@ -97,11 +97,6 @@ impl Faults {
             rule.conditions.greylist.is_some() || rule.conditions.connections.is_some_and(|cap| cap.of_address)
         })
     }
-
-    /// Whether some rule reads clients slowly.
-    pub fn want_small_windows(&self) -> bool {
-        self.rules().any(|(rule, _)| matches!(rule.action, Action::Slow { .. }))
-    }
 }
 
 /// What strikes one step of a connection.
@@ -207,8 +202,8 @@ impl Striker {
         self.guests.get_mut(self.current)?.slow.take()
     }
 
-    /// What strikes the reply to a question of SMTP.
-    pub fn ask(&mut self, now: Instant, question: &Question<'_>) -> Struck {
+    /// What strikes the reply to a question of SMTP, which is no reply of a rule where the answer is no already.
+    pub fn ask(&mut self, now: Instant, question: &Question<'_>, is_refused: bool) -> Struck {
         let to = match question {
             Question::Rcpt { forward_path } => Some(*forward_path),
             _ => None,
@@ -216,7 +211,12 @@ impl Striker {
         if let (Question::Mail { reverse_path, .. }, Some(guest)) = (question, self.guests.get_mut(self.current)) {
             (guest.reverse_path, guest.fitting) = (hash(reverse_path), 0);
         }
-        let struck = self.strike(now, phase_of(question), to);
+        let offers = matches!(question, Question::Ehlo { is_extended: true, .. });
+        let struck = self.strike_if(now, phase_of(question), to, |action| match action {
+            Action::Reply { .. } => !is_refused,
+            Action::Without(_) => offers,
+            _ => true,
+        });
         if let Some(guest) = self.guests.get_mut(self.current) {
             guest.slow = struck.slow.or(guest.slow);
         }
@@ -236,10 +236,23 @@ impl Striker {
     /// What strikes a step of the connection in hand; `to` is the recipient that it is about. Every rule that concerns it is
     /// tried, in their order: delays add up, and of the others the first one holds.
     pub fn strike(&mut self, now: Instant, phase: FaultPhase, to: Option<&[u8]>) -> Struck {
+        self.strike_if(now, phase, to, |_| true)
+    }
+
+    fn strike_if(
+        &mut self,
+        now: Instant,
+        phase: FaultPhase,
+        to: Option<&[u8]>,
+        may: impl Fn(&Action) -> bool,
+    ) -> Struck {
         let Striker { table, random, start, guests, current } = self;
         let guest = guests.get(*current).copied().unwrap_or_default();
         let mut struck = Struck::default();
-        for (number, armed) in table.rules.iter().enumerate().filter(|(_, armed)| armed.rule.phase == phase) {
+        // The rules that were taken up, a bit each.
+        let mut taken: u64 = 0;
+        let concerned = |armed: &Armed| armed.rule.phase == phase && may(&armed.rule.action);
+        for (number, armed) in table.rules.iter().enumerate().filter(|(_, armed)| concerned(armed)) {
             let for_it = match (&armed.rule.to, to) {
                 (None, _) => true,
                 (Some(pattern), Some(to)) => pattern.fits(to),
@@ -248,7 +261,22 @@ impl Striker {
             if !for_it || !armed.holds(&table.open, &guest, to, *start, now, random) {
                 continue;
             }
-            if struck.take(armed, random) {
+            taken |= u64::from(struck.take(armed, random)) << number;
+        }
+        let is_over = struck.drop || struck.reset || struck.refusal.as_ref().is_some_and(Refusal::closes);
+        if is_over && struck.hold.is_zero() {
+            struck.slow = None;
+        }
+        for armed in
+            table.rules.iter().enumerate().filter(|(number, _)| taken & (1 << number) != 0).map(|(_, armed)| armed)
+        {
+            let happens = match armed.rule.action {
+                Action::Slow { .. } => struck.slow.is_some(),
+                // Another reply offers nothing.
+                Action::Without(_) => !(struck.drop || struck.reset) && struck.refusal.is_none(),
+                _ => true,
+            };
+            if happens {
                 armed.struck.fetch_add(1, Relaxed);
                 table.counters.add(phase, armed.rule.action.kind());
             }

@@ -1,9 +1,11 @@
 //! A response (RFC 9112 §4), read in whatever pieces it arrives. Of its body the beginning is kept, for reports.
 
-use httparse::{EMPTY_HEADER, Header, Status};
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use httparse::{Header, ParserConfig, Status};
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
-use std::borrow::Cow;
 use thiserror::Error;
 
 use super::body::{BodyError, BodyReader, Framing};
@@ -209,9 +211,11 @@ impl Default for ResponseReader {
 
 /// The head in `octets`, its length, and how its body is framed; `None` when its end has not come.
 fn parse(octets: &[u8], is_head: bool) -> Result<Option<(usize, Head, Framing)>, ResponseError> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(octets) {
+    // Room that is not emptied first, which would cost more than the few fields of most heads.
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = ParserConfig::default();
+    let length = match parser.parse_response_with_uninit_headers(&mut response, octets, &mut headers) {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(None),
         Err(error) => return Err(ResponseError::Head(error)),

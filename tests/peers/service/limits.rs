@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Stdio;
 
-use crate::support::{Finished, Process, Service, agent, timecop};
+use crate::support::{Finished, Process, Service, Sink, agent, timecop};
 
 const SHORT: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"messages":100}"#;
 
@@ -155,4 +156,39 @@ fn two_services_never_share_a_store() {
     let second = Process::run(timecop().arg("serve").arg("--config").arg(config));
     assert_eq!(second.status.code(), Some(2), "{}", second.stderr);
     assert!(second.stderr.contains("jobs.db"), "{}", second.stderr);
+}
+
+/// What the command line says to a service that wants a token, and to an address where something else answers.
+#[test]
+fn a_client_that_asks_wrongly_is_told_by_its_options() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("token");
+    fs::write(&file, "correct-horse-battery-staple\n").expect("a file can be written");
+    let service = Service::start(&format!("[api]\ntoken_file = \"{}\"\n", file.display()));
+    let sink = Sink::start(&[]);
+    let other = format!("http://127.0.0.1:{}", sink.port());
+    let secured = service.api.replace("http://", "https://");
+    for (api, expected) in
+        [(&*service.api, "--token-file: expected"), (&secured, "write http://"), (&other, "--api names the address")]
+    {
+        let told = Process::run(timecop().args(["job", "list", "--api", api]));
+        assert_eq!(told.status.code(), Some(2), "{}", told.stderr);
+        assert!(told.stderr.contains(expected), "{api}: {}", told.stderr);
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let service = Service::start("");
+    for command in [&["job", "list"][..], &["job", "list", "--json"], &["job", "run"], &["doctor"]] {
+        let mut command_line = timecop();
+        command_line.args(command);
+        if command[0] == "job" {
+            command_line.args(["--api", &service.api]);
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command_line.stdout(writer).stderr(Stdio::piped()).output().expect("timecop starts");
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

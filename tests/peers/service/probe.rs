@@ -2,46 +2,46 @@
 //! itself, or to a sink that keeps them, so that the test decides when they arrive.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Certificate, Nginx, Port, Process, Service, Sink, contents, poll, python, script, text, timecop};
+use crate::support::{
+    Certificate, Nginx, Port, Postfix, Process, Service, Sink, contents, pagerduty, poll, python, script, text, timecop,
+};
 
-const ADDRESS: &str = "probe@probe.example.com";
+pub(super) const ADDRESS: &str = "probe@probe.example.com";
 
 /// A configuration with one route, which its schedule leaves alone for the time of a test.
-fn configuration(port: u16, target: &str, rest: &str) -> String {
+pub(super) fn configuration(port: u16, target: &str, rest: &str) -> String {
     format!(
         "[smtp]\nlisten = [\"127.0.0.1:{port}\"]\nhostname = \"probe.example.com\"\n[probe]\naddress = \"{ADDRESS}\"\n\
          [[probe.route]]\nname = \"r\"\ntarget = \"{target}\"\ninterval = \"5days\"\n{rest}\n"
     )
 }
 
-fn to_itself(port: u16) -> String {
+pub(super) fn to_itself(port: u16) -> String {
     configuration(port, &format!("smtp://127.0.0.1:{port}"), "threshold = \"20s\"\ntimeout = \"30s\"")
 }
 
-fn route(service: &Service) -> Value {
+pub(super) fn route(service: &Service) -> Value {
     let answer = service.post("/v1/probe/route.get?name=r", None);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body
 }
 
-fn fire(service: &Service) -> String {
+pub(super) fn fire(service: &Service) -> String {
     let answer = service.post("/v1/probe/route.fire?name=r", None);
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body["id"].as_str().expect("an id").to_owned()
 }
 
 /// Waits until the probe is as it is asked for.
-fn until(service: &Service, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(super) fn until(service: &Service, id: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     poll(what, || {
         let route = route(service);
         let probe = route["probes"].as_array()?.iter().find(|probe| probe["id"] == id)?.clone();
@@ -49,12 +49,16 @@ fn until(service: &Service, id: &str, what: &str, is_so: impl Fn(&Value) -> bool
     })
 }
 
-fn ended(service: &Service, id: &str, outcome: &str) -> Value {
+pub(super) fn ended(service: &Service, id: &str, outcome: &str) -> Value {
     until(service, id, &format!("outcome {outcome} of {id}"), |probe| probe["outcome"] == outcome)
 }
 
+fn probes_of(service: &Service) -> Vec<Value> {
+    route(service)["probes"].as_array().expect("a list").clone()
+}
+
 /// A sample of the metrics.
-fn metric(service: &Service, sample: &str) -> f64 {
+pub(super) fn metric(service: &Service, sample: &str) -> f64 {
     let text = service.get("/metrics").1;
     let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {sample} in {text}")).parse().expect("a number")
@@ -65,7 +69,7 @@ fn ignored(service: &Service, reason: &str) -> f64 {
 }
 
 /// Hands a message to our own server, as another server would, and gives its last reply.
-fn deliver(port: u16, message: &[u8]) -> String {
+pub(super) fn deliver(port: u16, message: &[u8]) -> String {
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     let mut reader = BufReader::new(stream.try_clone().expect("a socket can be cloned"));
     let mut stream = stream;
@@ -85,37 +89,6 @@ fn deliver(port: u16, message: &[u8]) -> String {
     reply(&mut stream, format!("RCPT TO:<{ADDRESS}>\r\n").as_bytes());
     reply(&mut stream, b"DATA\r\n");
     reply(&mut stream, &[message, b".\r\n"].concat())
-}
-
-/// PagerDuty, which takes everything; gives the part of a configuration that names it, and the events that come.
-fn pagerduty(folder: &Path) -> (String, mpsc::Receiver<Value>) {
-    let key = folder.join("routing.key");
-    fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("it can be written");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!("http://{}/v2/enqueue", listener.local_addr().expect("an address"));
-    let (tell, events) = mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut reader = BufReader::new(stream);
-            let (mut length, mut line) = (0, String::new());
-            while reader.read_line(&mut line).is_ok_and(|octets| octets > 2) {
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).expect("the body");
-            let answer =
-                b"HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 20\r\n\r\n{\"status\":\"success\"}";
-            reader.into_inner().write_all(answer).expect("it can be answered");
-            if tell.send(serde_json::from_slice(&body).expect("JSON")).is_err() {
-                return;
-            }
-        }
-    });
-    (format!("[alert.pagerduty]\nrouting_key_file = \"{}\"\nurl = \"{url}\"\n", key.display()), events)
 }
 
 #[test]
@@ -144,6 +117,20 @@ fn a_probe_to_ourselves_is_shown_by_api_command_line_and_metrics() {
     assert_eq!(metric(&service, r#"timecop_probe_outcomes_total{route="r",outcome="ok"}"#), 2.0);
     assert_eq!(metric(&service, r#"timecop_round_trip_seconds_count{route="r"}"#), 2.0);
     assert_eq!(metric(&service, r#"timecop_probe_leg_seconds_count{route="r",leg="submit"}"#), 2.0);
+    // Of many probes any one is found by its number.
+    let ids: Vec<String> = (0..22)
+        .map(|_| {
+            let id = fire(&service);
+            ended(&service, &id, "ok");
+            id
+        })
+        .collect();
+    let one = service.post(&format!("/v1/probe/route.get?name=r&id={}", ids[0]), None).body;
+    assert_eq!((one["probes"].as_array().map(Vec::len), &one["probes"][0]["id"]), (Some(1), &ids[0].as_str().into()));
+    assert!(probes_of(&service).iter().all(|probe| probe["id"] != ids[0].as_str()), "it is not among the last ones");
+    let none = service.post("/v1/probe/route.get?name=r&id=0", None).body;
+    assert_eq!(none["probes"], Value::Array(vec![]));
+    assert_eq!(service.post("/v1/probe/route.get?name=r&id=x", None).status, 400);
     let list = service.post("/v1/probe/route.list", None).body;
     assert_eq!((&list["Items"][0]["name"], &list["Items"][0]["probes"]), (&"r".into(), &Value::Null));
     for (path, status) in
@@ -157,7 +144,7 @@ fn a_probe_to_ourselves_is_shown_by_api_command_line_and_metrics() {
     assert_eq!(unknown.status.code(), Some(2), "{}", unknown.stderr);
 }
 
-/// An API that delivers what it is handed by the probe's own server, as Mailgun would; both of its endpoints.
+/// An API, both of its endpoints, that hands what it takes to a server to be delivered, as Mailgun does.
 fn provider(mx: u16) -> (Process, u16) {
     let mut command = python();
     let mut process = Process::start(command.arg(script("mailgun_relay.py")).arg(mx.to_string()));
@@ -166,10 +153,16 @@ fn provider(mx: u16) -> (Process, u16) {
     (process, port)
 }
 
+/// The API hands them to a Postfix, which relays them to the probe's own server.
 #[test]
 fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
     let port = Port::claim();
-    let (_provider, api) = provider(port.number());
+    let postfix = Postfix::start(&format!(
+        "mynetworks = 127.0.0.0/8\nsmtpd_relay_restrictions = permit_mynetworks, reject\n\
+         transport_maps = inline:{{ {{ probe.example.com = relay:[127.0.0.1]:{} }} }}",
+        port.number()
+    ));
+    let (_provider, api) = provider(postfix.port());
     for kind in ["http.mime", "http"] {
         let target = format!("http://127.0.0.1:{api}/v3/example.com");
         let times = format!("type = \"{kind}\"\nthreshold = \"20s\"\ntimeout = \"30s\"");
@@ -180,6 +173,8 @@ fn probes_by_http_arrive_as_whole_messages_and_as_forms() {
         // It may arrive before the answer to its request.
         let probe = until(&service, &id, "the answer", |probe| probe["legs"]["submit_s"].is_f64());
         assert!(probe["legs"]["connect_s"].is_f64() && probe["legs"]["auth_s"].is_null(), "{probe}");
+        let hops = probe["hops"].as_array().expect("hops");
+        assert!(hops.iter().any(|hop| hop.to_string().contains("postfix.test")), "{probe}");
         service.stop("TERM");
     }
 }
@@ -204,9 +199,10 @@ fn probes_by_https_arrive_and_the_targets_certificate_is_known() {
     poll("the target's certificate", known);
     // Whom the system does not trust is handed no probe.
     service.configure(&format!("{route_text}{}", target("")));
-    service.signal("HUP");
+    service.reload();
     let detail = poll("a certificate that is not trusted", || {
-        let probe = ended(&service, &fire(&service), "send_failed");
+        // One that was sent before the reload is taken.
+        let probe = until(&service, &fire(&service), "an outcome", |probe| !probe["outcome"].is_null());
         probe["detail"].as_str().map(str::to_owned)
     });
     assert!(detail.contains("issuer is unknown"), "{detail}");
@@ -244,7 +240,7 @@ fn a_new_certificate_in_the_same_files_is_shown_after_a_reload() {
     ended(&service, &fire(&service), "ok");
     // A file with a fault changes nothing.
     fs::write(first.file(), "nonsense").expect("it can be written");
-    service.signal("HUP");
+    service.reload();
     ended(&service, &fire(&service), "ok");
     assert_eq!(shown(), of(&second));
 }
@@ -282,7 +278,7 @@ fn a_service_without_a_prober_has_no_routes() {
 fn lost_mail_is_an_alert_and_found_mail_its_end_and_copies_and_forgeries_change_nothing() {
     let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a temporary folder"));
     let sink = Sink::saving_to(folder.path());
-    let (alert, events) = pagerduty(tempfile::tempdir().expect("a folder").keep().as_path());
+    let (alert, events) = pagerduty(&[], tempfile::tempdir().expect("a folder").keep().as_path());
     let target = format!("smtp://127.0.0.1:{}", sink.port());
     let text = configuration(port.number(), &target, "threshold = \"1s\"\ntimeout = \"2s\"\nseverity = \"critical\"");
     let service = Service::start(&format!("{text}{alert}"));
@@ -386,7 +382,7 @@ fn an_arrival_that_cannot_be_stored_is_put_off() {
 #[test]
 fn an_alert_can_be_tried() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (alert, events) = pagerduty(folder.path());
+    let (alert, events) = pagerduty(&[], folder.path());
     let file = folder.path().join("t.toml");
     fs::write(&file, alert).expect("it can be written");
     let tried = Process::run(timecop().args(["alert", "test", "--config"]).arg(&file));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Service, poll};
+use crate::support::{Process, Service, poll, timecop};
 
 /// Runs until it is stopped.
 const ENDLESS: &str = r#"{"smtp_connection_type":"plain","msg_size":500,"duration":"1h","rate":200,"connections":4}"#;
@@ -79,6 +79,23 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn whoever_waits_for_a_job_of_a_service_that_is_gone_is_told_how_to_look_it_up() {
+    let service = Service::start("");
+    let mut command = timecop();
+    command.args(["job", "run", "-d", "1h", "--rate", "100", "--wait", "--api", &service.api]);
+    let waiting = Process::start(&mut command);
+    let id = poll("the job", || {
+        service.post("/v1/hammer/job.list", None).body["Items"][0]["id"].as_str().map(str::to_owned)
+    });
+    service.accepted(&id, 10);
+    service.signal("KILL");
+    let told = waiting.finish();
+    assert!(!told.status.success());
+    let words = [format!("error: job {id}: "), format!("timecop job get {id} shows what came of it")];
+    assert!(words.iter().all(|words| told.stderr.contains(words)), "{}", told.stderr);
+}
+
+#[test]
 fn a_reload_takes_new_targets_and_limits_and_leaves_running_jobs_alone() {
     let service = Service::start("[hammer]\njobs_max = 1\n");
     let id = service.run(ENDLESS);
@@ -95,7 +112,7 @@ fn a_reload_takes_new_targets_and_limits_and_leaves_running_jobs_alone() {
     assert_eq!(service.job(&id)["state"], "running");
     // A file with faults changes nothing.
     service.configure("[hammer]\njobs_max = 99\n");
-    service.signal("HUP");
+    service.reload();
     service.ended(&service.run(request));
 }
 

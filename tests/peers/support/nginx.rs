@@ -22,10 +22,13 @@ impl Nginx {
         Nginx::launch(certificate, "")
     }
 
-    /// The same; what is asked of it below `/stub/` it asks of the server at this port of loopback, below its root.
+    /// The same; what is asked of it below `/stub/` it asks of the server at this port of loopback, below its root; and
+    /// what is asked for example.com, as it is.
     pub fn before(certificate: &Certificate, port: u16) -> Nginx {
         let location = format!(
-            "location /stub/ {{ proxy_pass http://127.0.0.1:{port}/; proxy_http_version 1.1; proxy_set_header Connection ''; }}"
+            "location /stub/ {{ proxy_pass http://127.0.0.1:{port}/; proxy_http_version 1.1; proxy_set_header Connection ''; }}
+             location /v3/example.com/ {{ proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; \
+             proxy_set_header Connection ''; }}"
         );
         Nginx::launch(certificate, &location)
     }

@@ -112,6 +112,14 @@ impl Service {
         self.process.signal(name);
     }
 
+    /// Has it read its configuration again, and waits until that is done, whatever came of it.
+    pub fn reload(&self) {
+        let reloads = || self.stderr().matches(" reloaded").count();
+        let before = reloads();
+        self.signal("HUP");
+        poll("the reload", || (reloads() > before).then_some(()));
+    }
+
     /// Waits for its end.
     pub fn finish(self) -> Finished {
         self.process.finish()

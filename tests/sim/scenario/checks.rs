@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use timecop::audit::{join, stamp};
 use timecop::job::content;
 use timecop::job::plan::Job;
 use timecop::job::spec::Limit;
@@ -11,7 +12,7 @@ use timecop::outgoing::Outgoing;
 use timecop::phase::Phase;
 use timecop::time::Instant;
 
-use super::{Outcome, Scenario, Weather, circumstances};
+use super::{Outcome, RUN_ID, Scenario, Weather, circumstances};
 
 impl Scenario {
     /// What must be true of every run.
@@ -21,6 +22,7 @@ impl Scenario {
         self.check_connections(outcome);
         check_latencies(&outcome.totals);
         check_rows(outcome);
+        self.check_audit(outcome);
         if self.kind != Weather::Hostile {
             self.check_server(outcome);
             self.check_contents(outcome);
@@ -115,15 +117,38 @@ impl Scenario {
         }
     }
 
+    /// What was accepted has arrived or is missing, and what arrives is what was sent, whatever the network does.
+    fn check_audit(&self, outcome: &Outcome) {
+        let Some(audit) = outcome.job.audit.as_deref().map(join::report) else {
+            assert!(!self.spec.audit, "it was asked for");
+            return;
+        };
+        let arrivals = audit.arrivals.as_ref().expect("the ledger is of this process");
+        assert_eq!(audit.accepted, all_messages(outcome).accepted);
+        assert_eq!(arrivals.arrived - arrivals.unacknowledged + arrivals.missing, audit.accepted, "{audit:?}");
+        let strays = arrivals.forged + arrivals.malformed + arrivals.unstamped + arrivals.other_runs;
+        assert_eq!(arrivals.arrived + arrivals.duplicate + strays, outcome.counts.messages, "{audit:?}");
+        assert_eq!((arrivals.duplicate, arrivals.skewed), (0, 0), "{audit:?}");
+        // A hostile server says of messages that they are accepted which it has not taken, and takes commands for messages.
+        if self.kind != Weather::Hostile {
+            assert_eq!((arrivals.missing, arrivals.altered, strays), (0, 0, 0), "{audit:?}");
+        }
+    }
+
     fn check_contents(&self, outcome: &Outcome) {
         if self.spec.http.is_some() {
             return;
         }
         let mut seen = HashSet::new();
         // As the messages are before they are dot-stuffed.
-        let template = content::messages(&self.spec, &circumstances(), false).expect("scenarios have valid jobs").0;
+        let at = circumstances(self.spec.audit);
+        let mut template = content::messages(&self.spec, &at, false).expect("scenarios have valid jobs").0;
+        if let Some(audit) = at.audit {
+            template = template.stamped(RUN_ID, audit.signer).expect("a stamp has room");
+        }
         let (mut dates, mut expected) = (DateCache::new(), Outgoing::new());
         for message in &outcome.kept {
+            let message = &without_stamp(message);
             let text = String::from_utf8_lossy(message);
             let id = text.strip_prefix("Message-ID: <").and_then(|text| text.get(..16));
             let sequence =
@@ -131,13 +156,22 @@ impl Scenario {
             assert!(seen.insert(sequence), "message {sequence} arrived twice");
             expected.clear();
             template.write(sequence, outcome.job.wall_start, &mut dates, &mut expected);
-            let expected = expected.to_vec();
+            let expected = without_stamp(&expected.to_vec());
             assert_eq!(without_date(message), without_date(&expected), "message {sequence} as {text}");
         }
         if let Limit::Messages(asked) = self.spec.limit {
             assert!(seen.iter().all(|sequence| *sequence < asked));
         }
     }
+}
+
+/// The stamp says when a message was written.
+fn without_stamp(message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    if let Some(at) = memchr::memmem::find(&message, stamp::NAME.as_bytes()) {
+        message.drain(at..at + stamp::FIELD_BYTES);
+    }
+    message
 }
 
 fn without_date(message: &[u8]) -> (&[u8], &[u8]) {

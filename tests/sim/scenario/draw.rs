@@ -1,18 +1,19 @@
 //! What a seed decides: the job, the network, the server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand_pcg::Pcg64;
 use secrecy::SecretString;
 use timecop::job::spec::http::{JobType, RawHttp};
-use timecop::job::spec::{JobSpec, Limit, RawSpec};
+use timecop::job::spec::{ConnectionType, JobSpec, Limit, RawSpec};
 use timecop::load::warmup::Warmup;
 use timecop::load::{Arrival, stages};
 use timecop::measure::abort::AbortRule;
 use timecop::message::{RecipientOrder, WeightedSize};
 use timecop::sink::{FaultCounters, Faults, Rule, SinkSettings};
-use timecop::wire::smtp::auth::Credentials;
+use timecop::wire::smtp::auth::{Credentials, Users};
 
 use super::{MS, Weather};
 use crate::network::Conditions;
@@ -104,10 +105,27 @@ pub(super) fn raw_spec(kind: Weather, random: &mut Pcg64) -> RawSpec {
         let rule = *pick(random, &["failures>5%,window=1s,grace=0s", "failures>50%,window=2s,grace=1s"]);
         raw.abort_on.push(AbortRule::parse(rule).expect("the rule is valid"));
     }
+    raw.audit = Some(one_in(random, 3));
     if kind != Weather::Hostile && one_in(random, 4) {
         by_http(&mut raw, random);
     }
     raw
+}
+
+/// Users that the server may ask for.
+pub(super) fn users() -> Arc<Users> {
+    Arc::new(Users::parse("tim:tanstaaftanstaaf").expect("a table of one"))
+}
+
+/// Whether the server asks for a login, which it takes under TLS alone. In a kind world the job has the right password.
+pub(super) fn login(kind: Weather, connection: ConnectionType, raw: &mut RawSpec, random: &mut Pcg64) -> bool {
+    if raw.job_type.is_http() || connection == ConnectionType::Plain || one_in(random, 2) {
+        return false;
+    }
+    let is_wrong = kind != Weather::Kind && one_in(random, 5);
+    let password = SecretString::from(if is_wrong { "tanstaaf" } else { "tanstaaftanstaaf" });
+    raw.auth = Some(Credentials::new("tim".into(), password).expect("a user and a password"));
+    true
 }
 
 /// Makes requests to the stub of the messages; what means nothing by HTTP is left out.
@@ -116,7 +134,7 @@ fn by_http(raw: &mut RawSpec, random: &mut Pcg64) {
     let path = "/v3/sim.example";
     raw.http = RawHttp { host: "api.example".into(), path: path.into(), ..RawHttp::default() };
     raw.auth = Some(Credentials::new("api".into(), SecretString::from("key")).expect("a user and a key"));
-    raw.pipelining = None;
+    (raw.pipelining, raw.audit) = (None, None);
     raw.recipients.retain(|recipient| !recipient.starts_with("p{"));
     // The stub is no place for content that Mailgun would refuse.
     (raw.body, raw.recipient_variables, raw.expand) = (None, None, None);
@@ -153,7 +171,7 @@ pub(super) fn conditions(kind: Weather, spec: &JobSpec, random: &mut Pcg64) -> C
 
 /// What the server does.
 pub(super) fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
-    let phases = ["banner", "ehlo", "starttls", "mail", "rcpt", "data", "final", "quit", "http"];
+    let phases = ["banner", "ehlo", "starttls", "auth", "mail", "rcpt", "data", "final", "quit", "http"];
     let mut rules: Vec<Rule> = Vec::new();
     let mut add = |rule: String| rules.push(rule.parse().expect("the rule is valid"));
     for phase in phases {
@@ -169,7 +187,7 @@ pub(super) fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
             add(format!("{phase}={action},{percent}%"));
         }
         // In a kind world the server may still say no to a message, but not to a session.
-        let of_message = !matches!(phase, "banner" | "ehlo" | "starttls" | "quit");
+        let of_message = !matches!(phase, "banner" | "ehlo" | "starttls" | "auth" | "quit");
         if one_in(random, 4) && (of_message || kind == Weather::Faulty) {
             let codes: &[u16] = match (phase, kind) {
                 ("http", Weather::Kind) => &[400, 404, 429],
@@ -182,6 +200,25 @@ pub(super) fn settings(kind: Weather, random: &mut Pcg64) -> SinkSettings {
             let condition = pick(random, if is_http { &conditions[..3] } else { &conditions });
             add(format!("{phase}={code},{percent}%{condition}"));
         }
+    }
+    if kind == Weather::Faulty {
+        for (phase, actions) in
+            [("connect", &["drop", "reset"][..]), ("tls", &["refuse", "expired", "wrong-name", "drop", "reset"])]
+        {
+            if one_in(random, 5) {
+                add(format!("{phase}={},{}%", pick(random, actions), pick(random, &[5, 30, 100])));
+            }
+        }
+    }
+    // In a kind world nothing is withheld that a job may have to have.
+    if one_in(random, 6) {
+        let kindly: &[&str] = &["PIPELINING", "SIZE", "PIPELINING+SIZE"];
+        let all: &[&str] = &["PIPELINING", "AUTH", "STARTTLS", "8BITMIME", "SMTPUTF8+SIZE", "ENHANCEDSTATUSCODES+AUTH"];
+        add(format!("ehlo=without:{}", pick(random, if kind == Weather::Kind { kindly } else { all })));
+    }
+    // What a slow read does is the engine's; that it is asked for changes nothing here.
+    if one_in(random, 8) {
+        add(format!("{}=slow:1000/s", pick(random, &["banner", "data", "auth"])));
     }
     if one_in(random, 8) {
         add(format!("rcpt=450,greylist:{}", pick(random, &["1ms", "100ms", "1h"])));

@@ -55,11 +55,27 @@ fn target(address: SocketAddr) -> ResolvedTarget {
     resolve(Unresolved::unrestricted(url)).unwrap()
 }
 
-/// Sends a probe of 2,000 octets.
+/// Sends a probe of 2,000 octets, by a route that no more are sent by than may be.
 fn post(shard: &mut ProbeShard, id: u64, target: &ResolvedTarget, timeout: Duration) {
-    let (from, to) = (ReversePath::parse("timecop@mx.example").unwrap(), mailbox("probe@mx.example"));
     let job_type = if target.request.path.is_empty() { JobType::Smtp } else { JobType::HttpMime };
-    shard.post(&Post { id, target, job_type, from: &from, to: &to, header: HEADER, size: 2_000, timeout }).unwrap();
+    let route = (id / SENDING_OF_ROUTE_MAX as u64).to_string();
+    let post = Post { id, route, timeout, ..small(target, job_type, 2_000) };
+    shard.post(post.build(shard.host().to_owned(), Instant::ZERO).unwrap()).unwrap();
+}
+
+/// A probe of so many octets.
+fn small(target: &ResolvedTarget, job_type: JobType, size: u64) -> Post {
+    Post {
+        id: 1,
+        route: "r".to_owned(),
+        target: target.clone(),
+        job_type,
+        from: ReversePath::parse("timecop@mx.example").unwrap(),
+        to: mailbox("probe@mx.example"),
+        header: HEADER.to_owned(),
+        size,
+        timeout: Duration::from_secs(1),
+    }
 }
 
 /// A client of our own port 25.
@@ -127,21 +143,12 @@ fn a_probe_to_ourselves_goes_out_comes_in_and_is_accepted_when_control_says_so()
 
 #[test]
 fn a_probe_of_any_size_is_valid_and_of_that_size() {
-    let (from, to) = (ReversePath::parse("").unwrap(), mailbox("probe@mx.example"));
     let target = target("127.0.0.1:25".parse().unwrap());
     let at =
         Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned(), audit: None };
     let bytes = |size| {
-        let post = Post {
-            id: 1,
-            target: &target,
-            job_type: JobType::Smtp,
-            from: &from,
-            to: &to,
-            header: HEADER,
-            size,
-            timeout: Duration::from_secs(1),
-        };
+        let from = ReversePath::parse("").unwrap();
+        let post = Post { from, ..small(&target, JobType::Smtp, size) };
         let (_, (job, conversion)) = built(&post, &at).unwrap();
         assert!(!conversion.is_any(), "{size}");
         job.message_bytes(0)
@@ -204,28 +211,33 @@ fn a_message_whose_reply_does_not_come_may_have_been_taken() {
     assert_eq!((phase, unsure), (Phase::Final, true));
 }
 
+/// What one target holds up is its own route.
 #[test]
-fn probes_under_way_are_bounded() {
+fn probes_under_way_are_bounded_for_each_route() {
     let mut shard = shard(ServerLimits::default());
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = target(silent.local_addr().unwrap());
-    (0..POSTING_MAX as u64).for_each(|id| post(&mut shard, id, &target, Duration::from_secs(30)));
-    let (from, to) = (ReversePath::parse("").unwrap(), mailbox("probe@mx.example"));
-    let one_more = Post {
-        id: 99,
-        target: &target,
-        job_type: JobType::Smtp,
-        from: &from,
-        to: &to,
-        header: HEADER,
-        size: 0,
-        timeout: Duration::from_secs(1),
-    };
-    assert!(matches!(shard.post(&one_more), Err(PostError::Busy)));
+    let of_route = SENDING_OF_ROUTE_MAX as u64;
+    (0..of_route).for_each(|id| post(&mut shard, id, &target, Duration::from_secs(30)));
+    let busy = Err(PostError::RouteBusy);
+    assert_eq!((shard.has_room("0", |_| false), shard.has_room("1", |_| true)), (busy, Ok(())));
+    let one_more = Post { route: "0".to_owned(), ..small(&target, JobType::Smtp, 0) };
+    assert_eq!(shard.post(one_more.build("mx.example".to_owned(), Instant::ZERO).unwrap()), busy);
     drop(silent);
-    let mut ended: Vec<u64> = (0..POSTING_MAX).map(|_| posted(&mut shard).id).collect();
+    let mut ended: Vec<u64> = (0..of_route).map(|_| posted(&mut shard).id).collect();
     ended.sort_unstable();
-    assert!(ended.iter().copied().eq(0..POSTING_MAX as u64), "each ends once: {ended:?}");
+    assert!(ended.iter().copied().eq(0..of_route), "each ends once: {ended:?}");
+    assert_eq!(shard.has_room("0", |_| true), Ok(()));
+}
+
+#[test]
+fn of_probes_that_have_not_arrived_fewer_may_be_under_way() {
+    let mut shard = shard(ServerLimits::default());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = target(silent.local_addr().unwrap());
+    (0..POSTING_OF_ROUTE_MAX as u64).for_each(|id| post(&mut shard, id, &target, Duration::from_secs(30)));
+    assert_eq!(shard.has_room("0", |_| true), Err(PostError::RouteBusy));
+    assert_eq!(shard.has_room("0", |id| id != 0), Ok(()), "one has arrived, though its server has not said so");
 }
 
 #[test]
@@ -351,19 +363,30 @@ fn answers_of_http_are_outcomes_and_silence_leaves_it_open() {
 
 #[test]
 fn a_form_is_of_its_size_and_has_the_header_as_an_option() {
-    let (from, to) = (ReversePath::parse("timecop@mx.example").unwrap(), mailbox("probe@mx.example"));
     let url = TargetUrl::parse("http://127.0.0.1:1/v3/a").unwrap();
     let target = resolve(Unresolved::unrestricted(url)).unwrap();
     let at =
         Circumstances { now: Instant::ZERO, wall: wall_now(), run_id: 1, host: "mx.example".to_owned(), audit: None };
-    let timeout = Duration::from_secs(1);
-    let (job_type, header) = (JobType::Http, HEADER);
     for size in [1_024, 5_000] {
-        let post = Post { id: 1, target: &target, job_type, from: &from, to: &to, header, size, timeout };
-        let (spec, (job, _)) = built(&post, &at).unwrap();
+        let (spec, (job, _)) = built(&small(&target, JobType::Http, size), &at).unwrap();
         assert_eq!(job.message_bytes(0), size);
         let http = spec.http.expect("it goes by HTTP");
         assert_eq!((&*http.path, &http.options[0].1), ("/v3/a/messages", &HEADER.to_owned()));
         assert_eq!(http.options[0].0, "h:X-Timecop-Probe");
     }
+}
+
+#[test]
+fn a_shard_that_says_nothing_of_a_probe_hangs() {
+    let mut shard = shard(ServerLimits::default());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    post(&mut shard, 1, &target(silent.local_addr().unwrap()), Duration::from_secs(60));
+    assert_eq!(shard.look(), Ok(()));
+    let began = shard.pool.clock().now();
+    // Five looks a second, for 15 s.
+    for look in 1..=75 {
+        shard.posting[0].job.silent(began + Duration::from_millis(200) * look);
+    }
+    assert_eq!(shard.look(), Err(SILENT.to_owned()));
+    shard.end();
 }

@@ -36,14 +36,14 @@ fn faults_strike_as_often_as_was_asked_for_and_are_counted() {
     let mut striker = striker(&faults);
     let (mut hold, mut first, mut second, mut drops) = (Duration::ZERO, 0, 0, 0);
     for _ in 0..10_000 {
-        hold += striker.ask(at_ms(0), &mail("a@x")).hold;
-        match code(&striker.ask(at_ms(0), &rcpt("b@x"))) {
+        hold += striker.ask(at_ms(0), &mail("a@x"), false).hold;
+        match code(&striker.ask(at_ms(0), &rcpt("b@x"), false)) {
             Some(451) => first += 1,
             Some(_) => second += 1,
             None => {}
         }
-        drops += u64::from(striker.ask(at_ms(0), &DATA).drop);
-        assert_eq!(striker.ask(at_ms(0), &Question::Quit), Struck::default());
+        drops += u64::from(striker.ask(at_ms(0), &DATA, false).drop);
+        assert_eq!(striker.ask(at_ms(0), &Question::Quit, false), Struck::default());
     }
     assert!((97..103).contains(&hold.as_secs()), "{hold:?}");
     assert!((1_850..2_150).contains(&first), "{first}");
@@ -60,7 +60,7 @@ fn faults_strike_as_often_as_was_asked_for_and_are_counted() {
 #[test]
 fn delays_add_up_and_of_the_others_the_first_one_holds() {
     let mut striker = striker(&faults(&["mail=delay:1s", "mail=reset", "mail=550", "mail=delay:2s", "mail=drop"]));
-    let struck = striker.ask(at_ms(0), &mail("a@x"));
+    let struck = striker.ask(at_ms(0), &mail("a@x"), false);
     let expected = Struck { reset: true, hold: Duration::from_secs(3), ..Struck::default() };
     assert_eq!(struck, expected);
 }
@@ -74,17 +74,17 @@ fn a_pattern_strikes_recipients_and_the_messages_that_one_of_them_gets() {
     let final_ = Question::Message { bytes: 1, recipients: 1, content: b"" };
     let mut send = |number: usize, recipients: &[&str]| {
         striker.attend(number);
-        striker.ask(at_ms(0), &mail("a@x"));
+        striker.ask(at_ms(0), &mail("a@x"), false);
         let mut codes = Vec::new();
         for to in recipients {
-            let struck = striker.ask(at_ms(0), &rcpt(to));
+            let struck = striker.ask(at_ms(0), &rcpt(to), false);
             codes.push(code(&struck));
             if struck == Struck::default() {
                 striker.accepted(to.as_bytes());
             }
         }
-        let hold = striker.ask(at_ms(0), &DATA).hold.as_secs();
-        (codes, hold, code(&striker.ask(at_ms(0), &final_)))
+        let hold = striker.ask(at_ms(0), &DATA, false).hold.as_secs();
+        (codes, hold, code(&striker.ask(at_ms(0), &final_, false)))
     };
     assert_eq!(send(1, &["no@x", "slow@x", "b@x"]), (vec![Some(550), None, None], 1, Some(452)));
     assert_eq!(send(2, &["b@x"]), (vec![None], 0, None), "another connection");
@@ -95,7 +95,7 @@ fn a_pattern_strikes_recipients_and_the_messages_that_one_of_them_gets() {
 fn only_what_comes_above_a_rate_is_struck_over_all_shards() {
     let faults = faults(&["mail=421,above:2/s"]);
     let mut shards = [striker(&faults), striker(&faults)];
-    let mut ask = |shard: usize, ms: u64| code(&shards[shard].ask(at_ms(ms), &mail("a@x")));
+    let mut ask = |shard: usize, ms: u64| code(&shards[shard].ask(at_ms(ms), &mail("a@x"), false));
     assert_eq!([ask(0, 0), ask(1, 0), ask(0, 0), ask(1, 100)], [None, None, Some(421), Some(421)]);
     assert_eq!([ask(1, 1_000), ask(0, 1_000), ask(1, 1_000)], [None, None, Some(421)]);
 }
@@ -110,7 +110,7 @@ fn connections_are_capped_over_all_shards_and_for_each_address() {
         striker.enter(number, address);
         striker.attend(number);
         let dropped = striker.strike(at_ms(0), FaultPhase::Connect, None).drop;
-        (dropped, code(&striker.ask(at_ms(0), &Question::Connect)))
+        (dropped, code(&striker.ask(at_ms(0), &Question::Connect, false)))
     };
     assert_eq!(enter(0, 0, Some(one)), (false, None));
     assert_eq!(enter(1, 0, "::ffff:192.0.2.1".parse().ok()), (false, Some(421)), "the same address");
@@ -131,8 +131,8 @@ fn a_greylist_knows_sender_recipient_and_client_on_every_shard() {
         let striker = &mut shards[shard];
         striker.enter(0, client.parse().ok());
         striker.attend(0);
-        striker.ask(at_ms(ms), &mail(from));
-        let code = code(&striker.ask(at_ms(ms), &rcpt("b@y")));
+        striker.ask(at_ms(ms), &mail(from), false);
+        let code = code(&striker.ask(at_ms(ms), &rcpt("b@y"), false));
         striker.leave(0);
         code
     };
@@ -151,14 +151,14 @@ fn other_rules_take_over_at_the_next_question_and_know_the_connections_that_ther
         striker.enter(number, "192.0.2.1".parse().ok());
     }
     striker.leave(1);
-    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"))), Some(451));
+    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"), false)), Some(451));
     let new = faults(&["mail=550,connections:1/address", "rcpt=slow:5/s"]);
     striker.replace(&new);
-    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"))), Some(550));
+    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"), false)), Some(550));
     striker.leave(2);
-    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"))), None);
+    assert_eq!(code(&striker.ask(at_ms(0), &mail("a@x"), false)), None);
     assert_eq!(striker.take_slow(), None);
-    striker.ask(at_ms(0), &rcpt("b@y"));
+    striker.ask(at_ms(0), &rcpt("b@y"), false);
     assert_eq!([striker.take_slow(), striker.take_slow()], [Some(5), None], "said once");
 }
 
@@ -171,6 +171,5 @@ fn rules_are_few_and_none_need_no_striker() {
     assert!(none.is_empty() && Striker::new(&none, Instant::ZERO, 1).is_none());
     let all = faults(&["ehlo=without:SIZE", "ehlo=without:AUTH"]);
     assert_eq!(all.withheld().iter().map(|c| c.name()).collect::<Vec<_>>(), ["SIZE", "AUTH"]);
-    assert!(!all.want_addresses() && !all.want_small_windows());
-    assert!(faults(&["rcpt=450,greylist:1s"]).want_addresses() && faults(&["data=slow:1/s"]).want_small_windows());
+    assert!(!all.want_addresses() && faults(&["rcpt=450,greylist:1s"]).want_addresses());
 }

@@ -85,8 +85,14 @@ impl ServerConfig {
         ServerConfig { ehlo, ehlo_in_the_clear, starttls, withheld, ..self }
     }
 
-    pub(super) fn offers_starttls(&self) -> bool {
+    /// Whether STARTTLS is offered.
+    pub fn offers_starttls(&self) -> bool {
         self.starttls
+    }
+
+    /// Whether mail is taken from users only.
+    pub fn requires_auth(&self) -> bool {
+        self.logins.is_some()
     }
 
     pub(super) fn greeting(&self) -> &[u8] {

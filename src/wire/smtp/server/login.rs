@@ -97,26 +97,35 @@ impl Session {
         self.state = State::Ready;
         self.scanner.set_line_bytes_max(LINE_BYTES_MAX);
         let reply = step.reply().unwrap_or_default();
+        let login = self.login.get_or_insert_default();
+        (login.exchange, login.is_unseen) = (None, true);
+        let is_last = login.failures + 1 >= AUTH_FAILURES_MAX;
         let granted = match &step {
             Step::Verified(user) => {
-                let decision = turn.policy.decide(turn.now, Question::Auth { user });
+                let decision = turn.policy.decide(turn.now, Question::Auth { user: Some(user) });
                 self.answer(turn, decision, reply)
             }
-            _ => false,
+            Step::Denied => {
+                let decision = turn.policy.decide(turn.now, Question::Auth { user: None });
+                self.answer(turn, decision, if is_last { TOO_MANY_FAILURES } else { reply });
+                false
+            }
+            _ if is_last => {
+                self.close(turn, TOO_MANY_FAILURES);
+                false
+            }
+            _ => {
+                self.error(turn, SessionError::Command, reply);
+                false
+            }
         };
         turn.policy.observe(Event::Login { granted });
         let login = self.login.get_or_insert_default();
-        (login.exchange, login.is_unseen) = (None, true);
         login.granted = granted;
         login.failures += u32::from(!granted);
-        let is_last = login.failures >= AUTH_FAILURES_MAX;
-        match step {
-            // The policy has answered; behind its last refusal, too, nothing follows.
-            Step::Verified(_) if is_last && !granted => self.finish(),
-            Step::Verified(_) => {}
-            _ if is_last => self.close(turn, TOO_MANY_FAILURES),
-            Step::Denied => self.reply(turn, reply),
-            _ => self.error(turn, SessionError::Command, reply),
+        if is_last && !granted {
+            // Behind the policy's last refusal, too, nothing follows.
+            self.finish();
         }
     }
 }

@@ -49,13 +49,16 @@ pub enum Question<'a> {
     Ehlo {
         /// The client's name for itself.
         name: &'a [u8],
+        /// By EHLO, which is answered with what is offered.
+        is_extended: bool,
     },
     /// To go on under TLS (RFC 3207).
     StartTls,
-    /// To be let in, which its password has earned it (RFC 4954).
+    /// To be let in (RFC 4954).
     Auth {
-        /// Its name.
-        user: &'a str,
+        /// Its name, which its password has proved. Without it a password was wrong: the reply says so, unless another one is
+        /// answered.
+        user: Option<&'a str>,
     },
     /// To begin a transaction.
     Mail {
@@ -93,7 +96,7 @@ pub struct Decision {
     /// What is answered.
     pub answer: Answer,
     /// For how long the reply is held back, from now or from when the reply before it goes out, whichever is later: the
-    /// time that a server spends which does one thing after the other. Later replies wait behind it. A drop waits like a reply.
+    /// time that a server spends which does one thing after the other. Later replies wait behind it. A drop or reset waits like a reply.
     pub hold: Duration,
 }
 
@@ -116,7 +119,7 @@ pub enum Answer {
     Refuse(Refusal),
     /// None: the connection is closed once the replies before it are out.
     Drop,
-    /// None: the connection is reset at once, and replies that have not left are forgotten.
+    /// None: the connection is reset once the replies before it are out.
     Reset,
     /// To [`Question::Message`] alone: it is not decided yet. [`Session::settle`](super::Session::settle) decides, within
     /// [`Decision::hold`]; replies to what the client sends meanwhile wait behind it.

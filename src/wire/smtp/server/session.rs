@@ -100,7 +100,7 @@ pub struct Session {
     /// MAIL or a RCPT was refused. A peer that pipelines could not know: what it sent behind it in the same group is out
     /// of place through no fault of its own (RFC 2920 §3.1).
     refused: bool,
-    /// Where it is dropped: by a reset.
+    /// It closes by a reset.
     resets: bool,
 }
 
@@ -318,8 +318,8 @@ impl Session {
                 self.state = State::Handshake { greeted: true };
                 Flow::StartTls
             }
-            State::Dropped if self.resets => Flow::Reset,
             State::Dropped => Flow::Drop,
+            State::Closing if !self.is_holding() && self.resets => Flow::Reset,
             State::Closing if !self.is_holding() => Flow::Close,
             _ => Flow::Continue,
         }
@@ -386,7 +386,7 @@ impl Session {
 
     fn hello<P: Policy>(&mut self, turn: &mut Turn<'_, P>, name: &[u8], is_extended: bool) {
         let accepted = if is_extended { turn.config.ehlo(self.secured) } else { turn.config.helo() };
-        let decision = turn.policy.decide(turn.now, Question::Ehlo { name });
+        let decision = turn.policy.decide(turn.now, Question::Ehlo { name, is_extended });
         if self.answer(turn, decision, accepted) {
             // Ends a transaction as RSET does (RFC 5321 §4.1.4).
             self.end_transaction();
@@ -559,7 +559,8 @@ impl Session {
                 false
             }
             Answer::Reset => {
-                (self.state, self.resets) = (State::Dropped, true);
+                self.resets = true;
+                self.close_after(turn, decision.hold, b"");
                 false
             }
             Answer::Pending { ticket, otherwise } => {

@@ -25,7 +25,7 @@ impl Policy for Told {
             Question::Connect if self.refuse_banner => Answer::Refuse(Refusal::from_static("554 no\r\n")),
             Question::Rcpt { forward_path: b"closing@x" } => Answer::Refuse(Refusal::from_static("421 4.3.2 bye\r\n")),
             Question::Rcpt { forward_path: b"no@x" } => Answer::Refuse(Refusal::from_static("550 5.1.1 no\r\n")),
-            Question::Auth { user: "banned" } => Answer::Refuse(Refusal::from_static("535 5.7.8 not you\r\n")),
+            Question::Auth { user: Some("banned") } => Answer::Refuse(Refusal::from_static("535 5.7.8 not you\r\n")),
             Question::Mail { .. } if self.drop_at_mail => Answer::Drop,
             Question::Mail { reverse_path: b"reset@x", .. } => Answer::Reset,
             Question::Quit if self.refuse_quit => Answer::Refuse(Refusal::from_static("451 4.3.0 stay\r\n")),
@@ -582,10 +582,15 @@ mod login;
 mod pending;
 
 #[test]
-fn a_reset_forgets_what_is_held_and_says_nothing() {
+fn a_reset_says_nothing_and_waits_for_what_is_held() {
     let mut bench = Bench::ready();
     assert_eq!(bench.send(b"MAIL FROM:<reset@x>\r\n"), "");
     assert_eq!(bench.flow, Flow::Reset);
+    let mut bench = Bench::ready();
+    bench.policy.hold_ms = 10;
+    assert_eq!(bench.send(b"MAIL FROM:<a@x>\r\nRSET\r\nMAIL FROM:<reset@x>\r\nNOOP\r\n"), "");
+    assert_eq!((bench.wait_until(10).as_str(), bench.flow), ("250 2.1.0 ok\r\n250 2.0.0 ok\r\n", Flow::Continue));
+    assert_eq!((bench.wait_until(20).as_str(), bench.flow), ("", Flow::Reset));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn mail_is_taken_after_a_login_only() {
     bench.send("EHLO again.example\r\nRSET\r\n");
     assert_eq!(codes(&bench.send(ENVELOPE)), ["250 2.1.0", "250 2.1.5"]);
     assert!(bench.send(PLAIN).starts_with("503 "), "not within a transaction");
-    assert!(bench.policy.asked.contains(&"Auth { user: \"tim\" }".to_owned()));
+    assert!(bench.policy.asked.contains(&"Auth { user: Some(\"tim\") }".to_owned()));
 }
 
 #[test]
@@ -72,6 +72,21 @@ fn a_right_password_that_the_policy_refuses_counts_as_a_failure_too() {
         assert_eq!(bench.send("AUTH PLAIN AGJhbm5lZABi\r\n"), "535 5.7.8 not you\r\n");
         assert_eq!(bench.flow, flow);
     }
+}
+
+#[test]
+fn the_policy_has_a_word_in_logins_that_are_denied_too() {
+    let mut bench = login_bench();
+    bench.policy.hold_ms = 10;
+    for (reply, flow) in [("535 5.7.8", Flow::Continue), ("535 5.7.8", Flow::Continue), ("421 4.7.0", Flow::Close)] {
+        assert_eq!(bench.send(WRONG), "", "it is held");
+        let now = bench.now.as_ns() / 1_000_000;
+        let late = bench.wait_until(now + 10);
+        assert!(late.starts_with(reply), "{late}");
+        assert_eq!(bench.flow, flow);
+    }
+    let refused = bench.policy.events.iter().filter(|event| **event == Event::Login { granted: false });
+    assert_eq!(refused.count(), 3);
 }
 
 #[test]
