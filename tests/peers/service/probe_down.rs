@@ -48,7 +48,7 @@ fn a_target_that_hangs_silences_no_other_route_and_is_told_of() {
     });
     assert_eq!((skipped("r"), &route(&service)["state"]), (0.0, &"ok".into()));
     assert_eq!(events.try_iter().count(), 0, "nobody is called for the other one");
-    // It does not hold up the end for longer than a drain.
+    // Its end would wait for what hangs.
     service.signal("KILL");
 }
 
