@@ -15,9 +15,24 @@ use super::pagerduty_schema;
 /// No answer at all, as long as the client waits.
 pub const HANG: &str = "";
 
-/// Answers the first requests by these, each a status with header fields, and all others by 202. Every request is held against
-/// the vendor's schema. Gives the part of a configuration that names it, and the events that come.
-pub fn pagerduty(answers: &'static [&'static str], folder: &Path) -> (String, mpsc::Receiver<Value>) {
+/// The events that came. Each is held against the vendor's schema where the test takes it, so that the test fails by one
+/// that is wrong, and not the stub's thread alone.
+pub struct Events(mpsc::Receiver<Value>);
+
+impl Events {
+    /// The next one.
+    pub fn recv(&self) -> Result<Value, mpsc::RecvError> {
+        self.0.recv().inspect(pagerduty_schema::check)
+    }
+
+    /// Those that came until now.
+    pub fn try_iter(&self) -> impl Iterator<Item = Value> {
+        self.0.try_iter().inspect(pagerduty_schema::check)
+    }
+}
+
+/// Answers the first requests by these, each a status with header fields, and all others by 202. Gives the part of a configuration that names it, and the events that come.
+pub fn pagerduty(answers: &'static [&'static str], folder: &Path) -> (String, Events) {
     let key = folder.join("routing.key");
     fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("it can be written");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
@@ -38,7 +53,6 @@ pub fn pagerduty(answers: &'static [&'static str], folder: &Path) -> (String, mp
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("the body");
             let event = serde_json::from_slice(&body).expect("JSON");
-            pagerduty_schema::check(&event);
             let mut stream = reader.into_inner();
             match answers.next() {
                 Some(&HANG) => hanging.push(stream),
@@ -54,5 +68,5 @@ pub fn pagerduty(answers: &'static [&'static str], folder: &Path) -> (String, mp
             }
         }
     });
-    (format!("[alert.pagerduty]\nrouting_key_file = \"{}\"\nurl = \"{url}\"\n", key.display()), events)
+    (format!("[alert.pagerduty]\nrouting_key_file = \"{}\"\nurl = \"{url}\"\n", key.display()), Events(events))
 }
