@@ -102,7 +102,7 @@ fn load(address: &str, messages: u64, connections: u32, script: &Script) -> Resu
                         ring.receive(file);
                         continue;
                     };
-                    let octets = buffers.filled(&buffer, result as usize);
+                    let (octets, _) = buffers.received(&buffer, &completion);
                     let lines = octets.iter().filter(|&&octet| octet == b'\n').count();
                     let ends = octets.ends_with(b"\n");
                     buffers.give_back(buffer);

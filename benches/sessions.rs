@@ -149,7 +149,7 @@ fn turn(benches: &mut Benches) {
             while policy.counts().messages < target {
                 // 200 ns a turn: the run's end stays far.
                 now = Instant::from_ns(now.as_ns() + 200);
-                worker.received(0, now, &replies, &mut wire);
+                worker.received(0, now, now, &replies, &mut wire);
                 worker.turn(now, &mut wire);
                 worker.written(0, now, wire.out.len());
                 replies.clear();

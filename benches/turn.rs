@@ -37,7 +37,7 @@ fn turn(benches: &mut Benches) {
         for at in 0..ring.gather(Instant::ZERO) {
             let mut completion = ring.completion(at);
             let buffer = completion.take_buffer().expect("a reply came");
-            let bytes = buffers.filled(&buffer, completion.result as usize);
+            let (bytes, _) = buffers.received(&buffer, &completion);
             black_box(ReplyLine::parse(bytes.trim_ascii_end()).expect("a reply is a reply").code);
             buffers.give_back(buffer);
         }

@@ -7,7 +7,8 @@ use indicatif::HumanCount;
 use super::{audit, output};
 use crate::measure::confidence::Intervals;
 use crate::measure::histogram::Summary;
-use crate::measure::report::{Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
+use crate::measure::report::{Generator, Latency, Report, RetryAfter, SizeCount, Times, WarmupReport};
+use crate::measure::stamps::TimedBy;
 use crate::measure::threshold::{Threshold, ThresholdResult};
 use crate::measure::verdict::{Rule, Verdict};
 use crate::measure::words::{rate, time};
@@ -205,16 +206,31 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     writeln!(
         out,
-        "\n  generator    {} shard{}, {:.0} % busy, {:.1} us of CPU a message; a time errs by up to one\n\
-         \x20              turn of its loop at either end: p50 {}, p99 {}, max {}",
+        "\n  generator    {} shard{}, {:.0} % busy{}, {:.1} us of CPU a message; {}\n\
+         \x20              p50 {}, p99 {}, max {}",
         generator.shards,
         if generator.shards == 1 { "" } else { "s" },
         generator.busy * 100.0,
+        busiest(generator),
         generator.cpu_us_per_message,
+        match (generator.is_exact(), generator.stamps) {
+            (true, _) =>
+                "arrivals are stamped by the\n               kernel and writes one by one: no time errs by a turn of its loop, which took",
+            (false, TimedBy::Kernel) =>
+                "arrivals are stamped by the\n               kernel; what leaves does so up to one turn of its loop behind its stamp:",
+            (false, TimedBy::Turn) =>
+                "a time errs by up to one\n               turn of its loop at either end, and by standstills:",
+        },
         time(generator.turn_us.p50 / 1e6),
         time(generator.turn_us.p99 / 1e6),
         time(generator.turn_us.max / 1e6)
     )?;
+    let standstill = generator.standstill;
+    if standstill.count > 0 {
+        let (times, all, longest) = (HumanCount(standstill.count), time(standstill.sum_s), time(standstill.longest_s));
+        let plural = if standstill.count == 1 { "" } else { "s" };
+        writeln!(out, "               it stood still {times} time{plural}, {all} in all, the longest {longest}")?;
+    }
     for note in &report.notes {
         writeln!(out, "  note         {note}")?;
     }
@@ -229,6 +245,11 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
         self::verdict(verdict, out)?;
     }
     Ok(())
+}
+
+/// The busiest of several shards.
+fn busiest(generator: &Generator) -> String {
+    if generator.shards == 1 { String::new() } else { format!(" (the busiest {:.0} %)", generator.busiest() * 100.0) }
 }
 
 /// The figure that a condition was held against, in words.

@@ -177,7 +177,7 @@ impl RunningJob {
             notes: spec.notes.clone(),
             conversion,
             totals: Totals::new(shards.len()),
-            abort_on: AbortWatch::new(&spec.abort_on),
+            abort_on: AbortWatch::new(&spec.abort_on, spec.warm_span()),
             spares,
             unfinished: shards.len(),
             unheard: vec![Duration::ZERO; shards.len()],

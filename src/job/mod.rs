@@ -13,4 +13,5 @@ pub mod request;
 pub mod search;
 pub mod spec;
 pub mod time_limits;
+mod trial;
 pub mod worker;

@@ -3,17 +3,19 @@
 //! Whoever runs a search starts the job that [`Searching::trial`] names, hands its report to [`Searching::ended`], lets the
 //! target rest, and goes on until there is no further trial. Which rate is tried when is decided by [`crate::load::search`].
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::spec::{DURATION_MAX, JobSpec, Limit, LoadModel, RawSpec, SpecError, Target};
+use super::trial::{Figures, broken, judge, refused, told, too_few_messages};
 use crate::load::search::{Length, Outcome, PRECISION_MIN, Search, Trial};
 use crate::load::{Arrival, RATE_PER_S_MAX, Rate};
 use crate::measure::report::Report;
 use crate::measure::threshold::{Metric, THRESHOLDS_MAX, Threshold};
-use crate::measure::words;
+use crate::measure::verdict::{Reason, Rule};
 
 /// The version of [`SearchReport`]'s schema.
 pub const SEARCH_REPORT_VERSION: u32 = 1;
@@ -27,15 +29,6 @@ pub const CONFIRM: Duration = Duration::from_secs(20);
 pub const COOL_DOWN: Duration = Duration::from_secs(1);
 /// How close the rate that holds and the one that does not come, as a share of the rate.
 pub const PRECISION: f64 = 0.01;
-
-/// Share of the due messages that may be unanswered at the end of dispatch, beside those that are then in flight.
-const BEHIND_SHARE: f64 = 0.005;
-/// The same in messages, where the share is less.
-const BEHIND_MESSAGES: f64 = 2.0;
-/// Share of its CPUs beyond which a generator is no judge of a target that failed.
-const BUSY_MAX: f64 = 0.8;
-/// Share of its connections that a generator needs at most to be a judge of a target that failed.
-const CONNECTIONS_IN_USE_MAX: f64 = 0.8;
 
 /// What somebody asked for of a search, value by value; `None` where nothing was said.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -210,7 +203,7 @@ pub struct TrialReport {
     pub p99: f64,
     /// Share of the messages that were not accepted.
     pub failures: f64,
-    /// How busy the generator was.
+    /// How busy the generator was: the busiest of its shards.
     pub busy: f64,
 }
 
@@ -263,8 +256,10 @@ pub struct Searching {
     search: Search,
     /// What of the search is under way, or next; `None` when it is over.
     trial: Option<Trial>,
-    /// The least mean service time of a trial that was held: what a message takes where the target is not overloaded.
+    /// The least mean service time of any trial: what a message takes where the target is not overloaded, or nearly.
     unloaded_s: Option<f64>,
+    /// Rules whose doubts were noted.
+    doubts: BTreeSet<usize>,
     report: SearchReport,
 }
 
@@ -306,7 +301,7 @@ impl Searching {
             notes: Vec::new(),
         };
         let trial = search.next_trial();
-        Ok(Searching { spec, job, arrival, search, trial, unloaded_s: None, report })
+        Ok(Searching { spec, job, arrival, search, trial, unloaded_s: None, doubts: BTreeSet::new(), report })
     }
 
     /// The job of the trial that is under way or next; `None` when the search is over.
@@ -333,20 +328,27 @@ impl Searching {
     /// side. Says what came of it.
     pub fn ended(&mut self, run: &Report, interrupted: bool) -> &TrialReport {
         let Some(trial) = self.trial else { unreachable!("whoever runs a trial was given it") };
-        let mut reasons = broken(&self.spec.slo, run);
-        reasons.extend(run.aborted.clone());
-        for note in &run.notes {
-            if !self.report.notes.contains(note) && self.report.notes.len() < NOTES_MAX {
-                self.report.notes.push(note.clone());
-            }
-        }
+        self.note_what_is_known_of(run);
+        let mut too_few = None;
         let (outcome, reasons) = match interrupted {
             true => (TrialOutcome::Interrupted, run.aborted.iter().cloned().collect()),
             false => {
-                let (outcome, reasons) = judge(&Figures::new(run, trial, self.unloaded_s), reasons);
                 let service = run.latency_s.accepted.service;
-                if outcome == Outcome::Held && service.count > 0 {
+                if service.count > 0 {
                     self.unloaded_s = Some(self.unloaded_s.map_or(service.mean, |least| least.min(service.mean)));
+                }
+                let broken = broken(&self.spec.slo, run);
+                let mut reasons: Vec<String> = broken.iter().map(|condition| told(condition, run)).collect();
+                reasons.extend(run.aborted.clone());
+                reasons.extend(refused(&self.spec.slo, run));
+                let figures = Figures::new(run, trial.rate_per_s, self.unloaded_s, &broken);
+                let (mut outcome, mut reasons) = judge(&figures, reasons);
+                too_few = (outcome == Outcome::Held && trial.length == Length::Long)
+                    .then(|| too_few_messages(&self.spec.slo, run, trial.rate_per_s))
+                    .flatten();
+                if let Some(reason) = &too_few {
+                    outcome = Outcome::Unknown;
+                    reasons.push(reason.clone());
                 }
                 self.search.learn(trial, outcome);
                 (outcome.into(), reasons)
@@ -360,10 +362,33 @@ impl Searching {
             let obstacle = run.errors.iter().max_by_key(|error| error.count);
             let obstacle = obstacle.map_or("the target has not answered", |error| &error.example);
             self.give_up(format!("no connection could be opened: {obstacle}"));
+        } else if let Some(reason) = too_few {
+            // At a lower rate there would be fewer still.
+            self.give_up(reason);
         } else {
             self.go_on();
         }
         &self.report.trials[self.report.trials.len() - 1]
+    }
+
+    /// What a reader of a trial's own report would be told, each once: its notes, and why its figures are doubtful.
+    fn note_what_is_known_of(&mut self, run: &Report) {
+        let verdict = run.verdict.iter().flat_map(|verdict| &verdict.reasons);
+        // How it ended, and whether the target took the load, is told of each trial.
+        let of_machine = |reason: &&Reason| {
+            matches!(reason.rule, Rule::OtherJobs | Rule::SkipVerify | Rule::Generator | Rule::Standstill | Rule::Turns)
+        };
+        let doubts = verdict.filter(of_machine).filter(|reason| match reason.rule {
+            // These have figures in them: once is enough.
+            Rule::Generator | Rule::Standstill | Rule::Turns => self.doubts.insert(reason.rule as usize),
+            _ => true,
+        });
+        let doubts: Vec<String> = doubts.map(|reason| reason.text.clone()).collect();
+        for note in run.notes.iter().chain(&doubts) {
+            if !self.report.notes.contains(note) && self.report.notes.len() < NOTES_MAX {
+                self.report.notes.push(note.clone());
+            }
+        }
     }
 
     /// The search ends here, for the first reason that is named. A trial that is under way has to be stopped by whoever runs
@@ -432,7 +457,7 @@ impl Searching {
             p50: response.p50,
             p99: response.p99,
             failures: Metric::Failures.of(run).unwrap_or(0.0),
-            busy: run.generator.busy,
+            busy: run.generator.busiest(),
         }
     }
 }
@@ -440,132 +465,11 @@ impl Searching {
 /// Notes of trials that a search repeats; each once.
 const NOTES_MAX: usize = 16;
 
-/// What is looked at of a trial.
-#[derive(Clone, Copy, Debug)]
-struct Figures {
-    rate_per_s: f64,
-    due: u64,
-    /// Due messages that had no outcome at the end of dispatch.
-    behind: f64,
-    /// Mean time that a message had a connection, in seconds.
-    service_s: f64,
-    /// The same where the target is not overloaded, as far as that is known.
-    unloaded_s: Option<f64>,
-    connections: f64,
-    busy: f64,
-    /// The generator's longest turn, in seconds.
-    turn_max_s: f64,
-}
-
-impl Figures {
-    fn new(run: &Report, trial: Trial, unloaded_s: Option<f64>) -> Figures {
-        let messages = &run.messages;
-        let accepted_in_drain = messages.accepted as f64 - run.rate_per_s * run.elapsed_s;
-        Figures {
-            rate_per_s: trial.rate_per_s,
-            due: messages.asked,
-            behind: accepted_in_drain + (messages.missed + messages.cut) as f64,
-            service_s: run.latency_s.accepted.service.mean,
-            unloaded_s,
-            connections: run.connections.asked as f64,
-            busy: run.generator.busy,
-            turn_max_s: run.generator.turn_us.max / 1e6,
-        }
-    }
-
-    /// Messages that may have no outcome at the end: those in flight, by Little's law, and a few.
-    fn may_be_behind(&self) -> f64 {
-        self.rate_per_s * self.service_s + (self.due as f64 * BEHIND_SHARE).max(BEHIND_MESSAGES)
-    }
-}
-
-/// The conditions that are not true of a run, in words.
-fn broken(slo: &[Threshold], run: &Report) -> Vec<String> {
-    let actual = |condition: &Threshold| match condition.metric.of(run) {
-        Some(actual) => condition.metric.words(actual),
-        None => "unknown, for nothing was accepted".to_owned(),
-    };
-    let is_broken = |condition: &&Threshold| !condition.metric.of(run).is_some_and(|actual| condition.holds(actual));
-    let told = |condition: &Threshold| format!("{condition} was asked for, it is {}", actual(condition));
-    slo.iter().filter(is_broken).map(told).collect()
-}
-
-/// What came of a trial of which these conditions are not true, and why. The generator is asked only when something went
-/// wrong: what was held was held.
-fn judge(figures: &Figures, mut reasons: Vec<String>) -> (Outcome, Vec<String>) {
-    let behind = figures.behind;
-    if behind > figures.may_be_behind() {
-        let (behind, due) = (words::thousands(behind.round() as u64), words::thousands(figures.due));
-        reasons.push(format!("it fell behind: {behind} of {due} messages were unanswered at the end"));
-    }
-    if reasons.is_empty() {
-        return (Outcome::Held, reasons);
-    }
-    let needed = figures.unloaded_s.map(|unloaded_s| figures.rate_per_s * unloaded_s);
-    let limit = if figures.busy > BUSY_MAX {
-        format!("the generator was {} busy", words::percent(figures.busy))
-    } else if figures.turn_max_s * figures.rate_per_s > behind.max(figures.due as f64 * 0.02) {
-        format!("the generator itself stood still for {}", words::time(figures.turn_max_s))
-    } else if let Some(needed) = needed.filter(|needed| *needed > figures.connections * CONNECTIONS_IN_USE_MAX) {
-        format!("it needs {needed:.0} of the {:.0} connections, too many to tell; use more", figures.connections)
-    } else {
-        return (Outcome::Failed, reasons);
-    };
-    reasons.push(limit);
-    (Outcome::Unknown, reasons)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::job::spec::ConnectionType;
     use crate::measure::samples;
-
-    /// A trial of 2 s at 1,000/s that was held: a message takes 10 ms, so that ten are in flight.
-    const HELD: Figures = Figures {
-        rate_per_s: 1_000.0,
-        due: 2_000,
-        behind: 12.0,
-        service_s: 0.01,
-        unloaded_s: Some(0.01),
-        connections: 100.0,
-        busy: 0.3,
-        turn_max_s: 0.001,
-    };
-
-    fn outcome(figures: Figures, broken: &[&str]) -> (Outcome, String) {
-        let (outcome, reasons) = judge(&figures, broken.iter().map(ToString::to_string).collect());
-        (outcome, reasons.join("; "))
-    }
-
-    #[test]
-    fn what_is_in_flight_is_not_behind() {
-        assert_eq!(outcome(HELD, &[]).0, Outcome::Held);
-        let slow = Figures { service_s: 0.09, behind: 95.0, ..HELD };
-        assert_eq!(outcome(slow, &[]).0, Outcome::Held);
-    }
-
-    #[test]
-    fn a_target_that_falls_behind_or_breaks_a_condition_has_failed() {
-        let (failed, reason) = outcome(Figures { behind: 60.0, ..HELD }, &[]);
-        assert_eq!(failed, Outcome::Failed);
-        assert!(reason.contains("60 of 2,000"), "{reason}");
-        assert_eq!(outcome(HELD, &["p99"]).0, Outcome::Failed);
-    }
-
-    #[test]
-    fn a_generator_that_was_the_limit_is_no_judge() {
-        for (limited, word) in [
-            (Figures { busy: 0.9, ..HELD }, "busy"),
-            (Figures { turn_max_s: 0.2, ..HELD }, "stood still"),
-            (Figures { unloaded_s: Some(0.095), ..HELD }, "connections"),
-        ] {
-            assert_eq!(outcome(limited, &[]).0, Outcome::Held, "what was held was held");
-            let (unknown, reason) = outcome(limited, &["p99"]);
-            assert_eq!(unknown, Outcome::Unknown);
-            assert!(reason.contains(word), "{reason}");
-        }
-    }
 
     #[test]
     fn every_wrong_value_is_named() {
@@ -655,6 +559,54 @@ mod tests {
         assert!(search.trial().is_none());
         assert!(report.aborted.is_some_and(|reason| reason.starts_with("no connection could be opened")));
         assert_eq!((report.result, report.trials.len()), (Some(SearchResult::Unfinished), 1));
+    }
+
+    #[test]
+    fn a_target_that_refuses_has_not_held_unless_failures_were_judged() {
+        let refusing = |share: u64| {
+            let mut report = run(100);
+            (report.messages.accepted, report.messages.rejected) = (500 - share, share);
+            report
+        };
+        assert_eq!(searching(RawSpec::default()).unwrap().ended(&refusing(5), false).outcome, TrialOutcome::Held);
+        let mut search = searching(RawSpec::default()).unwrap();
+        let trial = search.ended(&refusing(6), false);
+        assert_eq!(trial.outcome, TrialOutcome::Failed);
+        assert!(trial.reasons[0].contains("98.8 %"), "{trial:?}");
+        let slo = ["p99<1s", "failures<20%"].map(|text| Threshold::parse(text).unwrap()).to_vec();
+        let spec = SearchSpec::new(RawSearch { slo, ..RawSearch::default() }).unwrap();
+        let mut search = Searching::new(spec, RawSpec::default(), &target(), 1).unwrap();
+        assert_eq!(search.ended(&refusing(50), false).outcome, TrialOutcome::Held);
+    }
+
+    #[test]
+    fn a_confirming_trial_of_too_few_messages_confirms_nothing() {
+        let slo = vec![Threshold::parse("p99.9<1s").unwrap()];
+        let raw = RawSearch { slo, start_rate: Some(100.0), max_rate: Some(100.0), ..RawSearch::default() };
+        let mut search = Searching::new(SearchSpec::new(raw).unwrap(), RawSpec::default(), &target(), 1).unwrap();
+        assert_eq!(search.ended(&run(100), false).outcome, TrialOutcome::Held, "a short one only finds the place");
+        let trial = search.ended(&run(100), false);
+        assert_eq!((trial.outcome, trial.confirms), (TrialOutcome::Unknown, true));
+        let report = search.report(None);
+        assert_eq!((report.result, report.rate_per_s), (Some(SearchResult::Unfinished), None));
+        let reason = report.aborted.unwrap();
+        assert!(reason.contains("3,688") && reason.contains("37 s"), "{reason}");
+    }
+
+    #[test]
+    fn doubts_about_the_machine_are_noted() {
+        let mut search = searching(RawSpec::default()).unwrap();
+        let mut beside = run(100);
+        beside.other_jobs = vec!["7".into()];
+        beside.judge();
+        search.ended(&beside, false);
+        search.ended(&beside, false);
+        let notes = search.report(None).notes;
+        assert_eq!(notes.iter().filter(|note| note.contains("another job ran")).count(), 1, "{notes:?}");
+        let mut broken = beside.clone();
+        broken.latency_s.accepted.response.p99 = 3.0;
+        let trial = search.ended(&broken, false);
+        assert_eq!(trial.outcome, TrialOutcome::Unknown, "{trial:?}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::load::connections::ConnectionStages;
 use crate::load::stages::{Goal, Stage, Stages};
 use crate::load::warmup::Warmup;
 use crate::load::{Arrival, Rate};
-use crate::measure::abort::{ABORT_RULES_MAX, AbortRule};
+use crate::measure::abort::{ABORT_RULES_MAX, AbortRule, WarmSpan};
 use crate::message::{Attachment, RecipientOrder, RecipientVariables, Recipients, ReversePath, WeightedSize};
 use crate::phase::Phase;
 use crate::wire::smtp::auth::Credentials;
@@ -364,6 +364,15 @@ impl JobSpec {
     /// What messages are sent by.
     pub fn job_type(&self) -> JobType {
         self.http.as_ref().map_or(JobType::Smtp, |http| http.kind)
+    }
+
+    /// What conditions of `abort_on` do not look at.
+    pub fn warm_span(&self) -> WarmSpan {
+        match self.warmup {
+            Some(Warmup::Duration(time)) => WarmSpan { time, messages: 0 },
+            Some(Warmup::Messages(messages)) => WarmSpan { time: Duration::ZERO, messages },
+            None => WarmSpan::default(),
+        }
     }
 
     /// The job as it was understood, for reports; a given message appears as its size.

@@ -4,6 +4,7 @@
 //! *starts* when its first octet goes out: MAIL on an open session, or the connection itself where the slot has none.
 //! It ends with the reply that decides it. No message is sent twice.
 
+mod dialing;
 mod encode;
 mod ending;
 mod http;
@@ -59,6 +60,8 @@ pub struct Worker {
     warming: bool,
     /// What was missed of the warm-up is counted.
     warmup_counted: bool,
+    /// When the bytes in hand arrived; [`Instant::NEVER`] without any, and then the present is what counts.
+    arrived: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +150,7 @@ impl Worker {
             stage: Stage::Running,
             missed_counted: true,
             parted: false,
+            arrived: Instant::NEVER,
         }
     }
 
@@ -195,17 +199,24 @@ impl Worker {
         self.reconnect(slot, now, links);
     }
 
-    /// The slot's TLS handshake has come to its good end.
-    pub fn tls_ready(&mut self, slot: u32, now: Instant, session: TlsSession, links: &mut impl Links) {
+    /// The slot's TLS handshake has come to its good end, by what arrived at `arrived`.
+    pub fn tls_ready(
+        &mut self,
+        slot: u32,
+        now: Instant,
+        arrived: Instant,
+        session: TlsSession,
+        links: &mut impl Links,
+    ) {
         let this = &self.slots[slot as usize];
         if this.link != LinkState::Open {
             return;
         }
-        let took = now.ns_since(this.tls_begun);
+        let took = arrived.ns_since(this.tls_begun);
         self.phase(slot, Phase::Tls, true, took);
         self.delta.tls(session.version, session.cipher, session.resumed);
         let this = &mut self.slots[slot as usize];
-        this.sent = now;
+        this.sent = arrived;
         this.machine.tls_ready(now, &self.job);
         self.drain(slot, now, links);
     }
@@ -226,17 +237,19 @@ impl Worker {
         self.hang_up(slot, now, links);
     }
 
-    /// Bytes came from the slot's peer.
+    /// Bytes came from the slot's peer. What is measured ends when they `arrived`; all else happens `now`.
     #[inline]
-    pub fn received(&mut self, slot: u32, arrived: Instant, mut bytes: &[u8], links: &mut impl Links) {
+    pub fn received(&mut self, slot: u32, now: Instant, arrived: Instant, mut bytes: &[u8], links: &mut impl Links) {
+        self.arrived = arrived;
         while !bytes.is_empty() && self.slots[slot as usize].link == LinkState::Open {
             let eaten = match self.slots[slot as usize].machine {
-                Machine::Smtp(_) => self.smtp_received(slot, arrived, bytes),
+                Machine::Smtp(_) => self.smtp_received(slot, now, arrived, bytes),
                 Machine::Http(_) => self.http_received(slot, arrived, bytes),
             };
             bytes = &bytes[eaten..];
-            self.drain(slot, arrived, links);
+            self.drain(slot, now, links);
         }
+        self.arrived = Instant::NEVER;
     }
 
     /// The slot's peer closed its side, or with an `error` the connection broke.
@@ -302,6 +315,7 @@ impl Worker {
         }
         if this.ticket.is_some() && this.started == Instant::NEVER {
             this.started = sent;
+            self.delta.last_begun = sent;
         }
         if std::mem::take(&mut this.unsent) {
             self.message_left(slot);
@@ -377,6 +391,26 @@ impl Worker {
         delta
     }
 
+    /// Measures how long the messages without an outcome have waited, those of the warm-up left out. It looks at every slot,
+    /// so it is for once a second.
+    pub fn measure_waiting(&mut self, now: Instant) {
+        self.delta.waiting.clear();
+        for slot in 0..self.slots.len() as u32 {
+            if let Some(ticket) = &self.slots[slot as usize].ticket
+                && !self.is_warm(slot)
+            {
+                self.delta.waiting.in_flight.record(now.ns_since(ticket.due));
+            }
+        }
+        if let Some(due) = self.pacer.next_due().filter(|due| *due < now) {
+            // At the mean rate so far.
+            let (so_far, overdue) = (due.ns_since(self.job.start), now.ns_since(due));
+            let mean = self.pacer.taken() as f64 / so_far.max(1) as f64;
+            self.delta.waiting.overdue = ((overdue as f64 * mean) as u64).max(1);
+            self.delta.waiting.overdue_ns = overdue;
+        }
+    }
+
     /// Messages sent since what was measured was handed over, those of the warm-up included.
     pub fn sent(&self) -> u64 {
         self.delta.messages.sent + self.delta.warmup.sent
@@ -421,6 +455,7 @@ impl Worker {
             self.delta.warmup_until = self.delta.warmup_until.max(ticket.due);
         }
         self.counts(ticket).taken += 1;
+        self.delta.last_due = ticket.due;
         let this = &mut self.slots[slot as usize];
         this.ticket = Some(ticket);
         this.started = Instant::NEVER;
@@ -521,7 +556,8 @@ impl Worker {
         } else if self.pacer.next_connected(slot, now) == Some(now)
             && let Some(ticket) = self.pacer.take(now)
         {
-            self.take(slot, ticket);
+            // Its connection has been free for it since the last reply arrived.
+            self.take(slot, Ticket { due: now.min(self.arrived), ..ticket });
             self.begin(slot, now);
         } else {
             this.machine.quit(now, &self.job);
@@ -569,6 +605,7 @@ impl Worker {
             debug_assert!(false, "an outcome without a message");
             return;
         };
+        let ended = now.min(self.arrived);
         let started = Some(this.started).filter(|started| *started != Instant::NEVER);
         let in_drain = u64::from(self.stage != Stage::Running);
         let counts = self.counts(ticket);
@@ -585,10 +622,10 @@ impl Worker {
             None => counts.failed += 1,
         }
         if self.job.warmup.contains(ticket) {
-            self.delta.last_outcome = self.delta.last_outcome.max(now);
+            self.delta.last_outcome = self.delta.last_outcome.max(ended);
             return;
         }
-        self.delta.message(class == Some(Class::Positive), MessageTimes { due: ticket.due, started, ended: now });
+        self.delta.message(class == Some(Class::Positive), MessageTimes { due: ticket.due, started, ended });
     }
 
     fn break_off(&mut self, slot: u32, now: Instant, error: LinkError, links: &mut impl Links) {
@@ -598,79 +635,5 @@ impl Worker {
         self.delta.error(error.blame(), error.kind(), phase, || error.to_string());
         self.failed(slot, now);
         self.hang_up(slot, now, links);
-    }
-
-    /// The session is over: close, then connect again where there is something left to do.
-    fn hang_up(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        links.close(slot);
-        self.leave_connection(slot);
-        self.reconnect(slot, now, links);
-    }
-
-    /// Takes a connection that is being closed out of the gauges.
-    fn leave_connection(&mut self, slot: u32) {
-        self.gauges.open -= u64::from(self.slots[slot as usize].link == LinkState::Open);
-        if std::mem::take(&mut self.slots[slot as usize].in_session) {
-            self.gauges.held -= 1;
-        }
-    }
-
-    fn reconnect(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        let has_message = self.slots[slot as usize].ticket.is_some();
-        debug_assert!(!has_message || self.stage == Stage::Running);
-        if !has_message && (self.stage != Stage::Running || self.pacer.is_exhausted(now)) {
-            self.resume(slot, now);
-            return self.end(slot);
-        }
-        let resume = self.paused_until(slot).unwrap_or(now);
-        let this = &mut self.slots[slot as usize];
-        if has_message || (this.failures == 0 && resume <= now) {
-            self.resume(slot, now);
-            return self.dial(slot, now, links);
-        }
-        this.link = LinkState::Waiting;
-        self.gauges.waiting += 1;
-        self.gauges.waiting_max = self.gauges.waiting_max.max(self.gauges.waiting);
-        let backoff = match this.failures {
-            0 => Duration::ZERO,
-            failures => (BACKOFF_FIRST * 2u32.pow((failures - 1).min(16))).min(BACKOFF_MAX),
-        };
-        links.deadline(slot, resume.max(now + backoff));
-    }
-
-    /// Opens the slot's connection; in closed loop for a message, which is due from now on, unless one is in hand that has
-    /// not left by the last one.
-    fn dial(&mut self, slot: u32, now: Instant, links: &mut impl Links) {
-        let has_message = self.slots[slot as usize].ticket.is_some();
-        if !has_message && !self.job.is_open_loop() {
-            match self.pacer.next_connected(slot, now) {
-                None => return self.end(slot),
-                Some(at) if at > now => {
-                    self.slots[slot as usize].link = LinkState::Resting;
-                    return links.deadline(slot, at);
-                }
-                Some(_) => {}
-            }
-            match self.pacer.take(now) {
-                Some(ticket) => self.take(slot, ticket),
-                None => return self.end(slot),
-            }
-        } else if !has_message && self.pacer.is_exhausted(now) {
-            return self.end(slot);
-        }
-        let this = &mut self.slots[slot as usize];
-        this.machine = Machine::new(&self.job);
-        this.link = LinkState::Dialing;
-        this.served = 0;
-        this.sent = Instant::NEVER;
-        links.dial(slot);
-        links.deadline(slot, now + self.job.connect_timeout);
-    }
-
-    fn end(&mut self, slot: u32) {
-        let this = &mut self.slots[slot as usize];
-        debug_assert!(this.link != LinkState::Ended && this.ticket.is_none());
-        this.link = LinkState::Ended;
-        self.ended += 1;
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A rule looks at whole seconds that all shards have reported, as many at once as its window is long, and at none that
 //! began within its grace: so the first look is taken when grace and window are over. Of each second only two or three
-//! numbers are kept: a percentile is above its bound exactly when more than its share of the values is.
+//! numbers are kept: a percentile is above its bound exactly when more than its share of the values is. A message without
+//! an outcome counts as slow once it has waited for longer than the bound, and as not accepted once it has for longer than
+//! the window, so that a target which hangs is given up like one that is slow.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -115,8 +117,15 @@ impl AbortRule {
         let bound_ns = (self.threshold.bound * 1e9) as u64;
         Second {
             accepted: delta.messages.accepted,
-            not_accepted: delta.messages.not_accepted(),
+            not_accepted: delta.messages.not_accepted() + delta.messages.missed + delta.messages.cut,
             above: response.count_above(bound_ns),
+            waiting: delta.waiting.above(match self.threshold.metric {
+                // What has no answer after a whole window is not accepted in any.
+                Metric::Failures => self.window_s * 1_000_000_000,
+                Metric::Mean => 0,
+                _ => bound_ns,
+            }),
+            waiting_s: delta.waiting.sum_s(),
             sum_s: response.summary().mean * response.count() as f64,
         }
     }
@@ -124,14 +133,21 @@ impl AbortRule {
     /// Whether the condition is true of a window, and what it looks like.
     fn judge(&self, seen: Second) -> Option<String> {
         let Threshold { metric, comparison, .. } = self.threshold;
-        let accepted = seen.accepted as f64;
-        let answered = accepted + seen.not_accepted as f64;
+        let (accepted, waiting) = (seen.accepted as f64, seen.waiting as f64);
+        let failed = seen.not_accepted as f64 + waiting;
         let figure = match metric {
-            Metric::Failures if answered > 0.0 => seen.not_accepted as f64 / answered,
+            Metric::Failures if accepted + failed > 0.0 => failed / (accepted + failed),
             Metric::Rate => accepted / self.window_s as f64,
-            Metric::Mean if accepted > 0.0 => seen.sum_s / accepted,
+            // Those that wait count once they make it worse.
+            Metric::Mean if accepted + waiting > 0.0 => {
+                let with_waiting = (seen.sum_s + seen.waiting_s) / (accepted + waiting);
+                if accepted > 0.0 { with_waiting.max(seen.sum_s / accepted) } else { with_waiting }
+            }
             Metric::Failures | Metric::Mean => return None,
-            _ => return self.judge_share(seen.above as f64 / accepted, metric, comparison),
+            _ => {
+                let above = (seen.above as f64 + waiting) / (accepted + waiting);
+                return self.judge_share(above, metric, comparison);
+            }
         };
         self.threshold.holds(figure).then(|| format!("{} is {}", metric.name(), metric.words(figure)))
     }
@@ -150,7 +166,7 @@ impl AbortRule {
         // Of no message there is no share, and no comparison is true.
         let holds = if is_above { above > share } else { above <= share };
         let bound = metric.words(self.threshold.bound);
-        holds.then(|| format!("{} of the accepted messages took more than {bound}", words::percent(above)))
+        holds.then(|| format!("{} of the messages took more than {bound}", words::percent(above)))
     }
 }
 
@@ -169,6 +185,10 @@ struct Second {
     above: u64,
     /// Sum of the response times of accepted ones, in seconds.
     sum_s: f64,
+    /// Messages without an outcome at its end that have waited for longer than the rule's bound; for a mean, all of them.
+    waiting: u64,
+    /// How long all that had none have waited, in seconds.
+    waiting_s: f64,
 }
 
 impl Second {
@@ -177,6 +197,8 @@ impl Second {
         self.not_accepted += other.not_accepted;
         self.above += other.above;
         self.sum_s += other.sum_s;
+        self.waiting += other.waiting;
+        self.waiting_s += other.waiting_s;
     }
 }
 
@@ -193,23 +215,41 @@ struct Watched {
 #[derive(Debug, Default)]
 pub struct AbortWatch {
     watched: Vec<Watched>,
+    /// Messages of a warm-up by number that were not yet taken.
+    warm_messages: u64,
+}
+
+/// What comes before the first second that is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WarmSpan {
+    /// Length of a warm-up by time.
+    pub time: Duration,
+    /// Messages of one by number.
+    pub messages: u64,
 }
 
 impl AbortWatch {
     /// Nothing seen yet.
-    pub fn new(rules: &[AbortRule]) -> AbortWatch {
-        let watch =
-            |rule: &AbortRule| Watched { rule: rule.clone(), first: rule.grace_s + 1, seconds: VecDeque::new() };
-        AbortWatch { watched: rules.iter().map(watch).collect() }
+    pub fn new(rules: &[AbortRule], warm: WarmSpan) -> AbortWatch {
+        let warm_s = warm.time.as_secs() + u64::from(warm.time.subsec_nanos() > 0);
+        let watch = |rule: &AbortRule| Watched {
+            rule: rule.clone(),
+            first: rule.grace_s.max(warm_s) + 1,
+            seconds: VecDeque::new(),
+        };
+        AbortWatch { watched: rules.iter().map(watch).collect(), warm_messages: warm.messages }
     }
 
     /// Adds what a shard measured in second `second` of the job; the first is 1. A shard is at most a few seconds ahead
     /// of the others, so that not much more than a window is kept.
     pub fn add(&mut self, second: u64, delta: &Delta) {
+        let is_warm = self.warm_messages > 0 || delta.warmup.taken > 0;
+        self.warm_messages = self.warm_messages.saturating_sub(delta.warmup.taken + delta.warmup.missed);
         for Watched { rule, first, seconds } in &mut self.watched {
-            // Nothing of the warm-up is looked at.
-            if delta.warmup.taken > 0 {
-                (*first, _) = ((*first).max(second + 1), seconds.clear());
+            // Nothing of the warm-up is looked at. Another shard may have reported later seconds by now.
+            if is_warm && *first <= second {
+                seconds.drain(..seconds.len().min((second + 1 - *first) as usize));
+                *first = second + 1;
             }
             let Some(at) = second.checked_sub(*first) else { continue };
             let at = at as usize;
@@ -227,6 +267,9 @@ impl AbortWatch {
             while *first + rule.window_s - 1 <= whole && seconds.len() >= window {
                 let mut seen = Second::default();
                 seconds.iter().take(window).for_each(|second| seen.add(*second));
+                // Who waits at the end of a second does so at the end of the next one, too: the last look counts.
+                let last = seconds.get(window - 1).copied().unwrap_or_default();
+                (seen.waiting, seen.waiting_s) = (last.waiting, last.waiting_s);
                 if let Some(figure) = rule.judge(seen) {
                     return Some(format!("{rule}: {figure} in seconds {} to {}", first, *first + rule.window_s - 1));
                 }
@@ -256,9 +299,13 @@ mod tests {
         delta
     }
 
+    fn watch(rule: &str, warm: WarmSpan) -> AbortWatch {
+        AbortWatch::new(&[AbortRule::parse(rule).unwrap()], warm)
+    }
+
     /// The second after which the run is given up, if it is, and why.
     fn given_up(rule: &str, seconds: impl Iterator<Item = Delta>) -> Option<(u64, String)> {
-        let mut watch = AbortWatch::new(&[AbortRule::parse(rule).unwrap()]);
+        let mut watch = watch(rule, WarmSpan::default());
         (1..).zip(seconds).find_map(|(number, delta)| {
             watch.add(number, &delta);
             watch.look(number).map(|reason| (number, reason))
@@ -305,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_in_which_nothing_is_answered_has_a_rate_and_no_times() {
+    fn a_run_in_which_nothing_is_asked_has_a_rate_and_no_times() {
         let silence = || std::iter::repeat_with(|| second(&[], 0)).take(20);
         for rule in ["p99>1s", "failures>1%", "mean>1s", "p99<1s"] {
             assert_eq!(given_up(rule, silence()), None, "{rule}");
@@ -314,8 +361,57 @@ mod tests {
     }
 
     #[test]
+    fn a_target_that_hangs_is_given_up() {
+        // From the third second on nothing is answered: ten connections wait, and 100 messages a second fall due.
+        let hanging = || {
+            (1..=20).map(|number: u64| {
+                let mut delta = second(if number <= 2 { &[10; 100] } else { &[] }, 0);
+                let waited_ns = number.saturating_sub(2) * 1_000_000_000;
+                (0..10).for_each(|_| delta.waiting.in_flight.record(waited_ns));
+                (delta.waiting.overdue, delta.waiting.overdue_ns) = (number.saturating_sub(2) * 100, waited_ns);
+                delta
+            })
+        };
+        assert_eq!(given_up("p99>1s,window=2s,grace=0s", hanging()).unwrap().0, 4);
+        assert_eq!(given_up("max>1s,window=2s,grace=0s", hanging()).unwrap().0, 4);
+        assert_eq!(given_up("mean>1s,window=2s,grace=0s", hanging()).unwrap().0, 4);
+        assert_eq!(given_up("failures>5%,window=2s,grace=0s", hanging()).unwrap().0, 5);
+        assert_eq!(given_up("p99>30s,window=2s,grace=0s", hanging()), None);
+    }
+
+    #[test]
+    fn nothing_of_the_warm_up_is_looked_at_though_it_hangs() {
+        let slow = || second(&[3_000; 100], 0);
+        let when = |warm: WarmSpan, warm_taken: fn(u64) -> u64| {
+            let mut watch = watch("p99>1s,window=1s,grace=0s", warm);
+            (1..=20).find(|&number| {
+                let mut delta = slow();
+                delta.warmup.taken = warm_taken(number);
+                watch.add(number, &delta);
+                watch.look(number).is_some()
+            })
+        };
+        let by_time = WarmSpan { time: Duration::from_millis(4_500), messages: 0 };
+        assert_eq!(when(by_time, |_| 0), Some(6));
+        let by_number = WarmSpan { time: Duration::ZERO, messages: 20 };
+        assert_eq!(when(by_number, |number| if number == 1 || number == 7 { 10 } else { 0 }), Some(8));
+    }
+
+    #[test]
+    fn a_warm_second_of_one_shard_does_not_lose_later_ones_of_another() {
+        let mut watch = watch("p99>1s,window=1s,grace=0s", WarmSpan::default());
+        watch.add(1, &second(&[10; 100], 0));
+        watch.add(2, &second(&[3_000; 100], 0));
+        let mut warm = second(&[], 0);
+        warm.warmup.taken = 1;
+        watch.add(1, &warm);
+        watch.add(2, &second(&[10; 100], 0));
+        assert!(watch.look(2).is_some(), "half of what second 2 has is slow");
+    }
+
+    #[test]
     fn a_second_counts_once_all_shards_have_reported_it() {
-        let mut watch = AbortWatch::new(&[AbortRule::parse("rate<150,window=1s,grace=0s").unwrap()]);
+        let mut watch = watch("rate<150,window=1s,grace=0s", WarmSpan::default());
         watch.add(1, &second(&[1; 100], 0));
         watch.add(2, &second(&[1; 100], 0));
         assert_eq!(watch.look(0), None);

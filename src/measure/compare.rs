@@ -24,11 +24,15 @@ use super::verdict::Validity;
 pub const SIGNIFICANCE: f64 = 0.01;
 /// Seconds below which only great differences can be told from chance.
 const SECONDS_MIN: usize = 10;
+/// A second at whose end so little of it was left when the last message was begun is a whole one, for messages are spaced.
+const DISPATCH_SLACK_S: f64 = 0.1;
 /// The same for runs.
 const RUNS_MIN: usize = 4;
 /// Batches that the variance of their means needs.
 const BATCHES_MIN: usize = 4;
-/// Batches shorter than this many autocorrelation times say nothing more of it.
+/// A series that is not worth this many independent values is too short to tell how much its values hang together.
+const SIZE_MIN: f64 = 7.0;
+/// Batches longer than this many autocorrelation times say nothing more of it.
 const BATCH_TIMES: f64 = 5.0;
 
 /// What can be said of one figure.
@@ -37,7 +41,7 @@ const BATCH_TIMES: f64 = 5.0;
 pub enum Finding {
     /// The sides differ.
     Different,
-    /// Their intervals do not overlap, and no test over time could be made.
+    /// Their intervals do not overlap, and the figure has no value a second that could be tested.
     IntervalsApart,
     /// Chance explains it.
     NotShown,
@@ -56,7 +60,7 @@ pub struct Difference {
     pub b: Option<f64>,
     /// By what share of `a` the second side's is greater; negative when it is less.
     pub change: Option<f64>,
-    /// The probability that chance brings about such a difference, by Welch's t-test; `None` where it cannot be made.
+    /// The probability that chance brings about such a difference, by Welch's t-test; `None` where none is made.
     pub p_value: Option<f64>,
     /// The 95 % interval of the first side's percentile.
     pub a_95: Option<Interval>,
@@ -105,7 +109,7 @@ pub fn compare(a: &[Named], b: &[Named]) -> Result<Comparison, MergeError> {
     let rates = values(|report| Some(report.rate_per_s), Some(|row| Some(row.accepted as f64)));
     let mean_rate =
         |side: &[Named]| Some(side.iter().map(|(_, report)| report.rate_per_s).sum::<f64>() / side.len() as f64);
-    let mut differences = vec![Difference::new("rate", sides.map(mean_rate), rates, [None, None])];
+    let mut differences = vec![Difference::new("rate", sides.map(mean_rate), Some(rates), [None, None])];
     type OfRun = fn(&Report) -> Option<f64>;
     type OfRow = fn(&SeriesRow) -> Option<f64>;
     type OfIntervals = fn(&Intervals) -> Option<Interval>;
@@ -118,7 +122,7 @@ pub fn compare(a: &[Named], b: &[Named]) -> Result<Comparison, MergeError> {
     ];
     for (metric, quantile, of_run, of_row, of_intervals) in percentiles {
         let figures = [0, 1].map(|side| responses[side].quantile_ns(quantile).map(|ns| ns as f64 / 1e9));
-        let samples = values(of_run, of_row);
+        let samples = (by_runs || of_row.is_some()).then(|| values(of_run, of_row));
         differences.push(Difference::new(metric, figures, samples, [0, 1].map(|side| of_intervals(&intervals[side]))));
     }
     let names = |side: &[Named]| side.iter().map(|(name, _)| name.clone()).collect();
@@ -191,27 +195,35 @@ fn warnings(a: &[Named], b: &[Named], by_runs: bool) -> Vec<String> {
     warnings
 }
 
-/// The rows that are a second long.
+/// The rows that are a second long and end before dispatch does: afterwards nothing is offered, and the end of what was in
+/// flight is no rate.
 fn whole_seconds(report: &Report) -> impl Iterator<Item = &SeriesRow> {
-    report.series.iter().filter(|row| row.t_s.fract() == 0.0)
+    let dispatch_ends_s = match report.spec["messages"].is_u64() && report.dispatched_s > 0.0 {
+        true => report.dispatched_s,
+        false => report.warmup.map_or(0.0, |warmup| warmup.elapsed_s) + report.elapsed_s,
+    };
+    let last_s = dispatch_ends_s + DISPATCH_SLACK_S;
+    report.series.iter().filter(move |row| row.t_s.fract() == 0.0 && row.t_s <= last_s)
 }
 
 impl Difference {
     fn new(
         metric: &'static str,
         [a, b]: [Option<f64>; 2],
-        samples: [Option<Sample>; 2],
+        samples: Option<[Option<Sample>; 2]>,
         [a_95, b_95]: [Option<Interval>; 2],
     ) -> Difference {
         let change = a.zip(b).filter(|(a, _)| *a > 0.0).map(|(a, b)| b / a - 1.0);
-        let [of_a, of_b] = samples;
-        let p_value = of_a.zip(of_b).and_then(|(a, b)| welch(&a, &b));
+        let p_value = samples.and_then(|[of_a, of_b]| welch(&of_a?, &of_b?));
         let apart = a_95.zip(b_95).map(|([a_low, a_high], [b_low, b_high])| a_high < b_low || b_high < a_low);
         let finding = match (p_value, apart) {
             // A percentile must differ in both ways: seconds are not weighted by their messages, intervals know no time.
             (Some(p), apart) if p < SIGNIFICANCE && apart != Some(false) => Finding::Different,
-            (Some(_), _) | (None, Some(false)) => Finding::NotShown,
+            (Some(_), _) => Finding::NotShown,
+            // Intervals, which take messages as independent, are no substitute for a test that had too little to go by.
+            (None, _) if samples.is_some() => Finding::TooFew,
             (None, Some(true)) => Finding::IntervalsApart,
+            (None, Some(false)) => Finding::NotShown,
             (None, None) => Finding::TooFew,
         };
         Difference { metric, a, b, change, p_value, a_95, b_95, finding }
@@ -239,7 +251,7 @@ impl Sample {
         let (mut values, mut size) = (Vec::new(), 0.0);
         for (_, report) in side {
             let run: Vec<f64> = whole_seconds(report).filter_map(&value).collect();
-            size += effective_size(&run);
+            size += effective_size(&run)?;
             values.extend(run);
         }
         Sample::new(&values, size)
@@ -261,16 +273,15 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, squares / (count - 1.0).max(1.0))
 }
 
-/// How many independent values a series of `n` is worth: n / t, where the autocorrelation time t is the greatest of 1 and
-/// b * variance of the means of batches of b / variance of the values, over b = 2, 4, 8, …, as long as there are enough
-/// batches and each is not much longer than t.
-fn effective_size(values: &[f64]) -> f64 {
+/// How many independent values a series of `n` is worth; `None` when that is less than [`SIZE_MIN`], so that it is too short
+/// to tell. It is n / t, where the autocorrelation time t is the greatest of 1, of (1 + r) / (1 - r) with the correlation r
+/// of neighbours, and of b * variance of the means of batches of b / variance of the values, over b = 2, 4, 8, …, as long
+/// as there are enough batches and each is not much longer than t.
+fn effective_size(values: &[f64]) -> Option<f64> {
     let count = values.len() as f64;
-    if values.len() < 2 {
-        return count;
-    }
     let (_, variance) = moments(values);
-    let mut autocorrelation_time: f64 = 1.0;
+    let correlation = neighbours_correlation(values);
+    let mut autocorrelation_time: f64 = ((1.0 + correlation) / (1.0 - correlation)).max(1.0);
     let mut length = 2;
     while values.len() / length >= BATCHES_MIN && variance > 0.0 {
         let means: Vec<f64> = values.chunks_exact(length).map(|batch| moments(batch).0).collect();
@@ -281,7 +292,21 @@ fn effective_size(values: &[f64]) -> f64 {
         autocorrelation_time = autocorrelation_time.max(time);
         length *= 2;
     }
-    count / autocorrelation_time
+    let size = count / autocorrelation_time;
+    (size >= SIZE_MIN).then_some(size)
+}
+
+/// The correlation of a series' neighbours, 0 to 0.99. In a short one it comes out too low, by (1 + 4 r) / n in the mean
+/// (Marriott and Pope 1954, Kendall 1954), which is added.
+fn neighbours_correlation(values: &[f64]) -> f64 {
+    let (mean, _) = moments(values);
+    let squares: f64 = values.iter().map(|value| (value - mean) * (value - mean)).sum();
+    if squares <= 0.0 {
+        return 0.0;
+    }
+    let products: f64 = values.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum();
+    let seen = products / squares;
+    (seen + (1.0 + 4.0 * seen.max(0.0)) / values.len() as f64).clamp(0.0, 0.99)
 }
 
 /// Welch's t-test: the probability that two samples of one mean differ by so much. `None` for samples worth less than
@@ -341,38 +366,89 @@ mod tests {
     fn values_that_hang_together_are_worth_less() {
         let mut random = Pcg64::seed_from_u64(1);
         let independent: Vec<f64> = (0..1_000).map(|_| random.random()).collect();
-        let size = effective_size(&independent);
+        let size = effective_size(&independent).unwrap();
         assert!((500.0..=1_000.0).contains(&size), "{size}");
         for cluster in [4, 10, 50] {
             let clustered: Vec<f64> =
                 (0..200).flat_map(|_| std::iter::repeat_n(random.random::<f64>(), cluster)).collect();
-            let size = effective_size(&clustered);
-            assert!((100.0..400.0).contains(&size), "200 values of {cluster} seconds each are worth {size}");
+            let size = effective_size(&clustered).unwrap();
+            assert!((90.0..400.0).contains(&size), "200 values of {cluster} seconds each are worth {size}");
         }
-        assert_eq!((effective_size(&[]), effective_size(&[1.0]), effective_size(&[3.0; 100])), (0.0, 1.0, 100.0));
+        assert_eq!(
+            (effective_size(&[]), effective_size(&[1.0]), effective_size(&[3.0; 100])),
+            (None, None, Some(100.0))
+        );
     }
 
     #[test]
     fn autocorrelated_series_of_one_mean_are_not_told_apart() {
-        // An AR(1) process whose neighbours correlate by 0.8: without the correction a third of the pairs would differ.
+        // An AR(1) process: without the correction a third of the pairs and more would differ.
         let mut random = Pcg64::seed_from_u64(7);
-        let mut series = || {
+        let mut series = |seconds: usize, correlation: f64| {
             let mut value = 0.0;
-            let values: Vec<f64> = (0..300)
-                .map(|_| {
-                    value = 0.8 * value + random.random_range(-1.0..1.0);
-                    value
-                })
-                .collect();
-            (Sample::new(&values, effective_size(&values)).unwrap(), Sample::new(&values, 300.0).unwrap())
+            let mut step = || {
+                value = correlation * value + random.random_range(-1.0..1.0);
+                value
+            };
+            // It begins as it goes on.
+            for _ in 0..100 {
+                step();
+            }
+            (0..seconds).map(|_| step()).collect::<Vec<f64>>()
         };
-        let (mut corrected, mut naive) = (0, 0);
-        for _ in 0..300 {
-            let (a, b) = (series(), series());
-            corrected += u32::from(welch(&a.0, &b.0).unwrap() < SIGNIFICANCE);
-            naive += u32::from(welch(&a.1, &b.1).unwrap() < SIGNIFICANCE);
+        const PAIRS: u32 = 1_000;
+        for seconds in [10, 30, 60, 300] {
+            for correlation in [0.0, 0.5, 0.8, 0.9] {
+                let (mut corrected, mut too_few, mut naive) = (0, 0, 0);
+                for _ in 0..PAIRS {
+                    let pair = [series(seconds, correlation), series(seconds, correlation)];
+                    let [a, b] = pair.each_ref().map(|values| Sample::new(values, seconds as f64).unwrap());
+                    naive += u32::from(welch(&a, &b).unwrap() < SIGNIFICANCE);
+                    match pair.each_ref().map(|values| effective_size(values)) {
+                        [Some(size_a), Some(size_b)] => {
+                            let (a, b) = (Sample { size: size_a, ..a }, Sample { size: size_b, ..b });
+                            corrected += u32::from(welch(&a, &b).unwrap() < SIGNIFICANCE);
+                        }
+                        _ => too_few += 1,
+                    }
+                }
+                let what =
+                    format!("{seconds} s, {correlation}: {corrected} differ, {naive} naively, {too_few} too few");
+                assert!(corrected <= PAIRS / 40, "{what}");
+                assert!(correlation < 0.8 || naive > PAIRS / 6, "{what}");
+                assert!(correlation > 0.0 || seconds < 30 || too_few < PAIRS / 50, "{what}");
+                assert!(seconds < 300 || too_few < PAIRS / 10, "{what}");
+            }
         }
-        assert!(corrected <= 15 && naive >= 60, "{corrected} and {naive} of 300 differ");
+    }
+
+    #[test]
+    fn the_seconds_of_the_drain_are_no_part_of_the_comparison() {
+        let run = Run::open(20_000, 1_000.0);
+        let drained = |by_number: bool| {
+            let mut report = run.report();
+            for t_s in 21..=28 {
+                let row = SeriesRow { t_s: f64::from(t_s), sent: 0, accepted: 1, other: 0, p50: None, p99: None };
+                report.series.push(row);
+            }
+            // By number, the last message's outcome ends the run.
+            match by_number {
+                true => report.elapsed_s = 28.0,
+                false => report.spec["messages"] = serde_json::Value::Null,
+            }
+            whole_seconds(&report).count()
+        };
+        assert_eq!((drained(false), drained(true)), (20, 20));
+    }
+
+    #[test]
+    fn runs_too_short_for_a_test_are_too_few_whatever_their_intervals_say() {
+        let run = Run::open(5_000, 1_000.0);
+        let slower = Run { service_us: 1_500.0, seed: 2, ..run };
+        let comparison = compare(&side("a", 1, run), &side("b", 1, slower)).unwrap();
+        let few = |metric: &str| comparison.differences.iter().find(|one| one.metric == metric).unwrap().finding;
+        assert_eq!(["rate", "p50", "p99"].map(few), [Finding::TooFew; 3]);
+        assert_eq!(few("p90"), Finding::IntervalsApart);
     }
 
     #[test]

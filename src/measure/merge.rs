@@ -10,9 +10,10 @@ use super::confidence::Intervals;
 use super::histogram::{Digits, LatencyHistogram};
 use super::recorder::{Delta, ErrorKind, Latencies};
 use super::report::{
-    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport, Times,
-    Tls, TurnLength,
+    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport,
+    StandstillReport, Times, Tls, TurnLength, WarmupReport,
 };
+use super::stamps::{Stamps, Writes};
 use super::threshold::Threshold;
 use super::totals::SeriesRow;
 use super::verdict::{Reason, Rule, Verdict};
@@ -107,9 +108,11 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         seed: first.seed,
         elapsed_s,
         drain_s: all().map(|report| report.drain_s).fold(0.0, f64::max),
-        messages: messages(reports),
-        warmup: None,
+        messages: messages(all().map(|report| &report.messages)),
+        warmup: warmup(reports),
         recipients: Default::default(),
+        dispatched_s: all().map(|report| report.dispatched_s).fold(0.0, f64::max),
+        behind_s: all().map(|report| report.behind_s).fold(0.0, f64::max),
         rate_per_s: report::ratio(accepted_in_time, elapsed_s),
         sizes: SizesReport::sum(all().filter_map(|report| report.sizes.as_ref())),
         bytes_sent: all().map(|report| report.bytes_sent).sum(),
@@ -212,6 +215,12 @@ fn spec(reports: &[Named], notes: &mut Vec<String>) -> Value {
                 Some(sum) => json!(sum),
                 None => json!(numbers.iter().sum::<f64>()),
             },
+            _ if key == "stages" && values.iter().any(|value| value.is_array()) => {
+                stages(&values).unwrap_or_else(|| {
+                    notes.push("the stages of the merged runs differ in their durations or kinds".to_owned());
+                    Value::Null
+                })
+            }
             _ if values.iter().all(|value| *value == values[0]) => values[0].clone(),
             _ => {
                 notes.push(format!("the merged runs differ in {key}"));
@@ -223,11 +232,42 @@ fn spec(reports: &[Named], notes: &mut Vec<String>) -> Value {
     Value::Object(merged)
 }
 
-fn messages(reports: &[Named]) -> Messages {
+/// Stages side by side: where their durations and kinds agree, what they aim at is added, as rates and connections are.
+fn stages(values: &[&Value]) -> Option<Value> {
+    let all: Vec<&Vec<Value>> = values.iter().map(|value| value.as_array()).collect::<Option<_>>()?;
+    if all.iter().any(|stages| stages.len() != all[0].len()) {
+        return None;
+    }
+    let merged = (0..all[0].len()).map(|at| {
+        let mut sum = all[0][at].as_object()?.clone();
+        for other in all[1..].iter().map(|stages| &stages[at]) {
+            let other = other.as_object()?;
+            if !sum.keys().eq(other.keys()) || sum.get("duration_s") != other.get("duration_s") {
+                return None;
+            }
+            for (key, goal) in sum.iter_mut().filter(|(key, _)| *key != "duration_s") {
+                *goal = match (goal.as_u64(), other[key].as_u64()) {
+                    (Some(one), Some(other)) => json!(one + other),
+                    _ => json!(goal.as_f64()? + other[key].as_f64()?),
+                };
+            }
+        }
+        Some(Value::Object(sum))
+    });
+    merged.collect::<Option<Vec<Value>>>().map(Value::Array)
+}
+
+/// The warm-ups, which were side by side.
+fn warmup(reports: &[Named]) -> Option<WarmupReport> {
+    let all = || reports.iter().filter_map(|(_, report)| report.warmup.as_ref());
+    all().next()?;
+    let elapsed_s = all().map(|warmup| warmup.elapsed_s).fold(0.0, f64::max);
+    Some(WarmupReport { elapsed_s, messages: messages(all().map(|warmup| &warmup.messages)) })
+}
+
+fn messages<'a>(all: impl Iterator<Item = &'a Messages>) -> Messages {
     let mut sum = Messages { asked: 0, sent: 0, accepted: 0, deferred: 0, rejected: 0, failed: 0, missed: 0, cut: 0 };
-    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut } in
-        reports.iter().map(|(_, report)| &report.messages)
-    {
+    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut } in all {
         sum.asked += asked;
         sum.sent += sent;
         sum.accepted += accepted;
@@ -302,13 +342,21 @@ fn generator(reports: &[Named], measured: &Delta) -> Generator {
     let shards: usize = all().map(|report| report.generator.shards).sum();
     let cpu: f64 = all().map(|report| report.generator.cpu_us_per_message * report.messages.sent as f64).sum();
     let used: f64 = all().map(|report| report.generator.busy * report.generator.shards as f64).sum();
+    let (mut arrivals, mut writes) = (Stamps::default(), Writes::default());
+    all().for_each(|report| arrivals.add(&report.generator.arrivals));
+    all().for_each(|report| writes.add(&report.generator.writes));
     Generator {
         cpu_us_per_message: report::ratio(cpu, sent as f64),
         shards,
         turn_us: TurnLength::new(&measured.effort.turns),
+        standstill: StandstillReport::sum(all().map(|report| report.generator.standstill)),
         busy: report::ratio(used, shards as f64),
+        busy_max: all().map(|report| report.generator.busiest()).fold(0.0, f64::max),
         buffers_exhausted: all().map(|report| report.generator.buffers_exhausted).sum(),
         deltas_held: all().map(|report| report.generator.deltas_held).sum(),
+        stamps: arrivals.timed_by(),
+        arrivals,
+        writes,
     }
 }
 
@@ -367,6 +415,39 @@ mod tests {
             assert_eq!(replies(&merged), replies(&whole));
             assert_eq!(merged.verdict.as_ref().map(|verdict| verdict.result), Some(Validity::Valid));
         }
+    }
+
+    #[test]
+    fn warm_ups_are_added_and_lasted_as_long_as_the_longest() {
+        let warm = |elapsed_s, accepted| {
+            let mut report = samples::open(4_000, 1_000.0);
+            let messages = Messages { asked: accepted, sent: accepted, accepted, ..messages([].into_iter()) };
+            report.warmup = Some(WarmupReport { elapsed_s, messages });
+            report
+        };
+        let merged = merge(&named([warm(1.0, 100), warm(2.0, 50)])).unwrap().warmup.unwrap();
+        assert_eq!((merged.elapsed_s, merged.messages.asked, merged.messages.accepted), (2.0, 150, 150));
+        assert!(merge(&named([samples::open(4_000, 1_000.0)])).unwrap().warmup.is_none());
+    }
+
+    #[test]
+    fn stages_are_added_as_rates_are() {
+        let staged = |goals: [f64; 2], last_s: f64| {
+            let mut report = samples::open(4_000, 1_000.0);
+            report.spec["rate"] = json!(goals[0]);
+            report.spec["stages"] =
+                json!([{ "duration_s": 1.0, "rate": goals[0] }, { "duration_s": last_s, "rate": goals[1] }]);
+            report
+        };
+        let merged = merge(&named([staged([100.0, 500.0], 5.0), staged([100.5, 700.0], 5.0)])).unwrap();
+        assert_eq!(merged.spec["rate"], json!(200.5));
+        let expected = json!([{ "duration_s": 1.0, "rate": 200.5 }, { "duration_s": 5.0, "rate": 1_200.0 }]);
+        assert_eq!(merged.spec["stages"], expected);
+        let differing = merge(&named([staged([100.0, 500.0], 5.0), staged([100.0, 500.0], 6.0)])).unwrap();
+        assert_eq!(differing.spec["stages"], Value::Null);
+        assert!(differing.notes.iter().any(|note| note.contains("stages")), "{:?}", differing.notes);
+        let mixed = merge(&named([staged([100.0, 500.0], 5.0), samples::open(4_000, 1_000.0)])).unwrap();
+        assert_eq!(mixed.spec["stages"], Value::Null);
     }
 
     #[test]

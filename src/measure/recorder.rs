@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::histogram::{Digits, LatencyHistogram};
+use super::stamps::{Stamps, Writes};
+use super::waiting::Waiting;
 use crate::phase::Phase;
 use crate::time::Instant;
 
@@ -15,6 +17,10 @@ pub const EXAMPLE_BYTES_MAX: usize = 200;
 pub const REPLY_KINDS_MAX: usize = 32;
 /// Kinds of errors told apart; the kinds come from closed sets, so this is never reached.
 pub const ERROR_KINDS_MAX: usize = 256;
+/// A wait that ends later than asked by this much was a standstill.
+pub const OVERSHOOT_NS_MIN: u64 = 1_000_000;
+/// So was a turn of this length.
+pub const STANDSTILL_TURN_NS_MIN: u64 = 10_000_000;
 
 /// Messages by outcome. Every message that was asked for ends in exactly one of accepted, deferred, rejected, failed,
 /// missed and cut.
@@ -212,6 +218,42 @@ pub struct RetryAfterCounts {
     pub waited_ns: u64,
 }
 
+/// Times for which a shard neither sent nor read because it was not let run: stopped, pre-empted, or busy with one turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standstill {
+    /// How many.
+    pub count: u64,
+    /// The longest, in nanoseconds.
+    pub longest_ns: u64,
+    /// All of them, in nanoseconds.
+    pub sum_ns: u64,
+}
+
+impl Standstill {
+    /// A wait that ended so much later than it was to; a timer's usual slack is none.
+    #[inline]
+    pub fn overshoot(&mut self, ns: u64) {
+        if ns >= OVERSHOOT_NS_MIN {
+            self.add(&Standstill { count: 1, longest_ns: ns, sum_ns: ns });
+        }
+    }
+
+    /// A turn of this length; one of the usual lengths is none.
+    #[inline]
+    pub fn turn(&mut self, ns: u64) {
+        if ns >= STANDSTILL_TURN_NS_MIN {
+            self.add(&Standstill { count: 1, longest_ns: ns, sum_ns: ns });
+        }
+    }
+
+    /// Adds what another one counted.
+    pub fn add(&mut self, other: &Standstill) {
+        self.count += other.count;
+        self.longest_ns = self.longest_ns.max(other.longest_ns);
+        self.sum_ns += other.sum_ns;
+    }
+}
+
 /// The shard's own effort.
 #[derive(Clone, Debug)]
 pub struct Effort {
@@ -222,10 +264,16 @@ pub struct Effort {
     /// Length of the pump's turns, the kernel's work for them included: from one arrival of completions to the next, or
     /// to where the shard had nothing to do. The error bar of every time.
     pub turns: LatencyHistogram,
+    /// Times for which the shard stood still.
+    pub standstill: Standstill,
     /// Times that the kernel found no receive buffer, for whichever job.
     pub buffers_exhausted: u64,
     /// Deltas that control was too slow to take; their contents went with the next one.
     pub deltas_held: u64,
+    /// What arrivals were timed by, for whichever job.
+    pub stamps: Stamps,
+    /// How writes left, for whichever job.
+    pub writes: Writes,
 }
 
 impl Effort {
@@ -271,10 +319,16 @@ pub struct Delta {
     pub auth: Vec<AuthKind>,
     /// Waits that answers asked for.
     pub retry_after: RetryAfterCounts,
+    /// What had no outcome at the moment the delta was sent; as a gauge it belongs to one shard.
+    pub waiting: Waiting,
     /// What it cost.
     pub effort: Effort,
     /// When the last message had its outcome.
     pub last_outcome: Instant,
+    /// When the last message that was taken was due.
+    pub last_due: Instant,
+    /// When work on a message last began.
+    pub last_begun: Instant,
     /// When the share was stopped, or its time was over; [`Instant::ZERO`] when it ended by itself.
     pub stopped: Instant,
     /// Transactions were sent as groups (PIPELINING), so that their phases count from the group's write.
@@ -299,14 +353,20 @@ impl Delta {
             tls: Vec::new(),
             auth: Vec::new(),
             retry_after: RetryAfterCounts::default(),
+            waiting: Waiting::new(),
             effort: Effort {
                 cpu_ns: 0,
                 busy_ns: 0,
                 turns: LatencyHistogram::new(Digits::Two),
+                standstill: Standstill::default(),
                 buffers_exhausted: 0,
                 deltas_held: 0,
+                stamps: Stamps::default(),
+                writes: Writes::default(),
             },
             last_outcome: Instant::ZERO,
+            last_due: Instant::ZERO,
+            last_begun: Instant::ZERO,
             stopped: Instant::ZERO,
             grouped: false,
         }
@@ -326,9 +386,13 @@ impl Delta {
         self.tls.iter_mut().for_each(|kind| (kind.full, kind.resumed) = (0, 0));
         self.auth.iter_mut().for_each(|kind| (kind.tried, kind.granted) = (0, 0));
         self.retry_after = RetryAfterCounts::default();
+        self.waiting.clear();
         self.effort.turns.clear();
-        let Effort { cpu_ns, busy_ns, buffers_exhausted, deltas_held, turns: _ } = &mut self.effort;
+        let Effort { cpu_ns, busy_ns, buffers_exhausted, deltas_held, stamps, writes, turns: _, standstill } =
+            &mut self.effort;
+        *standstill = Standstill::default();
         (*cpu_ns, *busy_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
+        (*stamps, *writes) = (Stamps::default(), Writes::default());
     }
 
     /// Counts a message that was written, whose size has this place in the job's mix.
@@ -355,6 +419,8 @@ impl Delta {
         self.recipients.rejected += other.recipients.rejected;
         self.bytes_sent += other.bytes_sent;
         self.last_outcome = self.last_outcome.max(other.last_outcome);
+        self.last_due = self.last_due.max(other.last_due);
+        self.last_begun = self.last_begun.max(other.last_begun);
         self.stopped = self.stopped.max(other.stopped);
         self.grouped |= other.grouped;
         self.connections.opened += other.connections.opened;
@@ -374,8 +440,11 @@ impl Delta {
         self.effort.cpu_ns += other.effort.cpu_ns;
         self.effort.busy_ns += other.effort.busy_ns;
         self.effort.turns.merge(&other.effort.turns);
+        self.effort.standstill.add(&other.effort.standstill);
         self.effort.buffers_exhausted += other.effort.buffers_exhausted;
         self.effort.deltas_held += other.effort.deltas_held;
+        self.effort.stamps.add(&other.effort.stamps);
+        self.effort.writes.add(&other.effort.writes);
     }
 
     /// Counts a reply. In the steady state this finds the kind at the first look and allocates nothing.

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::audit::AuditReport;
 use super::confidence::Intervals;
+pub use super::generator::{Generator, StandstillReport, TurnLength};
 use super::histogram::{LatencyHistogram, Summary};
 use super::recorder::{
     AuthKind, Delta, ErrorKind, Latencies, MessageCounts, RecipientCounts, ReplyKind, RetryAfterCounts, TlsKind,
@@ -88,6 +89,13 @@ pub struct Report {
     pub messages: Messages,
     /// Recipients of messages that were answered.
     pub recipients: RecipientCounts,
+    /// From the start of the job, warm-up included, to when the last message was begun.
+    #[serde(default)]
+    pub dispatched_s: f64,
+    /// How much later than the last message was due the last one was begun: by so much a run by number was offered too
+    /// slowly.
+    #[serde(default)]
+    pub behind_s: f64,
     /// Messages accepted within `elapsed_s`, a second.
     pub rate_per_s: f64,
     /// The sizes that messages had; absent where all have one.
@@ -273,35 +281,6 @@ pub struct Reply {
     pub example: String,
 }
 
-/// The generator's own effort.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Generator {
-    /// CPU time of the shards for each message sent, in microseconds; over the messages of all jobs that shared them.
-    pub cpu_us_per_message: f64,
-    /// Shards used.
-    pub shards: usize,
-    /// Length of the pump's turns in microseconds: the error bar of every latency.
-    pub turn_us: TurnLength,
-    /// Share of their time that the shards were busy, from the first dial to the end of dispatch: CPU time over
-    /// elapsed time, with that used for other jobs, since this one waits for it all the same.
-    pub busy: f64,
-    /// Times that the kernel found no receive buffer, other jobs on the shards included.
-    pub buffers_exhausted: u64,
-    /// Deltas that had to wait for control.
-    pub deltas_held: u64,
-}
-
-/// Lengths of turns in microseconds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-pub struct TurnLength {
-    /// Median.
-    pub p50: f64,
-    /// 99th percentile.
-    pub p99: f64,
-    /// The longest.
-    pub max: f64,
-}
-
 /// The sizes of generated messages of a mix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SizesReport {
@@ -386,6 +365,8 @@ impl Report {
             warmup,
             messages,
             recipients: merged.recipients,
+            dispatched_s: (merged.last_begun - asked.start).as_secs_f64(),
+            behind_s: (merged.last_begun - merged.last_due).as_secs_f64(),
             rate_per_s: ratio(accepted_in_time as f64, elapsed_s),
             sizes: SizesReport::new(&asked.sizes, &merged.sizes),
             bytes_sent: merged.bytes_sent,
@@ -450,31 +431,6 @@ impl Reply {
             enhanced: kind.enhanced.map(|(class, subject, detail)| format!("{class}.{subject}.{detail}")),
             count: kind.count,
             example: kind.example.clone(),
-        }
-    }
-}
-
-impl TurnLength {
-    pub(super) fn new(turns: &LatencyHistogram) -> TurnLength {
-        let turn = turns.summary();
-        TurnLength { p50: turn.p50 * 1e6, p99: turn.p99 * 1e6, max: turn.max * 1e6 }
-    }
-}
-
-impl Generator {
-    fn new(asked: &Asked, totals: &Totals, dispatch_end: Instant) -> Generator {
-        let effort = &totals.merged.effort;
-        let cpu = Duration::from_nanos(effort.cpu_ns).as_secs_f64();
-        let busy = Duration::from_nanos(effort.busy_ns).as_secs_f64();
-        let available = (dispatch_end - asked.dialed).as_secs_f64() * asked.shards as f64;
-        Generator {
-            cpu_us_per_message: ratio(cpu * 1e6, (totals.merged.messages.sent + totals.merged.warmup.sent) as f64),
-            shards: asked.shards,
-            turn_us: TurnLength::new(&effort.turns),
-            // A run of milliseconds has its ends within the CPU time and not within the elapsed one.
-            busy: ratio(busy, available).min(1.0),
-            buffers_exhausted: effort.buffers_exhausted,
-            deltas_held: effort.deltas_held,
         }
     }
 }

@@ -92,6 +92,7 @@ impl Run {
             let ended = started + us(self.service_us * spread);
             let accepted = index >= self.rejected;
             delta.message(accepted, MessageTimes { due, started: Some(started), ended });
+            (delta.last_due, delta.last_begun) = (due, started);
             delta.reply(Phase::Final, if accepted { 250 } else { 550 }, None, b"as it is");
             delta.phase(Phase::Final, accepted, ended.ns_since(started) / 2);
             delta.effort.turns.record(self.turn_us * 1_000);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use super::confidence;
 use super::report::Report;
 use super::words;
 
@@ -83,6 +84,18 @@ impl Metric {
                 (messages.asked > 0).then(|| not_accepted / messages.asked as f64)
             }
             Metric::Rate => Some(report.rate_per_s),
+        }
+    }
+
+    /// The quantile that it is, a share; `None` for what is no percentile.
+    pub const fn quantile(self) -> Option<f64> {
+        match self {
+            Metric::P50 => Some(confidence::P50),
+            Metric::P90 => Some(confidence::P90),
+            Metric::P95 => Some(confidence::P95),
+            Metric::P99 => Some(confidence::P99),
+            Metric::P99_9 => Some(confidence::P99_9),
+            Metric::Max | Metric::Mean | Metric::Failures | Metric::Rate => None,
         }
     }
 

@@ -57,6 +57,8 @@ struct ShardState {
     connections: ConnectionCounts,
     /// The last second that the shard has reported whole.
     second: u64,
+    /// CPU time that it has used before the drain, in nanoseconds.
+    busy_ns: u64,
 }
 
 impl Totals {
@@ -73,7 +75,8 @@ impl Totals {
     /// Adds what `shard` measured in second `second` of the job (the first is 1), `elapsed` after its beginning.
     pub fn add(&mut self, shard: usize, second: u64, elapsed: Duration, delta: &Delta) {
         self.merged.merge(delta);
-        self.shards[shard] = ShardState { connections: delta.connections, second };
+        let busy_ns = self.shards[shard].busy_ns + delta.effort.busy_ns;
+        self.shards[shard] = ShardState { connections: delta.connections, second, busy_ns };
         let row = self.open.entry(second).or_insert_with(|| OpenRow {
             reaches: Duration::ZERO,
             sent: 0,
@@ -128,6 +131,11 @@ impl Totals {
     /// The seconds that every shard has reported, but for those in which messages of the warm-up were begun.
     pub fn rows(&self) -> &[SeriesRow] {
         &self.rows
+    }
+
+    /// The CPU time that the busiest shard has used before the drain, in nanoseconds.
+    pub fn busy_ns_max(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.busy_ns).max().unwrap_or(0)
     }
 
     /// Connections of all shards: the gauges of their last deltas, added up. The maxima of different shards may be of

@@ -22,6 +22,8 @@ pub const LATE_SHARE_MAX: f64 = 0.05;
 pub const BUSY_MAX: f64 = 0.8;
 /// How long one turn in a hundred may be, as a share of the median response time.
 pub const TURN_SHARE_MAX: f64 = 0.1;
+/// Share of the time of dispatch for which the generator may have stood still: beyond it, p99.9 is told by that.
+pub const STANDSTILL_SHARE_MAX: f64 = 0.001;
 /// How far the mean number of messages in flight may be from what Little's law says.
 pub const LITTLE_SHARE_MAX: f64 = 0.05;
 /// One in so many of the most connections of a ramp may be missing.
@@ -98,6 +100,8 @@ pub enum Rule {
     Busy,
     /// The generator's turns are long against the times it measured.
     Turns,
+    /// The generator stood still.
+    Standstill,
     /// Rate, times and connections contradict each other.
     LittlesLaw,
     /// Fewer connections were held than asked for.
@@ -114,7 +118,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule, in the order in which reasons are given.
-    pub const ALL: [Rule; 14] = [
+    pub const ALL: [Rule; 15] = [
         Rule::Unanswered,
         Rule::NoneAccepted,
         Rule::Aborted,
@@ -123,6 +127,7 @@ impl Rule {
         Rule::Late,
         Rule::Busy,
         Rule::Turns,
+        Rule::Standstill,
         Rule::LittlesLaw,
         Rule::Connections,
         Rule::Generator,
@@ -141,6 +146,7 @@ impl Rule {
             Rule::Late => run.late(),
             Rule::Busy => run.busy(),
             Rule::Turns => run.turns(),
+            Rule::Standstill => run.standstill(),
             Rule::LittlesLaw => run.littles_law(),
             Rule::Connections => run.connections(),
             Rule::Generator => run.generator(),
@@ -251,19 +257,18 @@ impl Run<'_> {
         ))
     }
 
-    /// Random arrivals do not add up to the rate, so a run by time is held against the messages that fell due.
+    /// Random arrivals do not add up to the rate, so a run by time is held against the messages that fell due, and one by
+    /// number against when the last of them was due.
     fn rate(&self) -> Option<(Severity, String)> {
         let asked = self.report.spec["rate"].as_f64().filter(|_| self.is_open && self.taken > 0)?;
         let taken = self.taken as f64;
         let share = match self.report.spec["messages"].as_u64() {
             None => taken / self.report.messages.asked as f64,
             Some(_) => {
-                // The last message's own time is no part of the schedule, and random gaps of a short run may add up to
-                // more than they should: three standard deviations are let pass.
-                let longest = self.report.latency_s.accepted.service.max.max(self.report.latency_s.other.service.max);
-                let chance = if self.report.load_model == "open poisson" { 3.0 / taken.sqrt() } else { 0.0 };
-                let offering_s = (self.report.elapsed_s - longest) / (1.0 + chance);
-                if offering_s <= 0.0 { 1.0 } else { taken / offering_s / asked }
+                // When the last message was due holds what chance has done, and when it was begun nothing of its own time.
+                let behind_s = (self.report.behind_s - LATE_NS as f64 / 1e9).max(0.0);
+                let scheduled_s = taken / asked;
+                scheduled_s / (scheduled_s + behind_s)
             }
         };
         (share < RATE_SHARE_MIN).then(|| {
@@ -319,20 +324,22 @@ impl Run<'_> {
 
     fn busy(&self) -> Option<(Severity, String)> {
         let generator = &self.report.generator;
-        let cores = if generator.shards == 1 { "core's" } else { "cores'" };
-        (generator.busy > BUSY_MAX).then(|| {
+        let busy = generator.busiest();
+        let whose = if generator.shards == 1 { "it was busy for" } else { "the busiest of its shards was so for" };
+        (busy > BUSY_MAX).then(|| {
             let text = match self.is_open {
                 false => "the generator was the bottleneck: this is what it can send, not what the target can take",
                 true => "the generator was near its own limit, so times hold waits for itself",
             };
-            (Severity::Suspect, format!("{text} (it was busy for {} of its {cores} time)", percent(generator.busy)))
+            (Severity::Suspect, format!("{text} ({whose} {} of its core's time)", percent(busy)))
         })
     }
 
     fn turns(&self) -> Option<(Severity, String)> {
         let median = self.report.latency_s.accepted.response;
         let turn_s = self.report.generator.turn_us.p99 / 1e6;
-        (median.count > 0 && turn_s > TURN_SHARE_MAX * median.p50).then(|| {
+        let is_coarse = !self.report.generator.is_exact() && turn_s > TURN_SHARE_MAX * median.p50;
+        (median.count > 0 && is_coarse).then(|| {
             let text = format!(
                 "times are coarse: each errs by up to a turn of the generator's loop, of which one in a hundred took \
                  more than {}, and the median response time is {}",
@@ -341,6 +348,25 @@ impl Run<'_> {
             );
             (Severity::Suspect, text)
         })
+    }
+
+    /// What was due or arrived in a standstill is a share of all messages like its length is one of the time, so it tells
+    /// the percentiles beyond that share. As with turns it counts against the times that it blurs.
+    fn standstill(&self) -> Option<(Severity, String)> {
+        let generator = &self.report.generator;
+        let (standstill, response) = (generator.standstill, &self.report.latency_s.accepted.response);
+        let available = (self.report.elapsed_s + self.report.drain_s) * generator.shards.max(1) as f64;
+        let share = if available > 0.0 { standstill.sum_s / available } else { 0.0 };
+        if share <= STANDSTILL_SHARE_MAX || standstill.longest_s <= TURN_SHARE_MAX * response.p99_9 {
+            return None;
+        }
+        let text = format!(
+            "the generator stood still for {} of its time, {} at the longest, stopped or without a core: times hold its \
+             own waits, the highest percentiles first",
+            percent(share),
+            time(standstill.longest_s)
+        );
+        Some((Severity::Suspect, text))
     }
 
     /// Mean number of messages in flight by Little's law: rate times mean time; from due, or from begun.
@@ -443,189 +469,4 @@ impl Run<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::measure::recorder::ErrorKind;
-    use crate::measure::samples::{self, Run as Sample};
-    use crate::phase::Phase;
-
-    fn rules(report: &Report) -> Vec<(Rule, Severity)> {
-        Verdict::of(report).reasons.iter().map(|reason| (reason.rule, reason.severity)).collect()
-    }
-
-    #[test]
-    fn a_run_in_which_all_is_well_is_valid() {
-        for report in [samples::open(5_000, 1_000.0), samples::closed(20_000, 10)] {
-            assert_eq!(Verdict::of(&report), Verdict { result: Validity::Valid, reasons: Vec::new() });
-        }
-    }
-
-    #[test]
-    fn a_short_run_is_valid_and_says_what_it_cannot() {
-        for report in [samples::open(1_000, 5_000.0), samples::closed(1_000, 100), samples::closed(10, 10)] {
-            let verdict = Verdict::of(&report);
-            assert_eq!(verdict.result, Validity::Valid, "{verdict:?}");
-            assert_eq!(rules(&report), [(Rule::FewSamples, Severity::Note)]);
-        }
-        let text = &Verdict::of(&samples::open(1_000, 5_000.0)).reasons[0].text;
-        assert!(text.contains("(1,000)") && text.contains("p99.9") && text.contains("3,688"), "{text}");
-    }
-
-    #[test]
-    fn a_run_of_which_nothing_was_accepted_is_invalid() {
-        let refused = |rejected| Sample { rejected, ..Sample::closed(5_000, 10) }.report();
-        let verdict = Verdict::of(&refused(5_000));
-        assert_eq!((verdict.result, verdict.reasons[0].rule), (Validity::Invalid, Rule::NoneAccepted), "{verdict:?}");
-        assert_eq!(Verdict::of(&refused(2_500)).result, Validity::Valid, "a server that refuses some can be measured");
-    }
-
-    #[test]
-    fn connections_that_go_up_and_down_are_not_all_there_all_the_time() {
-        let mut report = samples::closed(20_000, 10);
-        report.connections.asked = 100;
-        report.connections.held_max = 96;
-        assert!(rules(&report).contains(&(Rule::Connections, Severity::Suspect)));
-        report.spec["stages"] = serde_json::json!([{ "duration_s": 1.0, "connections": 100 }]);
-        assert_eq!(rules(&report), []);
-        report.connections.held_max = 94;
-        assert_eq!(rules(&report), [(Rule::Connections, Severity::Suspect)]);
-    }
-
-    #[test]
-    fn an_open_loop_that_offers_less_than_asked_is_invalid() {
-        // By number: it takes longer than the schedule.
-        let slow = |rate: f64| {
-            let mut report = samples::open(10_000, 1_000.0);
-            report.spec["rate"] = rate.into();
-            report
-        };
-        assert_eq!(rules(&slow(1_005.0)), []);
-        let verdict = Verdict::of(&slow(1_050.0));
-        assert_eq!((verdict.result, verdict.reasons[0].rule), (Validity::Invalid, Rule::Rate));
-        assert!(verdict.reasons[0].text.starts_with("95.2 % of the 1,050 messages"), "{verdict:?}");
-        // By time: what fell due did not leave.
-        let missed = |missed: u64| {
-            let mut report = samples::open(10_000, 1_000.0);
-            report.spec["messages"] = Value::Null;
-            report.messages.missed = missed;
-            report
-        };
-        assert_eq!(rules(&missed(50)), [(Rule::Missed, Severity::Suspect)]);
-        assert!(rules(&missed(200)).contains(&(Rule::Rate, Severity::Invalid)));
-    }
-
-    #[test]
-    fn random_arrivals_are_no_reason_to_doubt_the_rate() {
-        let mut report = samples::open(900, 1_000.0);
-        report.load_model = "open poisson".into();
-        report.elapsed_s *= 1.05;
-        assert_eq!(rules(&report), [(Rule::FewSamples, Severity::Note)]);
-        report.elapsed_s *= 1.15;
-        assert!(rules(&report).contains(&(Rule::Rate, Severity::Invalid)));
-    }
-
-    #[test]
-    fn late_messages_count_in_an_open_loop_alone() {
-        let late = Sample { lateness_us: 1_500.0, ..Sample::open(5_000, 1_000.0) };
-        assert_eq!(rules(&late.report()), [(Rule::Late, Severity::Suspect)]);
-        let on_time = Sample { lateness_us: 900.0, ..late };
-        assert_eq!(rules(&on_time.report()), []);
-        let closed = Sample { lateness_us: 1_500.0, ..Sample::closed(5_000, 10) };
-        assert_eq!(rules(&closed.report()), []);
-    }
-
-    #[test]
-    fn a_busy_generator_is_named_as_the_bottleneck() {
-        let closed = Sample { busy: 0.96, ..Sample::closed(5_000, 10) }.report();
-        let verdict = Verdict::of(&closed);
-        assert_eq!(verdict.result, Validity::Suspect);
-        assert!(verdict.reasons[0].text.contains("not what the target can take"), "{verdict:?}");
-        let open = Sample { busy: 0.81, ..Sample::open(5_000, 1_000.0) }.report();
-        assert_eq!(rules(&open), [(Rule::Busy, Severity::Suspect)]);
-        assert_eq!(rules(&Sample { busy: 0.79, ..Sample::open(5_000, 1_000.0) }.report()), []);
-    }
-
-    #[test]
-    fn turns_are_held_against_the_times_that_they_blur() {
-        let coarse = |turn_us| rules(&Sample { turn_us, ..Sample::open(5_000, 1_000.0) }.report());
-        assert_eq!(coarse(90), []);
-        assert_eq!(coarse(150), [(Rule::Turns, Severity::Suspect)]);
-    }
-
-    #[test]
-    fn littles_law_finds_connections_that_were_idle_and_times_that_cannot_be() {
-        let with = |factor: f64| {
-            let mut report = samples::closed(20_000, 10);
-            report.elapsed_s *= factor;
-            rules(&report)
-        };
-        assert_eq!((with(1.04), with(0.96)), (vec![], vec![]));
-        assert_eq!(with(1.1), [(Rule::LittlesLaw, Severity::Suspect)]);
-        assert_eq!(with(0.9), [(Rule::LittlesLaw, Severity::Suspect)]);
-        // A stall in the drain is no contradiction.
-        let mut stalled = samples::closed(20_000, 10);
-        stalled.latency_s.accepted.response.mean *= 2.0;
-        stalled.drain_s = stalled.elapsed_s;
-        assert_eq!(rules(&stalled), []);
-        // A connection a message: what opening and closing take is no part of a message's time.
-        let mut reconnecting = samples::closed(20_000, 10);
-        reconnecting.spec["messages_per_connection"] = 1.into();
-        reconnecting.elapsed_s *= 1.2;
-        assert_eq!(rules(&reconnecting), []);
-    }
-
-    #[test]
-    fn connections_count_where_the_run_needed_them() {
-        let mut report = samples::closed(20_000, 10);
-        report.connections.asked = 12;
-        assert_eq!(rules(&report), [(Rule::Connections, Severity::Suspect)]);
-        let mut few_messages = samples::closed(10, 10);
-        few_messages.connections.asked = 100;
-        assert!(rules(&few_messages).contains(&(Rule::Connections, Severity::Note)));
-    }
-
-    #[test]
-    fn circumstances_are_named() {
-        let mut report = samples::open(5_000, 1_000.0);
-        report.aborted = Some("it was stopped".into());
-        report.messages.missed = 100;
-        report.elapsed_s *= 0.98;
-        report.messages.cut = 3;
-        report.other_jobs = vec!["7".into(), "8".into()];
-        report.spec["skip_verify"] = true.into();
-        report.errors.push(ErrorKind {
-            blame: Blame::Generator,
-            kind: "ports".into(),
-            phase: Phase::Connect,
-            count: 4,
-            example: String::new(),
-        });
-        assert_eq!(
-            rules(&report),
-            [
-                (Rule::Aborted, Severity::Suspect),
-                (Rule::Missed, Severity::Suspect),
-                (Rule::Generator, Severity::Suspect),
-                (Rule::OtherJobs, Severity::Suspect),
-                (Rule::SkipVerify, Severity::Note),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_target_that_is_not_there_makes_the_run_invalid() {
-        let mut report = samples::nothing_accepted();
-        report.judge();
-        assert!(report.is_invalid());
-        assert!(rules(&report).contains(&(Rule::Unanswered, Severity::Invalid)));
-    }
-
-    #[test]
-    fn every_rule_is_in_the_table_of_the_documentation() {
-        let table = include_str!("../../docs/verdict.md");
-        for rule in Rule::ALL {
-            let name = serde_json::to_value(rule).unwrap();
-            assert!(table.contains(&format!("| `{}` |", name.as_str().unwrap())), "docs/verdict.md lacks {rule:?}");
-        }
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ impl Clock {
         Clock { origin: std::time::Instant::now() }
     }
 
-    /// Reads the clock. A shard does so twice a turn, nobody else does it on a shard.
+    /// Reads the clock. Only a shard's loop does so on a shard.
     #[inline]
     pub fn now(&self) -> Instant {
         Instant::from_ns(crate::time::duration_ns(self.origin.elapsed()))
@@ -27,6 +27,7 @@ impl Clock {
 }
 
 /// The calendar time.
+#[inline]
 pub fn wall_now() -> WallTime {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     WallTime::from_unix_ns(crate::time::duration_ns(since_epoch))

@@ -64,6 +64,8 @@ struct Connection {
     records: Option<Outgoing>,
     /// Octets in the clear of which the owner is to be told that they leave.
     leaving: usize,
+    /// What is received from now on cannot have arrived before: its last write, or its last arrival.
+    heard: Instant,
 }
 
 impl Connection {
@@ -81,6 +83,7 @@ impl Connection {
         tls: None,
         records: None,
         leaving: 0,
+        heard: Instant::ZERO,
     };
 }
 
@@ -163,6 +166,12 @@ impl Connections {
     #[inline]
     pub fn is_secured(&self, file: u32) -> bool {
         self.connections[file as usize].tls.is_some()
+    }
+
+    /// Before when nothing that is received now can have arrived.
+    #[inline]
+    pub fn heard_mut(&mut self, file: u32) -> &mut Instant {
+        &mut self.connections[file as usize].heard
     }
 
     /// Whether the slot is unused.
@@ -469,16 +478,26 @@ impl Connections {
         }
     }
 
-    /// At the end of the turn: hands everything that was put out to the ring and says for which connection, and how
-    /// many octets.
+    /// How many connections have something for [`Connections::flush`] to look at, at most.
     #[inline]
-    pub fn flush(&mut self, mut leaving: impl FnMut(u32, usize)) {
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// At the end of the turn: hands everything that was put out to the ring and says for which connection, and how
+    /// many octets; is told when they leave. `singly` gives each write to the kernel before the next is looked at; the
+    /// last one goes with [`Ring::submit`], as all do otherwise.
+    #[inline]
+    pub fn flush(&mut self, singly: bool, mut leaving: impl FnMut(u32, usize) -> Instant) {
         let mut touched = std::mem::take(&mut self.touched);
         for file in touched.drain(..) {
+            if singly {
+                self.ring.hand_over();
+            }
             let connection = &mut self.connections[file as usize];
             connection.touched = false;
             if connection.stage == Stage::Dialing {
-                leaving(file, 0);
+                connection.heard = leaving(file, 0);
                 continue;
             }
             if connection.tls.is_some() {
@@ -489,7 +508,7 @@ impl Connections {
                 continue;
             }
             if let Some(out) = connection.out.take().filter(|out| !out.is_empty()) {
-                leaving(file, out.len());
+                connection.heard = leaving(file, out.len());
                 self.ring.send(file, out);
             }
             if connection.close_after_write && !self.ring.is_sending(file) {
@@ -515,7 +534,7 @@ impl Connections {
     }
 
     /// As [`Connections::flush`], for one connection with TLS.
-    fn flush_secured(&mut self, file: u32, leaving: &mut impl FnMut(u32, usize)) {
+    fn flush_secured(&mut self, file: u32, leaving: &mut impl FnMut(u32, usize) -> Instant) {
         let connection = &mut self.connections[file as usize];
         let is_open = connection.stage == Stage::Open;
         let may_speak = is_open || connection.stage == Stage::Closing && !connection.close_submitted;
@@ -537,7 +556,7 @@ impl Connections {
         };
         let octets = std::mem::take(&mut connection.leaving);
         if octets > 0 {
-            leaving(file, octets);
+            connection.heard = leaving(file, octets);
         }
         match records.is_empty() {
             true => self.ring.keep(records),

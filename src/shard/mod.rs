@@ -7,12 +7,14 @@
 //! - [`tls`]: what stands between bytes and machines where connections are secured;
 //! - [`service`]: incoming connections: [`sink_service`], those of a sink, by SMTP and by HTTP ([`http_service`]), and
 //!   [`probe_service`], those of our own port 25;
+//! - `slack`: whether a shard has time to spare;
 //! - [`mailbox`]: commands in, measurements out;
 //! - [`machine`]: whether this machine can run shards, and at full speed;
 //! - [`placement`], [`pool`]: which CPUs, start and stop;
 //! - [`listen`]: sockets that many shards listen on, and `listeners`: how a service accepts from them;
-//! - [`clock`]: the only reader of the clock.
+//! - [`clock`]: the only reader of the clock, and `calendar`: the kernel's stamps by that clock.
 
+mod calendar;
 pub mod clock;
 pub mod connections;
 pub mod http_service;
@@ -27,5 +29,6 @@ pub mod pump;
 pub mod ring;
 pub mod service;
 pub mod sink_service;
+mod slack;
 pub mod timers;
 pub mod tls;

@@ -4,12 +4,18 @@
 //!    next deadline as time-out;
 //! 2. read the clock: everything that has completed arrived by now;
 //! 3. give bytes to the machines, expire deadlines, hand out due messages, gather what is to be written;
-//! 4. read the clock: everything gathered leaves from now on.
+//! 4. read the clock: everything gathered leaves from now on. A shard with time to spare does so for each write, and gives
+//!    it to the kernel before the next: each takes the kernel some microseconds.
 //!
-//! What arrived may have done so at any time since the last turn's step 2, and what leaves does so before the next one.
-//! So each time that is measured errs by at most the length of a turn at either end, the kernel's share of the turn
-//! included, and that length is reported. Before it waits the loop reads the clock once more, so that idle time is no
-//! part of a turn's length.
+//! What a dialled connection receives bears the kernel's own stamp, which [`Calendar`] makes an instant of: that is when
+//! it arrived, whatever the loop was doing. Without a stamp it may have done so at any time since the last turn's step 2,
+//! and what leaves does so before the next one. So each such time errs by at most the length of a turn, the kernel's
+//! share of the turn included, and that length is reported. Before it waits the loop reads the clock once more, so that
+//! idle time is no part of a turn's length. Whatever is not measured (deadlines, what is due, the run's end) goes by the
+//! turn's clock, since stamps of different connections come in no order.
+//!
+//! A wait that ends later than it was to, because the shard was stopped or its core was given to others, is reported as a
+//! standstill: what was due meanwhile errs by as much.
 //!
 //! The loop blocks in its own ring. The executor's reactor does not run meanwhile: none of its timers, channels and
 //! streams may be used on a data shard.
@@ -21,26 +27,37 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender, TrySendError};
 
-use super::clock::{Clock, thread_cpu_ns};
+use super::calendar::Calendar;
+use super::clock::{Clock, thread_cpu_ns, wall_now};
 use super::connections::{Connections, Notice};
 use super::mailbox::{Command, Event, Inbox};
 use super::ring::{Buffers, Completion, Op};
 use super::service::Service;
+use super::slack::Slack;
 use super::tls::ClientTls;
 use crate::job::link::{Links, TlsFailure, TlsSession};
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
+use crate::measure::stamps::Writes;
 use crate::outgoing::Outgoing;
 use crate::time::Instant;
 
 /// The longest wait when nothing at all is due.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// The longest wait while a job runs, so that a shard that is not let run shows as a wait that ended too late.
+const WAIT_MAX_AT_WORK: Duration = Duration::from_millis(10);
+/// Most writes of a turn that leave one by one: more make it long anyhow, and would cost a call into the kernel each.
+const SINGLY_MAX: usize = 32;
 /// How often a measurement is offered again that must not be lost and that control had no room for.
 const OFFER_AGAIN: Duration = Duration::from_millis(5);
 
 /// A shard at work.
 pub struct Pump {
     clock: Clock,
+    calendar: Calendar,
+    slack: Slack,
+    /// Writes of jobs since they were last charged to them.
+    writes: Writes,
     /// Which shard this is.
     shard: usize,
     inbox: Inbox,
@@ -164,6 +181,9 @@ impl Pump {
         let buffers = parts.connections.buffers();
         Pump {
             clock: parts.clock,
+            calendar: Calendar::default(),
+            slack: Slack::default(),
+            writes: Writes::default(),
             shard: parts.shard,
             inbox: parts.inbox,
             events: parts.events,
@@ -189,17 +209,24 @@ impl Pump {
         let mut last = self.clock.now();
         while !self.shutting_down {
             let is_busy = self.connections.ring().submit()? > 0;
-            let mut arrived = self.clock.now();
-            self.record_turn(arrived.ns_since(last));
+            let turned = self.clock.now();
+            let mut arrived = turned;
+            self.record_turn(turned.ns_since(last));
             if !is_busy {
                 let wait = self.time_to_wait(arrived);
                 self.connections.ring().wait(wait)?;
+                let awake = arrived + wait;
                 arrived = self.clock.now();
+                self.record_overshoot(arrived.ns_since(awake));
             }
             last = arrived;
+            self.slack.turn(arrived, arrived.ns_since(turned));
+            if !self.jobs.is_empty() {
+                let (clock, wall) = (self.clock, wall_now());
+                self.calendar.turn((arrived, wall), || clock.now());
+            }
             self.turn(arrived);
-            let sent = self.clock.now();
-            self.flush(sent);
+            self.flush();
         }
         if let Some(counts) = self.sink.as_ref().and_then(Service::counts) {
             self.tell(Event::Sunk(counts));
@@ -211,7 +238,16 @@ impl Pump {
     /// What was measured in a turn may err by the turn's length.
     fn record_turn(&mut self, ns: u64) {
         for job in self.jobs.iter_mut().filter(|job| !job.ended && !job.worker.is_over()) {
-            job.worker.delta_mut().effort.turns.record(ns);
+            let effort = &mut job.worker.delta_mut().effort;
+            effort.turns.record(ns);
+            effort.standstill.turn(ns);
+        }
+    }
+
+    /// What ended while the loop waited for longer than it had asked to may have done so by that much earlier.
+    fn record_overshoot(&mut self, ns: u64) {
+        for job in self.jobs.iter_mut().filter(|job| !job.ended && !job.worker.is_over()) {
+            job.worker.delta_mut().effort.standstill.overshoot(ns);
         }
     }
 
@@ -247,7 +283,7 @@ impl Pump {
         let mut until = now + WAIT_MAX;
         until = until.min(self.connections.timers.next());
         for job in self.jobs.iter().filter(|job| !job.ended) {
-            let due = job.worker.wake_at().min(job.second_ends());
+            let due = job.worker.wake_at().min(job.second_ends()).min(now + WAIT_MAX_AT_WORK);
             until = until.min(if job.last.is_some() { now + OFFER_AGAIN } else { due });
         }
         if let Some(sink) = &self.sink {
@@ -285,65 +321,71 @@ impl Pump {
 
     #[inline]
     fn receive(&mut self, mut completion: Completion) {
-        let (file, arrived) = (completion.index, completion.arrived);
+        let (file, now) = (completion.index, completion.arrived);
         if let Some(buffer) = completion.take_buffer() {
             if completion.result > 0 && self.connections.is_open(file) {
                 let buffers = Rc::clone(&self.buffers);
-                let bytes = buffers.filled(&buffer, completion.result as usize);
+                let (bytes, stamp) = buffers.received(&buffer, &completion);
+                let mut arrived = now;
+                if completion.is_stamped() {
+                    let heard = self.connections.heard_mut(file);
+                    arrived = self.calendar.arrival(stamp, *heard, now);
+                    *heard = arrived;
+                }
                 match self.connections.is_secured(file) {
-                    false => self.deliver(file, arrived, bytes),
-                    true => self.decipher(file, arrived, bytes),
+                    false => self.deliver(file, now, arrived, bytes),
+                    true => self.decipher(file, now, arrived, bytes),
                 }
             }
             self.buffers.give_back(buffer);
         }
         let notice = self.connections.receive_completed(&completion);
-        self.notify(file, notice, arrived);
+        self.notify(file, notice, now);
     }
 
     /// Gives bytes, plaintext in any case, to whoever owns the connection.
     #[inline]
-    fn deliver(&mut self, file: u32, arrived: Instant, bytes: &[u8]) {
+    fn deliver(&mut self, file: u32, now: Instant, arrived: Instant, bytes: &[u8]) {
         match self.owners.get(file as usize) {
             Some(Some((job, slot))) => {
                 let (worker, mut links) = self.jobs[*job as usize].parts(&mut self.connections);
-                worker.received(*slot, arrived, bytes, &mut links);
+                worker.received(*slot, now, arrived, bytes, &mut links);
             }
             Some(None) => {}
             None => {
                 if let Some(sink) = &mut self.sink {
-                    sink.received(file, arrived, bytes, &mut self.connections);
+                    sink.received(file, now, bytes, &mut self.connections);
                 }
             }
         }
     }
 
     /// Gives bytes to a connection's TLS, and what comes of them to whoever owns the connection.
-    fn decipher(&mut self, file: u32, arrived: Instant, bytes: &[u8]) {
+    fn decipher(&mut self, file: u32, now: Instant, arrived: Instant, bytes: &[u8]) {
         let mut plain = std::mem::take(&mut self.plain);
         let heard = self.connections.decipher(file, bytes, &mut plain);
         if let Some(session) = heard.ready {
-            self.tls_ready(file, arrived, session);
+            self.tls_ready(file, now, arrived, session);
         }
         if !plain.is_empty() && self.connections.is_open(file) {
-            self.deliver(file, arrived, &plain);
+            self.deliver(file, now, arrived, &plain);
         }
         plain.clear();
         self.plain = plain;
         match heard.end {
             None => {}
             Some(_) if !self.connections.is_open(file) => {}
-            Some(Ok(())) => self.notify(file, Notice::Closed(None), arrived),
-            Some(Err(failure)) => self.tls_failed(file, arrived, &failure),
+            Some(Ok(())) => self.notify(file, Notice::Closed(None), now),
+            Some(Err(failure)) => self.tls_failed(file, now, &failure),
         }
         self.connections.seal(file);
     }
 
-    fn tls_ready(&mut self, file: u32, now: Instant, session: TlsSession) {
+    fn tls_ready(&mut self, file: u32, now: Instant, arrived: Instant, session: TlsSession) {
         match self.owners.get(file as usize) {
             Some(&Some((job, slot))) => {
                 let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
-                worker.tls_ready(slot, now, session, &mut links);
+                worker.tls_ready(slot, now, arrived, session, &mut links);
             }
             Some(None) => {}
             None => {
@@ -418,12 +460,21 @@ impl Pump {
         }
     }
 
-    fn flush(&mut self, sent: Instant) {
-        let Pump { connections, jobs, owners, .. } = self;
-        connections.flush(|file, octets| {
+    fn flush(&mut self) {
+        let Pump { connections, jobs, owners, clock, writes, .. } = self;
+        // A single write leaves with the next call into the kernel, which is what happens next.
+        let most = if self.slack.is_none() || jobs.is_empty() { 1 } else { SINGLY_MAX };
+        let singly = connections.touched() <= most;
+        let together = if singly { None } else { Some(clock.now()) };
+        connections.flush(singly, |file, octets| {
+            let sent = together.unwrap_or_else(|| clock.now());
             if let Some(Some((job, slot))) = owners.get(file as usize) {
                 jobs[*job as usize].worker.written(*slot, sent, octets);
+                if octets > 0 {
+                    writes.count(singly);
+                }
             }
+            sent
         });
     }
 
@@ -566,6 +617,8 @@ impl Pump {
         let cpu_ns = thread_cpu_ns();
         let used_ns = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
         let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
+        let stamps = std::mem::take(&mut self.calendar.stamps);
+        let writes = std::mem::take(&mut self.writes);
         let charged = |running: &RunningJob| !running.ended && running.last.is_none();
         let (mut jobs, mut all_sent) = (0, 0);
         for running in self.jobs.iter().filter(|running| charged(running)) {
@@ -578,6 +631,8 @@ impl Pump {
             let effort = &mut running.worker.delta_mut().effort;
             effort.charge(used_ns, if all_sent == 0 { (1, jobs) } else { part }, running.draining);
             effort.buffers_exhausted += exhausted;
+            effort.stamps.add(&stamps);
+            effort.writes.add(&writes);
         }
     }
 
@@ -605,6 +660,7 @@ impl Pump {
     fn measured(&mut self, index: usize, now: Instant, finished: bool) -> Event {
         self.charge();
         let running = &mut self.jobs[index];
+        running.worker.measure_waiting(now);
         let delta = running.worker.take_delta(running.spare.take().unwrap_or_default());
         running.charged_sent = 0;
         let elapsed = now - running.worker.job().start;

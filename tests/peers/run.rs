@@ -19,6 +19,19 @@ fn an_open_loop_offers_the_rate_that_was_asked_for_and_accounts_for_every_messag
 }
 
 #[test]
+fn arrivals_are_timed_by_the_kernel_and_writes_one_by_one_while_there_is_time_to_spare() {
+    let server = Aiosmtpd::start(None);
+    // Two groups of commands a message: few receives, so that those of the first connections, which may come before the kernel
+    // has begun to stamp, would show.
+    let run = Hammer::run(server.port(), &["--rate", "200", "-d", "3s", "-c", "2", "--seed", "3"]);
+    let (arrivals, messages) = (run.count("generator.arrivals.kernel"), run.count("messages.accepted"));
+    assert!(arrivals >= 2 * messages, "{arrivals} of {messages} messages: {}", run.shown());
+    assert_eq!(run.report["generator"]["stamps"], "kernel", "{}", run.shown());
+    assert!(run.count("generator.writes.singly") >= 2 * messages, "{}", run.shown());
+    server.stop();
+}
+
+#[test]
 fn refused_connections_are_failures_of_the_connect_phase_and_end_the_run() {
     let nobody = Port::claim();
     let run = Hammer::run(nobody.number(), &["-m", "100000", "-c", "4"]);

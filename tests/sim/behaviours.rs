@@ -110,7 +110,7 @@ impl Play {
     }
 
     fn say_on(&mut self, slot: u32, text: &str) -> String {
-        self.worker.received(slot, self.now, text.as_bytes(), &mut self.links);
+        self.worker.received(slot, self.now, self.now, text.as_bytes(), &mut self.links);
         self.end_turn().swap_remove(slot as usize)
     }
 
@@ -548,7 +548,7 @@ fn tls_session() -> TlsSession {
 
 impl Play {
     fn tls_ready(&mut self) -> String {
-        self.worker.tls_ready(0, self.now, tls_session(), &mut self.links);
+        self.worker.tls_ready(0, self.now, self.now, tls_session(), &mut self.links);
         self.end_turn().swap_remove(0)
     }
 }

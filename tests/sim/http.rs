@@ -168,7 +168,7 @@ impl World {
                 }
                 Event::Refused => self.worker.connect_failed(slot, now, LinkError::Refused, &mut self.ends),
                 Event::Request(bytes) => self.serve(slot, &bytes),
-                Event::Bytes(bytes) => self.worker.received(slot, now, &bytes, &mut self.ends),
+                Event::Bytes(bytes) => self.worker.received(slot, now, now, &bytes, &mut self.ends),
                 Event::End => self.worker.closed(slot, now, None, &mut self.ends),
                 Event::Reset => self.worker.closed(slot, now, Some(LinkError::Reset), &mut self.ends),
             }

@@ -598,7 +598,7 @@ impl World {
             let (piece, rest) = bytes.split_at(length);
             bytes = rest;
             self.note_heard(id, piece);
-            self.with(shard, |worker, ends| worker.received(slot, now, piece, ends));
+            self.with(shard, |worker, ends| worker.received(slot, now, now, piece, ends));
         }
     }
 
@@ -628,7 +628,7 @@ impl World {
         if ends.leads(slot, id, Stage::Open) && ends.ends[slot as usize].tls == Tls::Handshaking {
             ends.ends[slot as usize].tls = Tls::Ready;
             self.put(id, Way::ToServer, self.now_ns, Item::Finished);
-            self.with(shard, |worker, ends| worker.tls_ready(slot, now, TLS_SESSION, ends));
+            self.with(shard, |worker, ends| worker.tls_ready(slot, now, now, TLS_SESSION, ends));
         }
     }
 

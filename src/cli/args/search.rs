@@ -21,7 +21,8 @@ Examples:
 
 A trial is an open loop. The rate is doubled until a trial fails, then the interval is bisected, then the result is
 confirmed by long trials on both sides. A trial fails when a condition is not true of it, or when the target falls
-behind; where the generator was the limit, it is unknown. Conditions: p50, p90, p95, p99, p99.9, max, mean (response
+behind, or when it accepts less than 99 % of the messages and no condition on failures says how many it may refuse; where
+the generator was the limit, or a confirming trial has too few messages to tell a percentile, it is unknown. Conditions: p50, p90, p95, p99, p99.9, max, mean (response
 times of accepted messages), failures, rate.
 Exit code: 0 a rate was found; 1 none was, or the search was given up; 2 it could not start; 130 a second interrupt
 ended it at once.";

@@ -15,10 +15,10 @@ const CREDENTIALS_INVALID: u16 = 535;
 impl Worker {
     /// Bytes came from the slot's peer; says how many of them were eaten.
     #[inline]
-    pub(super) fn smtp_received(&mut self, slot: u32, arrived: Instant, bytes: &[u8]) -> usize {
+    pub(super) fn smtp_received(&mut self, slot: u32, now: Instant, arrived: Instant, bytes: &[u8]) -> usize {
         let this = &mut self.slots[slot as usize];
         let Machine::Smtp(client) = &mut this.machine else { return bytes.len() };
-        let handled = client.handle(arrived, bytes, &self.job.client);
+        let handled = client.handle(now, bytes, &self.job.client);
         let is_warm = this.ticket.map_or(self.warming, |ticket| self.job.warmup.contains(ticket));
         if let Some(reply) = handled.reply.filter(|_| !is_warm) {
             let enhanced = reply.enhanced.map(|code| (code.class, code.subject, code.detail));

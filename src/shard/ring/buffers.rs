@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::{IoUring, types::BufRingEntry};
 
+use super::Completion;
+use super::receive::{self, Head};
+use crate::time::WallTime;
+
 /// Octets of one buffer. Small, so that thousands of connections share few megabytes.
 pub const BUFFER_BYTES: usize = 2_048;
 /// Most buffers of one ring: 8 MiB.
@@ -29,6 +33,8 @@ pub struct Buffers {
     memory: Mapping,
     count: u16,
     tail: Cell<u16>,
+    /// Here, because it must stay in place as long as the buffers.
+    pub(super) head: Head,
 }
 
 impl Buffers {
@@ -40,15 +46,25 @@ impl Buffers {
         // SAFETY: the mapping holds `count` entries and is page-aligned. `Ring` owns a reference to the buffers and
         // ends every operation of the kernel before it lets go of it.
         unsafe { uring.submitter().register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, 0, 0)? };
-        let buffers = Buffers { entries, memory, count, tail: Cell::new(0) };
+        let buffers = Buffers { entries, memory, count, tail: Cell::new(0), head: Head::default() };
         (0..count).for_each(|id| buffers.give_back(BufferId(id)));
         buffers.publish();
         Ok(buffers)
     }
 
+    /// What a receive has put into its buffer, and when the last of it arrived by the kernel's stamp, if it has one.
+    #[inline]
+    pub fn received<'a>(&'a self, id: &'a BufferId, completion: &Completion) -> (&'a [u8], Option<WallTime>) {
+        let octets = completion.result.max(0) as usize;
+        match completion.is_stamped() {
+            true => self.head.read(self.filled(id, receive::HEAD_BYTES + octets)),
+            false => (self.filled(id, octets), None),
+        }
+    }
+
     /// The first `len` octets of a buffer.
     #[inline]
-    pub fn filled<'a>(&'a self, id: &'a BufferId, len: usize) -> &'a [u8] {
+    fn filled<'a>(&'a self, id: &'a BufferId, len: usize) -> &'a [u8] {
         let at = usize::from(id.0) * BUFFER_BYTES;
         // SAFETY: a `BufferId` is made from the kernel's completions alone, so it is below `count` and the range lies
         // within the mapping. The kernel writes to a buffer only after it was given back, which takes the `BufferId`

@@ -10,6 +10,7 @@
 
 mod accept;
 mod buffers;
+mod receive;
 mod send;
 
 use std::io;
@@ -87,24 +88,24 @@ pub struct Completion {
     pub result: i32,
     /// Whether the operation goes on and will complete again.
     pub more: bool,
-    /// When it had happened: the turn's clock, as long as the kernel's own receive stamps are not asked for.
+    /// By when it had happened: the turn's clock. What a dialled connection received has a stamp of its own, see
+    /// [`Buffers::received`].
     pub arrived: Instant,
     buffer: Option<u16>,
+    /// What was received stands behind a head and the kernel's stamp.
+    stamped: bool,
 }
 
 impl Completion {
-    fn new(entry: &cqueue::Entry, arrived: Instant) -> Completion {
+    fn new(entry: &cqueue::Entry, arrived: Instant, dialed_files: u32) -> Completion {
         const OPS: [Op; 7] = [Op::Receive, Op::Send, Op::Connect, Op::Accept, Op::Close, Op::Wake, Op::Ignored];
         let token = entry.user_data();
-        let flags = entry.flags();
-        Completion {
-            op: OPS[((token >> 32) as usize).min(OPS.len() - 1)],
-            index: token as u32,
-            result: entry.result(),
-            more: cqueue::more(flags),
-            arrived,
-            buffer: cqueue::buffer_select(flags),
-        }
+        let (flags, index) = (entry.flags(), token as u32);
+        let op = OPS[((token >> 32) as usize).min(OPS.len() - 1)];
+        let (more, buffer) = (cqueue::more(flags), cqueue::buffer_select(flags));
+        let stamped = op == Op::Receive && index < dialed_files;
+        let result = if stamped { receive::octets(entry.result()) } else { entry.result() };
+        Completion { op, index, result, more, arrived, buffer, stamped }
     }
 
     /// The buffer that the kernel chose for what it received; it must be given back.
@@ -129,6 +130,9 @@ pub enum Sent {
 pub struct Ring {
     uring: IoUring,
     buffers: Rc<Buffers>,
+    dialed_files: u32,
+    /// See [`receive::keep_stamping`].
+    _stamping: Option<Socket>,
     in_flight: Vec<InFlight>,
     /// File slots whose last write asked for no completion, since the last `enter`.
     unconfirmed: Vec<u32>,
@@ -178,6 +182,8 @@ impl Ring {
         let mut ring = Ring {
             uring,
             buffers,
+            dialed_files: config.dialed_files,
+            _stamping: receive::keep_stamping(config.dialed_files),
             in_flight: Vec::new(),
             unconfirmed: Vec::new(),
             spare: Vec::new(),
@@ -248,7 +254,7 @@ impl Ring {
     /// Completion `at` of the batch.
     #[inline]
     pub fn completion(&self, at: usize) -> Completion {
-        Completion::new(&self.batch[at], self.gathered)
+        Completion::new(&self.batch[at], self.gathered, self.dialed_files)
     }
 
     /// The receive buffers, so that what arrived can be read while the ring is given new work.
@@ -298,6 +304,7 @@ impl Ring {
         let socket = Socket::new(Domain::from(i32::from(family)), Type::STREAM, Some(Protocol::TCP))?;
         // Nagle's algorithm would hold back the last segment of a large message until the one before was acknowledged.
         socket.set_tcp_nodelay(true)?;
+        receive::stamp(&socket)?;
         if let Some(name) = &target.congestion {
             socket.set_tcp_congestion(name.as_bytes())?;
         }
@@ -319,24 +326,6 @@ impl Ring {
     /// Gives up a connection that is being opened; [`Op::Connect`] completes with an error.
     pub fn cancel_connect(&mut self, file: u32) {
         let entry = opcode::AsyncCancel::new(Op::Connect.token(file)).build();
-        self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
-    }
-
-    /// Receives from a connection until it ends; completes as [`Op::Receive`] while [`Completion::more`] says so.
-    pub fn receive(&mut self, file: u32) {
-        self.push(&opcode::RecvMulti::new(Fixed(file), 0).build().user_data(Op::Receive.token(file)));
-    }
-
-    /// Receives once, at most so many octets; completes as [`Op::Receive`].
-    pub fn receive_once(&mut self, file: u32, octets: u32) {
-        // The memory is that of the buffers, of which the kernel chooses one.
-        let entry = opcode::Recv::new(Fixed(file), std::ptr::null_mut(), octets).buf_group(0).build();
-        self.push(&entry.flags(squeue::Flags::BUFFER_SELECT).user_data(Op::Receive.token(file)));
-    }
-
-    /// Ends the receive that is armed on a connection; it completes.
-    pub fn cancel_receive(&mut self, file: u32) {
-        let entry = opcode::AsyncCancel::new(Op::Receive.token(file)).build();
         self.push(&entry.user_data(Op::Ignored.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
@@ -400,11 +389,16 @@ fn socket_addresses(addresses: &[IpAddr]) -> Vec<SockAddr> {
 /// Lets `bind` choose the address alone (`IP_BIND_ADDRESS_NO_PORT`): a port chosen there would have to differ from those
 /// towards all other targets too. The option belongs to IP and holds for IPv6 as well.
 fn leave_port_to_connect(socket: &Socket) -> io::Result<()> {
+    switch_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+/// Switches an option of a socket on that is a whole number of C.
+fn switch_on(socket: &Socket, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the kernel reads one `c_int`, which `on` is, during the call.
     let result = unsafe {
         let (value, length) = ((&raw const on).cast(), size_of_val(&on) as libc::socklen_t);
-        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, value, length)
+        libc::setsockopt(socket.as_raw_fd(), level, option, value, length)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -615,12 +609,13 @@ mod tests {
         peer.write_all(b"one").unwrap();
         let mut completion = next(&mut ring);
         let buffer = completion.take_buffer().unwrap();
-        assert_eq!(ring.buffers().filled(&buffer, completion.result as usize), b"one");
-        assert!(completion.more);
+        assert_eq!(ring.buffers().received(&buffer, &completion).0, b"one");
+        assert!(completion.more && completion.is_stamped());
         ring.buffers().give_back(buffer);
         drop(peer);
-        let completion = next(&mut ring);
+        let mut completion = next(&mut ring);
         assert_eq!((completion.op, completion.result, completion.more), (Op::Receive, 0, false));
+        assert!(completion.take_buffer().is_some(), "the end of a stream takes a buffer, for its head");
     }
 
     #[test]

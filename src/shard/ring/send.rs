@@ -73,6 +73,14 @@ impl Ring {
         self.push(&entry.user_data(Op::Send.token(file)).flags(squeue::Flags::SKIP_SUCCESS));
     }
 
+    /// Gives the kernel what was asked for so far, and takes nothing up. A failure shows at the next [`Ring::submit`].
+    #[inline]
+    pub fn hand_over(&mut self) {
+        if !self.uring.submission().is_empty() {
+            let _ = self.uring.submit();
+        }
+    }
+
     /// Sends what is left, with a completion.
     fn send_rest(&mut self, file: u32) {
         let slot = &mut self.in_flight[file as usize];

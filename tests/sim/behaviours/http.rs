@@ -230,7 +230,7 @@ fn a_request_that_has_not_left_goes_on_the_next_connection() {
             let (mut play, first) = http(|raw| (raw.messages, raw.rate, raw.connections) = (Some(2), rate, Some(1)));
             let first = if first.is_empty() { play.pass(SECOND).swap_remove(0) } else { first };
             assert!(first.starts_with("POST "), "{first}");
-            play.worker.received(0, play.now, OK.as_bytes(), &mut play.links);
+            play.worker.received(0, play.now, play.now, OK.as_bytes(), &mut play.links);
             play.worker.turn(play.now, &mut play.links);
             play.worker.closed(0, play.now, end, &mut play.links);
             play.end_turn();

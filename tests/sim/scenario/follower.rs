@@ -44,7 +44,7 @@ impl Follower {
             totals: Totals::new(shards),
             aborted: None,
             gauges: vec![ConnectionCounts::default(); shards],
-            watch: AbortWatch::new(&spec.abort_on),
+            watch: AbortWatch::new(&spec.abort_on, spec.warm_span()),
             start: job.start,
             second_ns,
             shards: vec![Reporting::default(); shards],
