@@ -216,7 +216,7 @@ impl<'f, 't> Section<'f, 't> {
     ) -> Option<Vec<T>> {
         let value = self.take(key)?;
         let DeValue::Array(values) = value.get_ref() else {
-            self.fault(key, expected(format!("a list of {what} in brackets"), kind(value.get_ref())));
+            self.fault(key, expected(format!("a list in brackets, each value {what}"), kind(value.get_ref())));
             return None;
         };
         let mut all = Some(Vec::with_capacity(values.len()));
@@ -251,7 +251,7 @@ impl<'f, 't> Section<'f, 't> {
 
     /// A list of whole numbers.
     pub(super) fn wholes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<Vec<u64>> {
-        self.list(key, "whole numbers", |value| whole(value, &range))
+        self.list(key, "a whole number", |value| whole(value, &range))
     }
 
     /// A whole number.

@@ -189,7 +189,7 @@ fn every_wrong_value_names_line_key_and_remedy() {
         format!("{probe}\n{name}\n{target}\n{rest}")
     };
     for (text, fault, remedy) in [
-        ("[api]\nlisten = 8025", "2 api.listen: expected a list of an IP address", "got 8025"),
+        ("[api]\nlisten = 8025", "2 api.listen: expected a list in brackets, each value an IP address", "got 8025"),
         ("[api]\nlisten = ['localhost:25']", "2 api.listen: expected an IP address and a port", "\"localhost:25\""),
         ("[api]\nlisten = [\n'127.0.0.1:1',\n25]", "4 api.listen: expected an IP address and a port", "got 25"),
         ("[api]\nlisten = []", "2 api.listen: expected at least one address", "leave the key out"),
@@ -248,7 +248,7 @@ fn every_wrong_value_names_line_key_and_remedy() {
         ("[hammer]\nrate_max = nan", "2 hammer.rate_max: expected a number above 0", "got nan"),
         ("[hammer]\nrate_max = inf", "2 hammer.rate_max: expected a number above 0", "got inf"),
         ("[hammer]\nshards = 0", "2 hammer.shards: expected a whole number", "got 0"),
-        ("[hammer]\ncpus = '0-3'", "2 hammer.cpus: expected a list of whole numbers", "\"0-3\""),
+        ("[hammer]\ncpus = '0-3'", "2 hammer.cpus: expected a list in brackets, each value a whole number", "\"0-3\""),
         ("[hammer]\ncpus = []", "2 hammer.cpus: expected at least one CPU", "leave the key out"),
         ("[hammer]\ncpus = [1, 1]", "2 hammer.cpus: expected each CPU once", "1 twice"),
         ("[log]\nformat = 'xml'", "2 log.format: expected one of text, json", "\"xml\""),
