@@ -7,7 +7,7 @@
 //! 4. read the clock: everything gathered leaves from now on. A shard with time to spare does so for each write, and gives
 //!    it to the kernel before the next: each takes the kernel some microseconds.
 //!
-//! What a dialled connection receives bears the kernel's own stamp, which [`Calendar`] makes an instant of: that is when
+//! What a dialled connection receives bears the kernel's own stamp, which the calendar makes an instant of: that is when
 //! it arrived, whatever the loop was doing. Without a stamp it may have done so at any time since the last turn's step 2,
 //! and what leaves does so before the next one. So each such time errs by at most the length of a turn, the kernel's
 //! share of the turn included, and that length is reported. Before it waits the loop reads the clock once more, so that
