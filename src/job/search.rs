@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::spec::{DURATION_MAX, JobSpec, Limit, LoadModel, RawSpec, SpecError, Target};
-use super::trial::{Figures, broken, judge, refused, told, too_few_messages};
+use super::trial::{Figures, Wrong, judge, too_few_messages};
 use crate::load::search::{Length, Outcome, PRECISION_MIN, Search, Trial};
 use crate::load::{Arrival, RATE_PER_S_MAX, Rate};
 use crate::measure::report::Report;
@@ -337,11 +337,9 @@ impl Searching {
                 if service.count > 0 {
                     self.unloaded_s = Some(self.unloaded_s.map_or(service.mean, |least| least.min(service.mean)));
                 }
-                let broken = broken(&self.spec.slo, run);
-                let mut reasons: Vec<String> = broken.iter().map(|condition| told(condition, run)).collect();
-                reasons.extend(run.aborted.clone());
-                reasons.extend(refused(&self.spec.slo, run));
-                let figures = Figures::new(run, trial.rate_per_s, self.unloaded_s, &broken);
+                let wrong = Wrong::all(&self.spec.slo, run);
+                let figures = Figures::new(run, trial.rate_per_s, self.unloaded_s, &wrong);
+                let reasons = wrong.iter().map(|wrong| wrong.told(run)).collect();
                 let (mut outcome, mut reasons) = judge(&figures, reasons);
                 too_few = (outcome == Outcome::Held && trial.length == Length::Long)
                     .then(|| too_few_messages(&self.spec.slo, run, trial.rate_per_s))

@@ -21,8 +21,6 @@ const ACCEPTED_SHARE_MIN: f64 = 0.99;
 /// The generator's standstills count from this share of the messages that decide on a condition, for the target may have
 /// done the rest.
 const STILL_PART: f64 = 0.5;
-/// A standstill shorter than this part of a condition's bound does not decide on it.
-const STILL_OF_BOUND: f64 = 0.1;
 
 /// What is looked at of a trial.
 #[derive(Clone, Copy, Debug)]
@@ -37,27 +35,19 @@ pub(super) struct Figures {
     unloaded_s: Option<f64>,
     connections: f64,
     busy: f64,
-    /// The longest time for which the generator itself stood still, a long turn included, in seconds.
-    still_max_s: f64,
-    /// The share of the time for which it did.
-    still_share: f64,
-    /// The least share of the messages that decides on a condition which was broken.
-    decisive_share: f64,
-    /// The least bound of such a condition, in seconds; zero for one that is about no time.
-    bound_s: f64,
+    still: Still,
+    /// Whatever was wrong may be the doing of those standstills.
+    still_explains: bool,
     /// Other jobs ran on the machine.
     beside_others: bool,
 }
 
 impl Figures {
-    /// Of the trial at this rate that broke these conditions.
-    pub(super) fn new(run: &Report, rate_per_s: f64, unloaded_s: Option<f64>, broken: &[&Threshold]) -> Figures {
+    /// Of the trial at this rate that was not held for these reasons, which are about the run alone.
+    pub(super) fn new(run: &Report, rate_per_s: f64, unloaded_s: Option<f64>, wrong: &[Wrong]) -> Figures {
         let messages = &run.messages;
         let accepted_in_drain = messages.accepted as f64 - run.rate_per_s * run.elapsed_s;
-        let standstill = run.generator.standstill;
-        let time = (run.elapsed_s + run.drain_s) * run.generator.shards.max(1) as f64;
-        let least =
-            |of: fn(&Threshold) -> f64| broken.iter().map(|condition| of(condition)).fold(f64::INFINITY, f64::min);
+        let still = Still::of(run);
         Figures {
             rate_per_s,
             due: messages.asked,
@@ -66,13 +56,8 @@ impl Figures {
             unloaded_s,
             connections: run.connections.asked as f64,
             busy: run.generator.busiest(),
-            still_max_s: (run.generator.turn_us.max / 1e6).max(standstill.longest_s),
-            still_share: if time > 0.0 { standstill.sum_s / time } else { 0.0 },
-            decisive_share: least(|condition| decisive_share(condition.metric)),
-            bound_s: least(|condition| match condition.metric {
-                Metric::Failures | Metric::Rate => 0.0,
-                _ => condition.bound,
-            }),
+            still,
+            still_explains: wrong.iter().all(|wrong| still.explains(wrong, run)),
             beside_others: !run.other_jobs.is_empty(),
         }
     }
@@ -82,13 +67,49 @@ impl Figures {
         self.rate_per_s * self.service_s + (self.due as f64 * BEHIND_SHARE).max(BEHIND_MESSAGES)
     }
 
-    /// Whether the generator's own standstills may have done what the target is blamed for.
+    /// Whether the generator's own standstills may have done all that the target is blamed for.
     fn stood_still(&self) -> bool {
-        // Where no condition was broken there is no bound.
-        let is_long = self.bound_s.is_infinite() || self.still_max_s > STILL_OF_BOUND * self.bound_s;
-        let has_decided = self.still_share >= STILL_PART * self.decisive_share;
-        let due_in_one = self.still_max_s * self.rate_per_s;
-        is_long && (has_decided || due_in_one > self.behind.max(self.due as f64 * self.decisive_share.min(0.02)))
+        let due_meanwhile = self.still.sum_s * self.rate_per_s;
+        self.still.sum_s > 0.0 && self.still_explains && self.behind - due_meanwhile <= self.may_be_behind()
+    }
+}
+
+/// Times for which the generator itself neither sent nor read.
+#[derive(Clone, Copy, Debug)]
+struct Still {
+    /// The longest, in seconds.
+    longest_s: f64,
+    /// All of them, in seconds.
+    sum_s: f64,
+    /// The part of the run that they were.
+    share: f64,
+}
+
+impl Still {
+    fn of(run: &Report) -> Still {
+        let standstill = run.generator.standstill;
+        let time_s = (run.elapsed_s + run.drain_s) * run.generator.shards.max(1) as f64;
+        let share = if time_s > 0.0 { (standstill.sum_s / time_s).min(1.0) } else { 0.0 };
+        Still { longest_s: standstill.longest_s, sum_s: standstill.sum_s, share }
+    }
+
+    /// Whether they may have done this. Messages that are held back for a time and then sent at once end at most that much
+    /// later at a target that serves one after the other, and no more of them find it full than were held back: whatever
+    /// is beyond that, the target has done.
+    fn explains(self, wrong: &Wrong, run: &Report) -> bool {
+        match wrong {
+            Wrong::Broken(condition) => {
+                let Some(actual) = condition.metric.of(run) else { return false };
+                let without = match condition.metric {
+                    Metric::Failures => actual - self.share,
+                    Metric::Rate => actual + actual * self.share,
+                    _ => actual - self.sum_s,
+                };
+                condition.holds(without) && self.share >= STILL_PART * decisive_share(condition.metric)
+            }
+            Wrong::Refused(accepted) => accepted + self.share >= ACCEPTED_SHARE_MIN,
+            Wrong::GivenUp(_) => false,
+        }
     }
 }
 
@@ -96,36 +117,55 @@ impl Figures {
 fn decisive_share(metric: Metric) -> f64 {
     match metric.quantile() {
         Some(quantile) => 1.0 - quantile,
-        None if metric == Metric::Max => 0.0,
-        None => 0.01,
+        None if metric == Metric::Mean => 0.01,
+        None => 0.0,
     }
 }
 
-/// The conditions that are not true of a run.
-pub(super) fn broken<'a>(slo: &'a [Threshold], run: &Report) -> Vec<&'a Threshold> {
-    let is_broken = |condition: &&Threshold| !condition.metric.of(run).is_some_and(|actual| condition.holds(actual));
-    slo.iter().filter(is_broken).collect()
+/// Something of a run for which its rate was not held.
+#[derive(Clone, Debug)]
+pub(super) enum Wrong<'a> {
+    /// A condition that is not true of it.
+    Broken(&'a Threshold),
+    /// It ended before its time, for this reason.
+    GivenUp(&'a str),
+    /// The target refuses the load, and no condition says how much it may: this share was accepted.
+    Refused(f64),
 }
 
-/// A condition that was broken, in words.
-pub(super) fn told(condition: &Threshold, run: &Report) -> String {
-    let actual = match condition.metric.of(run) {
-        Some(actual) => condition.metric.words(actual),
-        None => "unknown, for nothing was accepted".to_owned(),
-    };
-    format!("{condition} was asked for, it is {actual}")
+impl Wrong<'_> {
+    /// All that is wrong with a run that was to fulfil these conditions.
+    pub(super) fn all<'a>(slo: &'a [Threshold], run: &'a Report) -> Vec<Wrong<'a>> {
+        let is_broken =
+            |condition: &&Threshold| !condition.metric.of(run).is_some_and(|actual| condition.holds(actual));
+        let broken = slo.iter().filter(is_broken).map(Wrong::Broken);
+        let given_up = run.aborted.as_deref().map(Wrong::GivenUp);
+        broken.chain(given_up).chain(refused(slo, run)).collect()
+    }
+
+    /// In words.
+    pub(super) fn told(&self, run: &Report) -> String {
+        match self {
+            Wrong::Broken(condition) => {
+                let actual = match condition.metric.of(run) {
+                    Some(actual) => condition.metric.words(actual),
+                    None => "unknown, for nothing was accepted".to_owned(),
+                };
+                format!("{condition} was asked for, it is {actual}")
+            }
+            Wrong::GivenUp(reason) => (*reason).to_owned(),
+            Wrong::Refused(accepted) => format!(
+                "only {} of the messages were accepted; a condition such as failures<5% says how many need not be",
+                words::percent(*accepted)
+            ),
+        }
+    }
 }
 
-/// A target that refuses the load has not held it, unless a condition says how much it may refuse.
-pub(super) fn refused(slo: &[Threshold], run: &Report) -> Option<String> {
-    let failures = Metric::Failures.of(run)?;
+fn refused(slo: &[Threshold], run: &Report) -> Option<Wrong<'static>> {
+    let accepted = 1.0 - Metric::Failures.of(run)?;
     let is_judged = slo.iter().any(|condition| condition.metric == Metric::Failures);
-    (!is_judged && 1.0 - failures < ACCEPTED_SHARE_MIN).then(|| {
-        format!(
-            "only {} of the messages were accepted; a condition such as failures<5% says how many need not be",
-            words::percent(1.0 - failures)
-        )
-    })
+    (!is_judged && accepted < ACCEPTED_SHARE_MIN).then_some(Wrong::Refused(accepted))
 }
 
 /// Why a trial in which every condition was true does not show that it is: a percentile of too few messages.
@@ -162,7 +202,7 @@ pub(super) fn judge(figures: &Figures, mut reasons: Vec<String>) -> (Outcome, Ve
     let limit = if figures.busy > BUSY_MAX {
         format!("the generator was {} busy", words::percent(figures.busy))
     } else if figures.stood_still() {
-        let (longest, share) = (words::time(figures.still_max_s), words::percent(figures.still_share));
+        let (longest, share) = (words::time(figures.still.longest_s), words::percent(figures.still.share));
         format!("the generator itself stood still, for {longest} at the longest and {share} of the time")
     } else if let Some(needed) = needed.filter(|needed| *needed > figures.connections * CONNECTIONS_IN_USE_MAX) {
         format!("it needs {needed:.0} of the {:.0} connections, too many to tell; use more", figures.connections)
@@ -178,6 +218,8 @@ pub(super) fn judge(figures: &Figures, mut reasons: Vec<String>) -> (Outcome, Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::report::StandstillReport;
+    use crate::measure::samples;
 
     /// A trial of 2 s at 1,000/s that was held: a message takes 10 ms, so that ten are in flight.
     const HELD: Figures = Figures {
@@ -188,10 +230,8 @@ mod tests {
         unloaded_s: Some(0.01),
         connections: 100.0,
         busy: 0.3,
-        still_max_s: 0.001,
-        still_share: 0.0,
-        decisive_share: 0.01,
-        bound_s: 0.1,
+        still: Still { longest_s: 0.0, sum_s: 0.0, share: 0.0 },
+        still_explains: true,
         beside_others: false,
     };
 
@@ -217,9 +257,10 @@ mod tests {
 
     #[test]
     fn a_generator_that_was_the_limit_is_no_judge() {
+        let still = Still { longest_s: 0.2, sum_s: 0.2, share: 0.1 };
         for (limited, word) in [
             (Figures { busy: 0.9, ..HELD }, "busy"),
-            (Figures { still_max_s: 0.2, ..HELD }, "stood still"),
+            (Figures { still, ..HELD }, "stood still"),
             (Figures { unloaded_s: Some(0.095), ..HELD }, "connections"),
         ] {
             assert_eq!(outcome(limited, &[]).0, Outcome::Held, "what was held was held");
@@ -227,20 +268,35 @@ mod tests {
             assert_eq!(unknown, Outcome::Unknown);
             assert!(reason.contains(word), "{reason}");
         }
+        // It has not done all of it.
+        assert_eq!(outcome(Figures { still, still_explains: false, ..HELD }, &["p99"]).0, Outcome::Failed);
+        // Not more messages are behind for its sake than were due meanwhile.
+        assert_eq!(outcome(Figures { still, behind: 219.0, ..HELD }, &[]).0, Outcome::Unknown);
+        assert_eq!(outcome(Figures { still, behind: 221.0, ..HELD }, &[]).0, Outcome::Failed);
     }
 
     #[test]
-    fn stalls_of_the_generator_count_by_the_share_that_decides() {
-        // 120 ms every 1.6 s: 7.5 % of the messages, and each stall alone is no more than 2 % of a trial's.
-        let stalled = Figures { still_max_s: 0.03, still_share: 0.075, bound_s: 0.05, ..HELD };
-        let (unknown, reason) = outcome(stalled, &["p99"]);
-        assert_eq!(unknown, Outcome::Unknown, "{reason}");
-        assert!(reason.contains("stood still"), "{reason}");
-        // A median is not moved by it, nor a bound of seconds.
-        assert_eq!(outcome(Figures { decisive_share: 0.5, ..stalled }, &["p50"]).0, Outcome::Failed);
-        assert_eq!(outcome(Figures { bound_s: 10.0, ..stalled }, &["p99"]).0, Outcome::Failed);
-        assert_eq!(outcome(Figures { still_share: 0.001, still_max_s: 0.015, ..stalled }, &["p99"]).0, Outcome::Failed);
-        let rare = Figures { still_share: 0.001, decisive_share: 0.001, ..stalled };
-        assert_eq!(outcome(rare, &["p99.9"]).0, Outcome::Unknown);
+    fn standstills_explain_what_they_can_have_done_and_no_more() {
+        // Of 5 s the generator stood still for 6 %, so that 300 ms of a time may be its doing.
+        let mut run = samples::open(5_000, 1_000.0);
+        run.generator.standstill = StandstillReport { count: 3, longest_s: 0.12, sum_s: 0.3 };
+        let explains = |run: &Report, condition: &str| {
+            let condition = Threshold::parse(condition).unwrap();
+            Still::of(run).explains(&Wrong::Broken(&condition), run)
+        };
+        run.latency_s.accepted.response.p99 = 0.5;
+        assert!(explains(&run, "p99<250ms"));
+        assert!(!explains(&run, "p99<150ms"), "350 ms are the target's");
+        // A median is not moved by so few messages.
+        run.latency_s.accepted.response.p50 = 0.2;
+        assert!(!explains(&run, "p50<100ms"));
+        // What arrives at once may be refused, but not more than that.
+        (run.messages.accepted, run.messages.rejected) = (4_750, 250);
+        assert!(explains(&run, "failures<1%"));
+        (run.messages.accepted, run.messages.rejected) = (4_600, 400);
+        assert!(!explains(&run, "failures<1%"));
+        // Without standstills nothing is explained.
+        run.generator.standstill = StandstillReport::default();
+        assert!(!explains(&run, "p99<250ms"));
     }
 }

@@ -6,8 +6,8 @@
 //! of its sides, and a short trial that was wrong costs time and no truth. (Nighthawk's adaptive load controller
 //! doubles, bisects and confirms; MLRsearch has the short trials first.)
 //!
-//! A trial that the generator limited says nothing of the target. It is repeated once, and then bounds the search from
-//! above like a failed one, but as what it is.
+//! A trial that the generator limited says nothing of the target. It is repeated, one on which the result rests more often
+//! than one that only finds the place, and then bounds the search from above like a failed one, but as what it is.
 
 /// Most trials of a search.
 pub const TRIALS_MAX: u32 = 60;
@@ -34,6 +34,16 @@ pub enum Length {
     Short,
     /// To confirm it.
     Long,
+}
+
+impl Length {
+    /// How often a trial is repeated of which nothing is known.
+    const fn repeats_max(self) -> u32 {
+        match self {
+            Length::Short => 1,
+            Length::Long => 3,
+        }
+    }
 }
 
 /// One run at one rate.
@@ -69,7 +79,8 @@ pub struct Search {
     trials: u32,
     /// The rate of the last trial, if it has to be repeated.
     repeat: Option<f64>,
-    was_repeated: bool,
+    /// How often that was done.
+    repeats: u32,
 }
 
 impl Search {
@@ -86,7 +97,7 @@ impl Search {
             stride: 0.5,
             trials: 0,
             repeat: None,
-            was_repeated: false,
+            repeats: 0,
         }
     }
 
@@ -126,12 +137,11 @@ impl Search {
     pub fn learn(&mut self, trial: Trial, outcome: Outcome) {
         self.trials += 1;
         let rate = trial.rate_per_s;
-        self.repeat = None;
-        let is_first = !std::mem::take(&mut self.was_repeated);
-        if outcome == Outcome::Unknown && is_first {
-            (self.repeat, self.was_repeated) = (Some(rate), true);
+        if outcome == Outcome::Unknown && self.repeats < self.length.repeats_max() {
+            (self.repeat, self.repeats) = (Some(rate), self.repeats + 1);
             return;
         }
+        (self.repeat, self.repeats) = (None, 0);
         match outcome {
             Outcome::Held => self.bounds.held = Some(rate),
             Outcome::Failed | Outcome::Unknown => self.bounds.not_held = Some((rate, outcome)),
@@ -279,16 +289,20 @@ mod tests {
         assert!((2_970.0..=3_000.0).contains(&held) && above > 3_000.0);
         let at_3200: Vec<_> = trials.iter().filter(|trial| trial.rate_per_s == 3_200.0).collect();
         assert_eq!(at_3200.len(), 2, "an unknown outcome is looked at twice");
+        let of_result = trials.iter().filter(|trial| trial.rate_per_s == above && trial.length == Length::Long);
+        assert_eq!(of_result.count(), 4, "and four times where the result rests on it");
     }
 
     #[test]
-    fn a_hiccup_of_the_generator_costs_one_trial() {
-        let mut made = 0;
-        let (search, _) = search(100.0, 0.01, |trial| {
-            made += 1;
-            if made % 7 == 0 { Outcome::Unknown } else { step(1_500.0)(trial) }
-        });
-        assert!(search.is_confirmed() && matches!(search.bounds().not_held, Some((_, Outcome::Failed))));
+    fn hiccups_of_the_generator_cost_trials_and_no_truth() {
+        for every in [7, 2] {
+            let mut made = 0;
+            let (search, _) = search(100.0, 0.01, |trial| {
+                made += 1;
+                if made % every == 0 { Outcome::Unknown } else { step(1_500.0)(trial) }
+            });
+            assert!(search.is_confirmed() && matches!(search.bounds().not_held, Some((_, Outcome::Failed))));
+        }
     }
 
     #[test]
