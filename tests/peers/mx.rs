@@ -94,7 +94,7 @@ fn a_job_for_a_domain_is_held_to_the_allow_list_and_shown_as_it_was_given() {
             "job run far -m 7 --wait --json",
             "job run mx://null.example -m 7 --wait --json",
             "job run mx://broken.example -m 7 --wait --json",
-            "job run mx://example.com --search --slo p99<1s --start-rate 50 --max-rate 50 --trial 1s --confirm 1s --wait --json",
+            "job run mx://example.com --search --slo p50<1s --start-rate 50 --max-rate 50 --trial 1s --confirm 1s --wait --json",
         ],
     );
     let [job, outside, named, null, broken, search] = &outcomes[..] else { panic!("{outcomes:?}") };

@@ -157,6 +157,7 @@ fn a_probe_goes_by_postfix_and_comes_back() {
     let public = Public::start("");
     let prober = Prober::through(&public, "30s", "60s");
     let id = prober.fire("postfix");
+    prober.is_handed_over("postfix", &id);
     let probe = prober.ends("postfix", &id, "ok");
     for leg in ["connect_s", "tls_s", "auth_s", "submit_s", "transit_s"] {
         assert!(probe["legs"][leg].as_f64().is_some_and(|seconds| seconds >= 0.0), "{leg}: {probe}");

@@ -1,7 +1,7 @@
 //! A private Postfix: a real queue, its own folder, nothing delivered anywhere.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -199,6 +199,9 @@ fn lay_out(dir: &Path, port: u16, settings: &str) {
     }
     let owner = user_id("postfix").expect("Debian's postfix user; tools/test installs the peers");
     chown(dir.join("data"), Some(owner), None).expect("a private Postfix needs root: run tools/test as root");
+    // After a kill postsuper may find half of a queue file, and then writes to the log itself, as that user.
+    let log = fs::File::create(dir.join("mail.log")).expect("a file in our own folder");
+    fchown(&log, Some(owner), None).expect("we are root");
     let dir_name = dir.display();
     let main = format!(
         "compatibility_level = 3.6
