@@ -14,6 +14,10 @@ use super::words::{percent, rate, thousands, time};
 
 /// An open loop that offers less than this share of the rate asked for is invalid.
 pub const RATE_SHARE_MIN: f64 = 0.99;
+/// So much, or a tenth of the run where that is less, the last message may be late without a word on the rate: the longest
+/// time for which the generator's loop may be away without having stood still. In a short run it says of the last
+/// message alone what it says; in one that lasts for seconds it is far less than [`RATE_SHARE_MIN`] leaves.
+pub const BEHIND_S_MAX: f64 = 0.01;
 /// A message that was begun later than this after it was due is late.
 pub const LATE_NS: u64 = 1_000_000;
 /// The share of messages that may be late.
@@ -266,8 +270,10 @@ impl Run<'_> {
             None => taken / self.report.messages.asked as f64,
             Some(_) => {
                 // When the last message was due holds what chance has done, and when it was begun nothing of its own time.
-                let behind_s = (self.report.behind_s - LATE_NS as f64 / 1e9).max(0.0);
+                // A longer standstill may have been at the very end, and has a rule of its own.
                 let scheduled_s = taken / asked;
+                let of_one = (scheduled_s / 10.0).clamp(LATE_NS as f64 / 1e9, BEHIND_S_MAX);
+                let behind_s = (self.report.behind_s - of_one.max(self.report.generator.standstill.longest_s)).max(0.0);
                 scheduled_s / (scheduled_s + behind_s)
             }
         };
