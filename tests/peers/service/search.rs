@@ -152,7 +152,8 @@ fn the_configuration_says_what_jobs_are_like_that_say_nothing() {
     let thresholds = job["result"]["thresholds"].as_array().expect("its conditions");
     assert_eq!(thresholds.len(), 2, "{job:#}");
     // A search that says nothing.
-    let job = service.ended(&service.run(r#"{"smtp_connection_type":"plain","msg_size":1000,"search":{}}"#));
+    let id = service.run(r#"{"smtp_connection_type":"plain","msg_size":1000,"search":{}}"#);
+    let job = until(&service, &id, |job| job["state"] != "running");
     let (trial, result) = (&job["result"]["trials"][0], &job["result"]["result"]);
     assert_eq!((trial["rate_per_s"].as_f64(), trial["duration_s"].as_f64()), (Some(30.0), Some(0.3)), "{job:#}");
     assert_eq!((&job["result"]["slo"][0], result.as_str()), (&"p50<5s".into(), Some("at_least")), "{job:#}");
