@@ -159,6 +159,7 @@ impl RunningJob {
             shards: shards.len(),
             dialed,
             start: job.start,
+            wall_start: job.wall_start,
             end: job.end,
             congestion: machine::congestion(spec.congestion.as_deref()).ok(),
             warmup: spec.warmup.map(|warmup| match warmup {

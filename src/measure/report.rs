@@ -19,7 +19,7 @@ use super::threshold::ThresholdResult;
 use super::totals::{SeriesRow, Totals};
 use super::verdict::{LATE_NS, Verdict};
 use crate::phase::Phase;
-use crate::time::Instant;
+use crate::time::{Instant, WallTime};
 
 /// The version of [`Report`]'s schema.
 pub const REPORT_VERSION: u32 = 1;
@@ -47,6 +47,8 @@ pub struct Asked {
     pub dialed: Instant,
     /// When the job began: elapsed time counts from here.
     pub start: Instant,
+    /// The calendar time of `start`.
+    pub wall_start: WallTime,
     /// How the kernel controls congestion on its connections, where that is known.
     pub congestion: Option<String>,
     /// When a run by time is to end.
@@ -78,6 +80,16 @@ pub struct Report {
     pub spec: serde_json::Value,
     /// What repeats the run.
     pub seed: u64,
+    /// The calendar time of the start of the job, warm-up included, by this machine: RFC 3339 in UTC, to the microsecond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(examples("2021-04-29T01:50:39.000001Z"))]
+    pub started_at: Option<String>,
+    /// That of the last outcome, or of the end of dispatch where that is later; absent while the run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// The runs that were merged; absent in the report of a single one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// From the start, or the end of the warm-up, to the last message's outcome; in a run by time, or one that was stopped, to the end of dispatch.
     pub elapsed_s: f64,
     /// From there to the last outcome of what was then in flight.
@@ -147,6 +159,19 @@ pub struct Report {
     pub verdict: Option<Verdict>,
     /// HDR V2 in base64, values in nanoseconds: `accepted.response`, `accepted.phases.mail`, …, `turns`.
     pub histograms: BTreeMap<String, String>,
+}
+
+/// A run that is part of a merged report: what tells it from any other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    /// Where its load went.
+    pub target: String,
+    /// Its seed.
+    pub seed: u64,
+    /// When it began; absent where its report did not say.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
 }
 
 /// The warm-up, of which no other figure knows.
@@ -248,6 +273,9 @@ pub struct Latency {
     /// The 95 % intervals of the percentiles of `accepted.response`.
     #[serde(default)]
     pub response_95: Intervals,
+    /// Those of `accepted.service`.
+    #[serde(default)]
+    pub service_95: Intervals,
     /// Messages that were begun more than a millisecond after they were due.
     #[serde(default)]
     pub late: u64,
@@ -347,11 +375,13 @@ impl Report {
             messages: Messages::new(None, &merged.warmup),
         });
         let connections = totals.connections();
+        let ended = totals.is_finished().then(|| dispatch_end.max(merged.last_outcome));
         let latency_s = Latency {
             accepted: Times::new(&merged.accepted),
             other: Times::new(&merged.other),
             phases_from_group: merged.grouped,
             response_95: Intervals::new(&merged.accepted.response),
+            service_95: Intervals::new(&merged.accepted.service),
             late: merged.accepted.lateness.count_above(LATE_NS) + merged.other.lateness.count_above(LATE_NS),
         };
         Report {
@@ -360,6 +390,9 @@ impl Report {
             target: asked.target.clone(),
             spec: asked.spec.clone(),
             seed: asked.seed,
+            started_at: Some(asked.wall_start.rfc_3339()),
+            ended_at: ended.map(|ended| (asked.wall_start + (ended - asked.start)).rfc_3339()),
+            parts: Vec::new(),
             elapsed_s,
             drain_s: (merged.last_outcome - dispatch_end).as_secs_f64(),
             warmup,
@@ -483,6 +516,7 @@ mod tests {
             shards: 1,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            wall_start: WallTime::from_unix_ns(1_619_661_039_000_000_000),
             congestion: None,
             end: None,
             warmup: None,
@@ -504,6 +538,21 @@ mod tests {
         totals.add(0, 1, SECOND, &delta);
         totals.shard_finished(0);
         totals
+    }
+
+    #[test]
+    fn calendar_times_are_those_of_the_start_and_of_the_last_outcome() {
+        let start = asked(None).start;
+        let times = |totals: &Totals| {
+            let report = Report::new(&asked(None), totals, start + SECOND * 2);
+            (report.started_at.unwrap(), report.ended_at)
+        };
+        let mut ended = totals(1_000, 10, start + SECOND, start + SECOND * 11);
+        ended.merged.last_outcome = start + SECOND * 11;
+        let at = |text: &str| text.to_owned();
+        let expected = (at("2021-04-29T01:50:39.000000Z"), Some(at("2021-04-29T01:50:50.000000Z")));
+        assert_eq!(times(&ended), expected);
+        assert_eq!(times(&Totals::new(1)), (expected.0, None), "it goes on");
     }
 
     #[test]
@@ -571,7 +620,7 @@ mod tests {
         for field in ["other_jobs", "thresholds", "verdict"] {
             object.remove(field).unwrap();
         }
-        for field in ["response_95", "late"] {
+        for field in ["response_95", "service_95", "late"] {
             object["latency_s"].as_object_mut().unwrap().remove(field).unwrap();
         }
         let read: Report = serde_json::from_value(value).unwrap();

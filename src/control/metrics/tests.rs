@@ -58,6 +58,7 @@ fn delta(n: u64) -> Delta {
     (delta.connections.opened, delta.connections.reopened) = (n, n / 2);
     let effort = &mut delta.effort;
     (effort.cpu_ns, effort.buffers_exhausted, effort.deltas_held) = (n * 1_000_000, n, 1);
+    (effort.short_writes, effort.rearms) = (2 * n, 3 * n);
     delta
 }
 
@@ -103,6 +104,8 @@ fn counters_are_the_sums_of_all_deltas() {
     let reset = r#"timecop_hammer_errors_total{type="smtp",phase="final",kind="reset",blame="peer"}"#;
     assert_eq!(found[reset], whole.errors[0].count as f64);
     assert_eq!(found["timecop_engine_buffers_exhausted_total"], whole.effort.buffers_exhausted as f64);
+    assert_eq!(found["timecop_engine_short_writes_total"], whole.effort.short_writes as f64);
+    assert_eq!(found["timecop_engine_rearms_total"], whole.effort.rearms as f64);
     assert_eq!(found[r#"timecop_engine_deltas_held_total{type="smtp"}"#], 4.0);
     assert_eq!(found[r#"timecop_engine_cpu_seconds_total{type="smtp"}"#], 0.348);
 }
@@ -125,6 +128,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             shards: 2,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            wall_start: WallTime::default(),
             warmup: Some(AskedWarmup::ByNumber),
             congestion: None,
             end: None,
