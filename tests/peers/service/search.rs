@@ -32,19 +32,26 @@ fn a_search_shows_its_trials_live_and_finds_the_capacity_of_a_sink() {
         assert_eq!(job["state"], "finished", "{job:#}");
         (id, job)
     };
-    // Where generator or sink go without a core for long, trials are unknown or not held, and the search does not say that it
-    // has found the rate. What it says that it has found must be true at the first time.
+    // Where the generator goes without a core for long, trials are unknown, and the search says that the target holds at least
+    // what it has held. What it says must be true at the first time.
+    let is_cut_short = |job: &Value| {
+        let trials = job["result"]["trials"].as_array().expect("its trials");
+        job["verdict"] == "at_least" && trials.iter().any(|trial| trial["outcome"] == "unknown")
+    };
     const SEARCHES_MAX: usize = 4;
     let mut searches = std::iter::repeat_with(search).take(SEARCHES_MAX);
-    let (id, job) = searches.find(|(_, job)| job["verdict"] == "found").expect("a search that is not disturbed");
+    let (id, job) =
+        searches.find(|(_, job)| job["verdict"] == "found" || is_cut_short(job)).expect("a search with a result");
+    let verdict = job["verdict"].as_str().expect("its verdict");
     let rate = job["result"]["rate_per_s"].as_f64().expect("a rate was found");
     assert!((970.0..=1_030.0).contains(&rate), "{job:#}");
     assert_eq!(job["result"]["trials"][0]["outcome"], "held", "{job:#}");
     let trials = job["result"]["trials"].as_array().expect("its trials");
-    assert!(trials.iter().any(|trial| trial["confirms"] == true), "{job:#}");
+    assert!(verdict != "found" || trials.iter().any(|trial| trial["confirms"] == true), "{job:#}");
     assert!(trials.iter().all(|trial| trial["outcome"] != "running"), "{job:#}");
     let (_, metrics) = service.get("/metrics");
-    assert!(metrics.contains(r#"timecop_hammer_searches_total{type="smtp",result="found"} 1"#), "{metrics}");
+    let counted = format!(r#"timecop_hammer_searches_total{{type="smtp",result="{verdict}"}} 1"#);
+    assert!(metrics.contains(&counted), "{metrics}");
     // Its messages are counted like all others, and add up.
     let count = |outcome: &str| {
         let name = format!(r#"timecop_hammer_messages_total{{type="smtp",outcome="{outcome}"}} "#);
@@ -55,7 +62,7 @@ fn a_search_shows_its_trials_live_and_finds_the_capacity_of_a_sink() {
     let (_, service) = service.restart_after("TERM");
     assert_eq!(service.job(&id)["result"], job["result"]);
     let listed = &service.post("/v1/hammer/job.list", None).body["Items"][0];
-    assert_eq!((&listed["id"], &listed["verdict"]), (&id.as_str().into(), &"found".into()), "{listed}");
+    assert_eq!((&listed["id"], &listed["verdict"]), (&id.as_str().into(), &verdict.into()), "{listed}");
 }
 
 #[test]
