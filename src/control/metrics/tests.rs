@@ -259,6 +259,7 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     metrics.probes(|totals| totals.set_routes(["r", "s"].into_iter()));
     let ended = |outcome, was_lost, seconds: Option<u64>| crate::probe::table::Ended {
         id: 1,
+        order: 1,
         route: "r".to_owned(),
         outcome,
         was_lost,
@@ -314,12 +315,13 @@ fn what_is_excused_is_counted_apart_unless_it_is_lost_all_the_same() {
     metrics.probes(|totals| totals.set_routes(["r"].into_iter()));
     let count = |name: &str| rendered(&metrics)[&format!("timecop_probe_{name}_total{{route=\"r\"}}")];
     let overdue = |is_excused| {
-        let overdue = crate::probe::table::Overdue { id: 1, route: "r".to_owned(), is_excused };
+        let overdue = crate::probe::table::Overdue { id: 1, order: 1, route: "r".to_owned(), is_excused };
         metrics.probes(|totals| totals.overdue(&overdue));
     };
     let ended = |outcome, [was_overdue, was_excused, is_excused]: [bool; 3]| {
         let ended = crate::probe::table::Ended {
             id: 1,
+            order: 1,
             route: "r".to_owned(),
             outcome,
             was_lost: false,
