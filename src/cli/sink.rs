@@ -10,9 +10,9 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::args::SinkArguments;
+use super::audit::Keeper;
 use super::output::{JsonOutput, complain};
 use super::{NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, hammer, read_pem, resources, with_option};
-use crate::audit::file::AuditFile;
 use crate::audit::ledger::RUNS_MAX;
 use crate::config::{self, is_hostname};
 use crate::control::sink::{Listen, SinkPlan, serve};
@@ -67,9 +67,12 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
         is_loopback: plan.listen.iter().all(|listen| listen.address.ip().is_loopback()),
     })?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
-    let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
+    let keeper = audit_report.zip(ledger.clone()).map(|(file, ledger)| Keeper::start(file, ledger)).transpose();
+    let keeper = keeper.map_err(StartError::new)?;
+    let served = serve(plan, &stop, |addresses| announce(addresses, saves));
     let mut written = true;
-    if let (Some(file), Some(ledger)) = (audit_report, &ledger) {
+    // Whatever became of the sink.
+    if let (Some(keeper), Some(ledger)) = (keeper, &ledger) {
         let forgotten = ledger.forgotten().len();
         if forgotten > 0 {
             complain(format_args!(
@@ -77,8 +80,9 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
                  was longest without arrivals is forgotten for another one"
             ));
         }
-        written &= hammer::written(file.write(&AuditFile::of_sink(ledger)));
+        written &= hammer::written(keeper.end());
     }
+    let (counts, elapsed) = served.map_err(StartError::new)?;
     written &=
         hammer::written(json.write(&Summary { counts, faults: counters.counts(), elapsed_s: elapsed.as_secs_f64() }));
     Ok(if written { OK } else { NOT_ALL_ACCEPTED })

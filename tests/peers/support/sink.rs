@@ -56,6 +56,11 @@ impl Sink {
         self.port.number()
     }
 
+    /// Sends a signal, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
     /// Ends it with SIGTERM and gives its final object.
     pub fn stop(self) -> Value {
         self.stop_by("TERM")
