@@ -72,6 +72,11 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     ] {
         write!(out, ", {} {outcome}", count(number))?;
     }
+    for (number, state) in [(messages.in_flight, "in flight"), (messages.to_come, "to come")] {
+        if number > 0 {
+            write!(out, ", {} {state}", count(number))?;
+        }
+    }
     write!(out, "\n               (none is sent twice, whatever became of it)")?;
     let recipients = &report.recipients;
     writeln!(
@@ -206,13 +211,13 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     writeln!(
         out,
-        "\n  generator    {} shard{}, {:.0} % busy{}, {:.1} us of CPU a message; {}\n\
+        "\n  generator    {} shard{}, {:.0} % busy{}, {} us of CPU a message; {}\n\
          \x20              p50 {}, p99 {}, max {}",
         generator.shards,
         if generator.shards == 1 { "" } else { "s" },
         generator.busy * 100.0,
         busiest(generator),
-        generator.cpu_us_per_message,
+        if report.messages.sent > 0 { format!("{:.1}", generator.cpu_us_per_message) } else { "-".to_owned() },
         match (generator.is_exact(), generator.stamps) {
             (true, _) =>
                 "arrivals are stamped by the\n               kernel and writes one by one: no time errs by a turn of its loop, which took",
@@ -280,7 +285,8 @@ pub(super) fn verdict(verdict: &Verdict, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn bytes(octets: f64) -> String {
+/// Octets in words.
+pub(super) fn bytes(octets: f64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut value = octets;

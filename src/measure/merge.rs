@@ -266,8 +266,19 @@ fn warmup(reports: &[Named]) -> Option<WarmupReport> {
 }
 
 fn messages<'a>(all: impl Iterator<Item = &'a Messages>) -> Messages {
-    let mut sum = Messages { asked: 0, sent: 0, accepted: 0, deferred: 0, rejected: 0, failed: 0, missed: 0, cut: 0 };
-    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut } in all {
+    let mut sum = Messages {
+        asked: 0,
+        sent: 0,
+        accepted: 0,
+        deferred: 0,
+        rejected: 0,
+        failed: 0,
+        missed: 0,
+        cut: 0,
+        in_flight: 0,
+        to_come: 0,
+    };
+    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut, in_flight, to_come } in all {
         sum.asked += asked;
         sum.sent += sent;
         sum.accepted += accepted;
@@ -276,6 +287,8 @@ fn messages<'a>(all: impl Iterator<Item = &'a Messages>) -> Messages {
         sum.failed += failed;
         sum.missed += missed;
         sum.cut += cut;
+        sum.in_flight += in_flight;
+        sum.to_come += to_come;
     }
     sum
 }

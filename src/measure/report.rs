@@ -85,7 +85,7 @@ pub struct Report {
     /// What was shown apart; absent without a warm-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup: Option<WarmupReport>,
-    /// Messages by outcome: `asked` is the sum of `accepted` to `cut`.
+    /// Messages by outcome: `asked` is the sum of `accepted` to `to_come`.
     pub messages: Messages,
     /// Recipients of messages that were answered.
     pub recipients: RecipientCounts,
@@ -175,14 +175,27 @@ pub struct Messages {
     pub failed: u64,
     /// Never dispatched.
     pub missed: u64,
-    /// In flight when the drain time was over; while a job runs, now.
+    /// In flight when the drain time was over.
     pub cut: u64,
+    /// In flight now, while a job runs; absent when there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_flight: u64,
+    /// Not yet begun, while a job by number runs; absent when there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub to_come: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Messages {
-    /// Of messages of which so many were `asked` for, or as many as fell due.
-    fn new(asked: Option<u64>, counts: &MessageCounts) -> Messages {
-        let answered = counts.accepted + counts.not_accepted();
+    /// Of messages of which so many were `asked` for, or as many as fell due. Once the job has ended, nothing is in flight or
+    /// to come: what has no outcome was cut, as by a shard that broke down, and what was not begun was missed.
+    fn new(asked: Option<u64>, counts: &MessageCounts, has_ended: bool) -> Messages {
+        let unanswered = counts.taken.saturating_sub(counts.accepted + counts.not_accepted());
+        let not_begun = asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken));
+        let (missed, cut) = if has_ended { (not_begun, unanswered) } else { (counts.missed, counts.cut) };
         Messages {
             asked: asked.unwrap_or(counts.taken + counts.missed),
             sent: counts.sent,
@@ -190,16 +203,21 @@ impl Messages {
             deferred: counts.deferred,
             rejected: counts.rejected,
             failed: counts.failed,
-            missed: asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
-            // What is in flight while a job runs is cut if nothing more is heard of it: when a shard breaks down, or when
-            // the service is killed and this is the last that was stored.
-            cut: counts.taken.saturating_sub(answered),
+            missed,
+            cut,
+            in_flight: unanswered.saturating_sub(cut),
+            to_come: not_begun.saturating_sub(missed),
         }
     }
 
     /// The sum that must equal `asked`.
     pub fn outcomes(&self) -> u64 {
-        self.accepted + self.deferred + self.rejected + self.failed + self.missed + self.cut
+        self.accepted + self.deferred + self.rejected + self.failed + self.missed + self.cut + self.undecided()
+    }
+
+    /// Those that may still have any outcome, while a job runs.
+    pub fn undecided(&self) -> u64 {
+        self.in_flight + self.to_come
     }
 }
 
@@ -330,8 +348,11 @@ impl Report {
             // The last message of an open loop may be over, and all connections closed, before the run's time is.
             true if asked.end.is_some() => asked.end.unwrap_or(now),
             true if merged.last_outcome > asked.start => merged.last_outcome,
-            _ => now,
+            true => now,
+            // Nothing later than what was last reported is counted yet.
+            false => now.min(asked.start + totals.reported()).min(asked.end.unwrap_or(Instant::NEVER)),
         };
+        let has_ended = totals.is_finished();
         let measured_from = match asked.warmup {
             None => asked.start,
             Some(AskedWarmup::Until(until)) => until,
@@ -341,10 +362,10 @@ impl Report {
         let counts = merged.messages;
         let accepted_in_time = counts.accepted - counts.accepted_in_drain;
         let warm = merged.warmup.taken + merged.warmup.missed;
-        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts);
+        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts, has_ended);
         let warmup = asked.warmup.map(|_| WarmupReport {
             elapsed_s: (measured_from.min(dispatch_end) - asked.start).as_secs_f64(),
-            messages: Messages::new(None, &merged.warmup),
+            messages: Messages::new(None, &merged.warmup, has_ended),
         });
         let connections = totals.connections();
         let latency_s = Latency {
@@ -467,7 +488,7 @@ mod tests {
     use super::*;
     use crate::measure::recorder::{Blame, MessageTimes};
     use crate::measure::samples::Run;
-    use crate::measure::threshold::Threshold;
+    use crate::measure::threshold::{Metric, Threshold};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -584,5 +605,34 @@ mod tests {
         let report = Report::new(&asked(Some(1_500)), &totals(1_000, 0, Instant::ZERO, start + SECOND), Instant::NEVER);
         let messages = report.messages;
         assert_eq!((messages.cut, messages.missed, messages.outcomes()), (1, 499, messages.asked));
+    }
+
+    /// A share of 20 messages a run of 100 asked for has begun; 17 of them were accepted in the second it reports of.
+    fn live(messages: Option<u64>) -> Report {
+        let asked = asked(messages);
+        let mut delta = Delta::new();
+        (delta.messages.taken, delta.messages.sent, delta.messages.accepted) = (20, 20, 17);
+        let mut totals = Totals::new(2);
+        totals.add(0, 1, SECOND, &delta);
+        totals.add(1, 1, SECOND, &Delta::new());
+        Report::new(&asked, &totals, asked.start + Duration::from_millis(1_900))
+    }
+
+    #[test]
+    fn the_rate_of_a_job_that_runs_is_over_the_time_that_was_reported() {
+        let report = live(None);
+        assert_eq!((report.elapsed_s, report.rate_per_s), (1.0, 17.0));
+    }
+
+    #[test]
+    fn what_is_in_flight_or_to_come_while_a_job_runs_is_neither_cut_nor_missed() {
+        for (asked, to_come) in [(Some(100), 80), (None, 0)] {
+            let report = live(asked);
+            let messages = serde_json::to_value(report.messages).unwrap();
+            assert_eq!((&messages["cut"], &messages["missed"]), (&0.into(), &0.into()));
+            assert_eq!((&messages["in_flight"], messages["to_come"].as_u64().unwrap_or(0)), (&3.into(), to_come));
+            assert_eq!(report.messages.outcomes(), report.messages.asked);
+            assert_eq!(Metric::Failures.of(&report), Some(0.0));
+        }
     }
 }

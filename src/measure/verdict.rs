@@ -14,6 +14,8 @@ use super::words::{percent, rate, thousands, time};
 
 /// An open loop that offers less than this share of the rate asked for is invalid.
 pub const RATE_SHARE_MIN: f64 = 0.99;
+/// Where more messages than this share got no answer, what was not offered is no matter of rate or connections.
+const FAILED_SHARE_MAX: f64 = 0.01;
 /// A message that was begun later than this after it was due is late.
 pub const LATE_NS: u64 = 1_000_000;
 /// The share of messages that may be late.
@@ -261,6 +263,7 @@ impl Run<'_> {
     /// number against when the last of them was due.
     fn rate(&self) -> Option<(Severity, String)> {
         let asked = self.report.spec["rate"].as_f64().filter(|_| self.is_open && self.taken > 0)?;
+        let messages = &self.report.messages;
         let taken = self.taken as f64;
         let share = match self.report.spec["messages"].as_u64() {
             None => taken / self.report.messages.asked as f64,
@@ -272,9 +275,15 @@ impl Run<'_> {
             }
         };
         (share < RATE_SHARE_MIN).then(|| {
+            // Neither a lower rate nor more connections are of any use where the target was gone; why a run ended before
+            // its time is said elsewhere.
+            let advice = match (messages.failed as f64 > FAILED_SHARE_MAX * taken, &self.report.aborted) {
+                (true, _) => "; many messages failed, and the errors say why",
+                (false, Some(_)) => "",
+                (false, None) => "; ask for a lower rate or give it more connections",
+            };
             let text = format!(
-                "{} of the {} messages a second asked for were offered{}; ask for a lower rate or give it more \
-                 connections",
+                "{} of the {} messages a second asked for were offered{}{advice}",
                 percent(share),
                 rate(asked),
                 self.scarce_connections()

@@ -219,3 +219,19 @@ fn every_rule_is_in_the_table_of_the_documentation() {
         assert!(table.contains(&format!("| `{}` |", name.as_str().unwrap())), "docs/verdict.md lacks {rule:?}");
     }
 }
+
+#[test]
+fn a_target_that_died_is_not_mended_by_more_connections() {
+    let mut report = Sample { rejected: 0, ..Sample::open(10_000, 1_000.0) }.report();
+    report.behind_s = 8.0;
+    report.aborted = Some("all connections were lost and none could be opened for 10 s".into());
+    let rate = |report: &Report| {
+        let reasons = Verdict::of(report).reasons;
+        reasons.into_iter().find(|reason| reason.rule == Rule::Rate).unwrap().text
+    };
+    assert!(rate(&report).ends_with("were offered"), "{}", rate(&report));
+    (report.messages.accepted, report.messages.failed) = (9_000, 1_000);
+    assert!(rate(&report).contains("the errors say why"), "{}", rate(&report));
+    (report.aborted, report.messages.failed) = (None, 0);
+    assert!(rate(&report).contains("give it more connections"), "{}", rate(&report));
+}

@@ -72,11 +72,14 @@ impl Prober {
         let wall = wall_now();
         let probe = self.table.get(id);
         let detail = why.or_else(|| probe.and_then(|probe| probe.detail.clone()));
-        let round_trip_s = probe.and_then(|probe| probe.round_trip_ns).map(|ns| ns as f64 / 1e9);
+        let round_trip_ns = probe.and_then(|probe| probe.round_trip_ns);
+        let round_trip_s = round_trip_ns.map(|ns| ns as f64 / 1e9);
         let shown = |time| humantime::format_duration(time).to_string();
-        let what = match (kind, round_trip_s) {
+        let what = match (kind, round_trip_ns) {
             (Kind::Late, Some(took)) => {
-                format!("mail is late: it took {took:.1} s, more than {}", shown(route.threshold))
+                // Rounded up, so that what is a little too long does not look as long as it may be.
+                let took = Duration::from_millis(took.div_ceil(1_000_000));
+                format!("mail is late: it took {}, more than {}", shown(took), shown(route.threshold))
             }
             (Kind::Late, None) => {
                 format!("mail is late: it has not arrived within {}", shown(route.threshold))
