@@ -3,6 +3,8 @@
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// A point on a monotonic clock, in nanoseconds since an epoch that the owner of the clock chose.
 ///
 /// The engine fills it from `CLOCK_MONOTONIC`, the simulation from a counter. All shards of a machine share one epoch,
@@ -81,6 +83,14 @@ impl WallTime {
     pub const fn unix_seconds(self) -> u64 {
         self.0 / 1_000_000_000
     }
+
+    /// `2021-04-29T01:50:39.000001Z`: RFC 3339 in UTC, to the microsecond, always as long, so that texts are in order as
+    /// their times are.
+    pub fn rfc_3339(self) -> String {
+        let timestamp = i64::try_from(self.0 / 1_000).ok().and_then(|us| Timestamp::from_microsecond(us).ok());
+        // A wall time ends in the year 2554, a timestamp in 9999.
+        format!("{:.6}", timestamp.unwrap_or(Timestamp::MAX))
+    }
 }
 
 impl Add<Duration> for WallTime {
@@ -101,6 +111,14 @@ mod tests {
         assert_eq!(late.ns_since(early), 4);
         assert_eq!(early.ns_since(late), 0);
         assert_eq!(early - late, Duration::ZERO);
+    }
+
+    #[test]
+    fn calendar_times_are_in_order_as_texts() {
+        let text = |ns| WallTime::from_unix_ns(ns).rfc_3339();
+        assert_eq!(text(1_619_661_039_000_001_999), "2021-04-29T01:50:39.000001Z");
+        assert_eq!(text(0), "1970-01-01T00:00:00.000000Z");
+        assert!(text(u64::MAX).starts_with("2554-07-21T") && text(999_999_999) < text(1_000_000_000));
     }
 
     #[test]

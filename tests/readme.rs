@@ -42,6 +42,13 @@ fn one_terminal(blocks: &[&str]) -> String {
     script.replace("127.0.0.1:2525", &format!("127.0.0.1:{port}"))
 }
 
+/// The messages that a sink says at its end to have accepted by a protocol.
+fn arrived(out: &str, protocol: &str) -> u64 {
+    let mut words = out.lines().rev().map(|line| line.split_whitespace());
+    let mut words = words.find(|line| line.clone().next() == Some(protocol)).unwrap();
+    words.nth(1).unwrap().replace(',', "").parse().unwrap()
+}
+
 #[test]
 fn the_commands_of_the_readme_work() {
     let (output, folder) = run(&one_terminal(&shell_blocks("## Use")));
@@ -51,8 +58,7 @@ fn the_commands_of_the_readme_work() {
     let report = std::fs::read_to_string(folder.path().join("result.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["messages"]["accepted"], 1_000);
-    let counts: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    assert!(counts["messages"].as_u64().unwrap() >= 21_000, "{out}");
+    assert!(arrived(&out, "smtp") >= 21_000, "{out}");
 }
 
 #[test]
@@ -64,8 +70,7 @@ fn the_stub_of_the_readme_works() {
     assert!(output.status.success(), "{out}\n{error}");
     assert!(out.contains("@example.com>\",\"message\":\"Queued. Thank you.\"}"), "{out}\n{error}");
     assert!(out.contains("{\"message\":\"from parameter is missing\"}"), "{out}\n{error}");
-    let counts: serde_json::Value = serde_json::from_str(&out[out.rfind("{\"sessions\"").unwrap()..]).unwrap();
-    assert_eq!(counts["http"]["messages"], 2_001, "{out}");
+    assert_eq!(arrived(&out, "http"), 2_001, "{out}");
 }
 
 #[test]

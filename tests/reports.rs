@@ -53,6 +53,15 @@ fn reports_are_merged_and_compared_from_their_files() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("800 asked: 800 accepted"));
     let both: Value = serde_json::from_str(&std::fs::read_to_string(path.join("both.json")).unwrap()).unwrap();
     assert_eq!(both["latency_s"]["accepted"]["response"]["count"], 800);
+    let began = |report: &Value| report["started_at"].as_str().unwrap().to_owned();
+    assert!(began(&parts[0]) < began(&parts[1]) && began(&both) == began(&parts[0]), "{both:#}");
+    assert_eq!((&both["ended_at"], both["parts"].as_array().map(Vec::len)), (&parts[1]["ended_at"], Some(2)));
+    std::fs::copy(path.join("a.json"), path.join("copy.json")).unwrap();
+    for twice in [["a.json", "copy.json"], ["both.json", "b.json"]] {
+        let output = timecop(path, &["merge", twice[0], twice[1], "-o", "more.json"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && stderr.contains("expected each run once"), "{twice:?}: {stderr}");
+    }
     let max = |report: &Value| report["latency_s"]["accepted"]["response"]["max"].as_f64().unwrap();
     assert_eq!(max(&both), max(&parts[0]).max(max(&parts[1])));
     let output = timecop(path, &["compare", "a.json", "a.json", "--json"]);

@@ -3,6 +3,9 @@
 //! `after` probes in a row that are not well raise the alert of the last one's kind; `for` probes in a row that are well
 //! resolve all alerts of the route. The alert of lost probes is resolved as well once all that were lost have arrived.
 //! A probe may be bad twice, late at first and lost later on; in a row it counts once.
+//!
+//! That a probe is not well is known long after it was sent. One that was sent before those that have ended an alert says
+//! nothing new of the route, and raises none: what it tells of is over.
 
 use std::collections::BTreeSet;
 
@@ -69,6 +72,10 @@ pub struct RouteAlerts {
     row: BTreeSet<u64>,
     /// Probes in a row that were well.
     well: u32,
+    /// The place of the first of them that was sent, in the order in which all are.
+    well_from: u64,
+    /// The same of those that ended the last alert.
+    cured_from: u64,
     /// Probes that were lost, since the last time that all was well, and have not arrived.
     lost: BTreeSet<u64>,
     /// Whether more than [`MISSING_MAX`] were.
@@ -87,20 +94,28 @@ impl RouteAlerts {
         &self.open
     }
 
-    /// A probe was well.
-    pub fn well(&mut self, rule: Rule) -> Vec<Action> {
+    /// A probe was well; `order` is its place in the order in which all are sent.
+    pub fn well(&mut self, order: u64, rule: Rule) -> Vec<Action> {
         self.row.clear();
+        self.well_from = if self.well == 0 { order } else { self.well_from.min(order) };
         self.well = self.well.saturating_add(1);
         if self.well < rule.well_for {
             return Vec::new();
         }
         self.lost.clear();
         self.lost_more = false;
+        if !self.open.is_empty() {
+            self.cured_from = self.cured_from.max(self.well_from);
+        }
         self.resolve_all()
     }
 
-    /// A probe was not. Of an alert that is open nothing is told again, unless nobody was told of it.
-    pub fn bad(&mut self, probe: u64, kind: Kind, rule: Rule) -> Vec<Action> {
+    /// A probe was not; `order` is its place in the order in which all are sent. Of an alert that is open nothing is told
+    /// again, unless nobody was told of it.
+    pub fn bad(&mut self, probe: u64, order: u64, kind: Kind, rule: Rule) -> Vec<Action> {
+        if order < self.cured_from {
+            return Vec::new();
+        }
         self.well = 0;
         if self.row.len() < rule.after as usize {
             self.row.insert(probe);
@@ -172,6 +187,8 @@ mod tests {
     use super::*;
 
     const ONCE: Rule = Rule { after: 1, well_for: 3 };
+    /// Before all others, so that none of them is old news.
+    const FIRST: u64 = 0;
 
     /// A route and the number of its next probe.
     #[derive(Default)]
@@ -184,11 +201,12 @@ mod tests {
         /// Another probe was bad.
         fn bad(&mut self, kind: Kind, rule: Rule) -> Vec<Action> {
             self.probes += 1;
-            self.alerts.bad(self.probes, kind, rule)
+            self.alerts.bad(self.probes, self.probes, kind, rule)
         }
 
         fn well(&mut self, rule: Rule) -> Vec<Action> {
-            self.alerts.well(rule)
+            self.probes += 1;
+            self.alerts.well(self.probes, rule)
         }
     }
 
@@ -220,9 +238,9 @@ mod tests {
     #[test]
     fn the_alert_of_lost_mail_ends_when_all_of_it_was_found() {
         let mut route = RouteAlerts::default();
-        route.bad(1, Kind::Lost, ONCE);
-        route.bad(2, Kind::Lost, ONCE);
-        route.bad(3, Kind::Late, ONCE);
+        route.bad(1, 1, Kind::Lost, ONCE);
+        route.bad(2, 2, Kind::Lost, ONCE);
+        route.bad(3, 3, Kind::Late, ONCE);
         assert_eq!(route.found(1), []);
         assert_eq!(route.found(2), [Resolve(Kind::Lost)]);
         assert_eq!(route.found(2), [], "one from before may come later yet");
@@ -233,11 +251,11 @@ mod tests {
     #[test]
     fn a_probe_that_raised_no_alert_ends_none_when_it_is_found() {
         let mut route = RouteAlerts::default();
-        route.bad(1, Kind::Lost, ONCE);
+        route.bad(1, 1, Kind::Lost, ONCE);
         assert_eq!(route.found(9), [], "it was lost while nobody was there");
         assert_eq!(route.open(), [Kind::Lost]);
-        (0..3).for_each(|_| drop(route.well(ONCE)));
-        route.bad(2, Kind::Lost, ONCE);
+        (0..3).for_each(|_| drop(route.well(FIRST, ONCE)));
+        route.bad(2, 2, Kind::Lost, ONCE);
         assert_eq!(route.found(1), [], "it was lost before all was well");
         assert_eq!(route.found(2), [Resolve(Kind::Lost)]);
     }
@@ -246,11 +264,11 @@ mod tests {
     fn of_too_many_lost_probes_the_last_one_that_is_found_ends_nothing() {
         let mut route = RouteAlerts::default();
         let lost = 0..MISSING_MAX as u64 + 1;
-        lost.clone().for_each(|probe| drop(route.bad(probe, Kind::Lost, ONCE)));
+        lost.clone().for_each(|probe| drop(route.bad(probe, probe, Kind::Lost, ONCE)));
         assert!(lost.map(|probe| route.found(probe)).all(|actions| actions.is_empty()));
-        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(ONCE)).collect();
+        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(FIRST, ONCE)).collect();
         assert_eq!(actions, [Resolve(Kind::Lost)]);
-        route.bad(1_000, Kind::Lost, ONCE);
+        route.bad(1_000, 1_000, Kind::Lost, ONCE);
         assert_eq!(route.found(1_000), [Resolve(Kind::Lost)], "all was well in between");
     }
 
@@ -258,26 +276,26 @@ mod tests {
     fn a_probe_that_is_late_and_then_lost_counts_once_in_a_row() {
         let rule = Rule { after: 2, well_for: 1 };
         let mut route = RouteAlerts::default();
-        assert_eq!((route.bad(1, Kind::Late, rule), route.bad(1, Kind::Lost, rule)), (vec![], vec![]));
-        assert_eq!(route.bad(2, Kind::Late, rule), [Trigger(Kind::Late)]);
-        assert_eq!(route.bad(2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
-        route.well(rule);
-        assert_eq!(route.bad(2, Kind::Lost, rule), [], "a row that was broken begins anew");
-        assert_eq!(route.bad(3, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        assert_eq!((route.bad(1, 1, Kind::Late, rule), route.bad(1, 1, Kind::Lost, rule)), (vec![], vec![]));
+        assert_eq!(route.bad(2, 2, Kind::Late, rule), [Trigger(Kind::Late)]);
+        assert_eq!(route.bad(2, 2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        route.well(FIRST, rule);
+        assert_eq!(route.bad(2, 2, Kind::Lost, rule), [], "a row that was broken begins anew");
+        assert_eq!(route.bad(3, 3, Kind::Lost, rule), [Trigger(Kind::Lost)]);
     }
 
     #[test]
     fn an_alert_of_which_nobody_was_told_is_told_again_by_the_next_probe_that_is_bad() {
         let mut route = RouteAlerts::default();
-        route.bad(1, Kind::Lost, ONCE);
+        route.bad(1, 1, Kind::Lost, ONCE);
         route.told_nobody(Kind::Late);
-        assert_eq!(route.bad(2, Kind::Lost, ONCE), []);
+        assert_eq!(route.bad(2, 2, Kind::Lost, ONCE), []);
         route.told_nobody(Kind::Lost);
         assert_eq!(route.open(), [Kind::Lost], "it is so, whoever knows");
-        assert_eq!(route.bad(3, Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
-        assert_eq!(route.bad(4, Kind::Lost, ONCE), []);
+        assert_eq!(route.bad(3, 3, Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
+        assert_eq!(route.bad(4, 4, Kind::Lost, ONCE), []);
         route.told_nobody(Kind::Lost);
-        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(ONCE)).collect();
+        let actions: Vec<Action> = (0..3).flat_map(|_| route.well(FIRST, ONCE)).collect();
         assert_eq!(actions, [Resolve(Kind::Lost)]);
         assert_eq!(route, RouteAlerts { well: 3, ..RouteAlerts::default() });
     }
@@ -286,21 +304,67 @@ mod tests {
     fn an_end_of_which_nobody_was_told_is_told_again_by_the_next_probe_that_is_well() {
         let rule = Rule { after: 1, well_for: 1 };
         let mut route = RouteAlerts::default();
-        route.bad(1, Kind::Lost, rule);
-        assert_eq!(route.well(rule), [Resolve(Kind::Lost)]);
+        route.bad(1, 1, Kind::Lost, rule);
+        assert_eq!(route.well(FIRST, rule), [Resolve(Kind::Lost)]);
         route.end_told_nobody(Kind::Lost);
         assert!(route.open().is_empty());
-        assert_eq!((route.well(rule), route.well(rule)), (vec![Resolve(Kind::Lost)], vec![]));
+        assert_eq!((route.well(FIRST, rule), route.well(FIRST, rule)), (vec![Resolve(Kind::Lost)], vec![]));
         route.end_told_nobody(Kind::Lost);
-        assert_eq!(route.bad(2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        assert_eq!(route.bad(2, 2, Kind::Lost, rule), [Trigger(Kind::Lost)]);
         route.end_told_nobody(Kind::Lost);
-        assert_eq!(route.well(rule), [Resolve(Kind::Lost)], "once, that of the alert that has begun since");
+        assert_eq!(route.well(FIRST, rule), [Resolve(Kind::Lost)], "once, that of the alert that has begun since");
+    }
+
+    /// Three were lost; the last of them is known to be when all is well again already.
+    #[test]
+    fn a_probe_that_was_sent_before_the_cure_raises_no_alert_after_it() {
+        let mut route = RouteAlerts::default();
+        assert_eq!(route.bad(1, 10, Kind::Late, ONCE), [Trigger(Kind::Late)]);
+        // In whatever order they arrive.
+        let actions = [40, 30, 50].map(|order| route.well(order, ONCE));
+        assert_eq!(actions, [vec![], vec![], vec![Resolve(Kind::Late)]]);
+        assert_eq!(route.bad(1, 10, Kind::Lost, ONCE), []);
+        assert_eq!(route.bad(2, 20, Kind::Late, ONCE), []);
+        assert_eq!(route.bad(2, 20, Kind::Lost, ONCE), []);
+        assert!(route.open().is_empty() && route.found(1).is_empty());
+        assert_eq!(
+            route.bad(3, 35, Kind::Late, ONCE),
+            [Trigger(Kind::Late)],
+            "this one was among those that were well"
+        );
+        assert_eq!(route.bad(2, 20, Kind::SendFailed, ONCE), [], "nor while there is another");
+        let actions: Vec<Action> = [60, 70, 80].into_iter().flat_map(|order| route.well(order, ONCE)).collect();
+        assert_eq!(actions, [Resolve(Kind::Late)]);
+        let kept = serde_json::to_string(&route).unwrap();
+        let mut again: RouteAlerts = serde_json::from_str(&kept).unwrap();
+        assert_eq!(again.bad(4, 59, Kind::Lost, ONCE), [], "after a restart");
+        assert_eq!(again.bad(5, 60, Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
+    }
+
+    /// Without an alert there is no cure: the many that are well between those that are not hide none.
+    #[test]
+    fn what_is_known_late_raises_an_alert_where_none_had_ended_since() {
+        let mut route = RouteAlerts::default();
+        (1..100).for_each(|order| drop(route.well(order, ONCE)));
+        assert_eq!(route.bad(1, 50, Kind::Lost, ONCE), [Trigger(Kind::Lost)]);
+    }
+
+    /// One that is known late is in no row with those that come after the cure.
+    #[test]
+    fn a_probe_that_was_sent_before_the_cure_is_in_no_row_after_it() {
+        let rule = Rule { after: 2, well_for: 1 };
+        let mut route = RouteAlerts::default();
+        route.bad(1, 10, Kind::Lost, rule);
+        assert_eq!(route.bad(2, 20, Kind::Lost, rule), [Trigger(Kind::Lost)]);
+        assert_eq!(route.well(40, rule), [Resolve(Kind::Lost)]);
+        assert_eq!((route.bad(3, 30, Kind::Lost, rule), route.bad(4, 50, Kind::Lost, rule)), (vec![], vec![]));
+        assert_eq!(route.bad(5, 60, Kind::Lost, rule), [Trigger(Kind::Lost)]);
     }
 
     #[test]
     fn what_is_kept_comes_back_as_it_was() {
         let mut route = RouteAlerts::default();
-        route.bad(1, Kind::Lost, ONCE);
+        route.bad(1, 1, Kind::Lost, ONCE);
         let kept = serde_json::to_string(&route).unwrap();
         let mut again: RouteAlerts = serde_json::from_str(&kept).unwrap();
         assert_eq!(again, route);
@@ -316,11 +380,12 @@ mod tests {
             let rule = Rule { after: random.random_range(1..4), well_for: random.random_range(1..4) };
             let (mut route, mut open) = (RouteAlerts::default(), Vec::new());
             for probe in 0..200 {
+                let order = random.random_range(0..=probe);
                 let actions = match random.random_range(0..5) {
-                    0 | 1 => route.well(rule),
+                    0 | 1 => route.well(order, rule),
                     2 => route.found(random.random_range(0..=probe)),
-                    3 => route.bad(probe, Kind::Lost, rule),
-                    _ => route.bad(probe, Kind::ALL[random.random_range(0..3)], rule),
+                    3 => route.bad(probe, order, Kind::Lost, rule),
+                    _ => route.bad(probe, order, Kind::ALL[random.random_range(0..3)], rule),
                 };
                 for action in actions {
                     match action {
@@ -334,7 +399,7 @@ mod tests {
                 }
             }
             for _ in 0..rule.well_for {
-                route.well(rule).iter().for_each(|action| open.retain(|kind| *action != Resolve(*kind)));
+                route.well(FIRST, rule).iter().for_each(|action| open.retain(|kind| *action != Resolve(*kind)));
             }
             assert_eq!((open, route.open()), (Vec::new(), &[][..]), "seed {seed}");
         }

@@ -48,6 +48,9 @@ pub struct AcceptedRun {
 pub struct ArrivedRuns {
     /// What the sink is known by, so that two files of one are not taken for those of two: 16 hexadecimal digits.
     pub sink: String,
+    /// Whether the sink had not ended: what has arrived since is not in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
     /// After how long an arrival was late, in seconds.
     pub late_after_s: f64,
     /// Messages with a stamp that the key has not made.
@@ -148,6 +151,9 @@ pub struct Account {
     /// Runs that have arrived somewhere, and no file says what was accepted of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unknown_runs: Vec<String>,
+    /// Files of sinks that had not ended when they were written: what has arrived since is counted nowhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<String>,
 }
 
 /// A run of which a sink keeps no account.
@@ -178,6 +184,12 @@ impl AuditFile {
     pub fn of_sink(ledger: &Ledger) -> AuditFile {
         AuditFile { timecop_audit: FILE_VERSION, accepted: Vec::new(), arrived: Some(ArrivedRuns::new(ledger)) }
     }
+
+    /// What a sink that goes on has seen so far.
+    pub fn of_running_sink(ledger: &Ledger) -> AuditFile {
+        let arrived = ArrivedRuns { running: true, ..ArrivedRuns::new(ledger) };
+        AuditFile { timecop_audit: FILE_VERSION, accepted: Vec::new(), arrived: Some(arrived) }
+    }
 }
 
 impl ArrivedRuns {
@@ -206,6 +218,7 @@ impl ArrivedRuns {
         };
         ArrivedRuns {
             sink: run_name(ledger.id()),
+            running: false,
             late_after_s: ledger.late_after().as_secs_f64(),
             forged,
             malformed,
@@ -309,5 +322,7 @@ pub fn account(files: &[(String, AuditFile)]) -> Result<Account, JoinError> {
     });
     let runs = runs.collect();
     let unknown_runs = arrived.into_keys().filter(|run| !accepted.contains_key(run)).map(str::to_owned).collect();
-    Ok(Account { runs, not_kept, unknown_runs })
+    let is_running = |file: &AuditFile| file.arrived.as_ref().is_some_and(|sink| sink.running);
+    let running = files.iter().filter(|(_, file)| is_running(file)).map(|(name, _)| name.clone()).collect();
+    Ok(Account { runs, not_kept, unknown_runs, running })
 }

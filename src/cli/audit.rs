@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
@@ -21,6 +24,10 @@ use crate::measure::words::time;
 
 /// Most octets of a file that are read: more than two full sets of numbers have that cannot be compressed.
 const FILE_BYTES_MAX: u64 = 512 << 20;
+/// How often a sink puts down what has arrived.
+const KEPT_EVERY: Duration = Duration::from_secs(5);
+/// What is much takes long to be written: at most one part in so many of the time goes into it.
+const KEPT_SHARE: u32 = 20;
 /// Ranges of missing messages that a run's report shows.
 const RANGES_SHOWN: usize = 20;
 
@@ -53,6 +60,54 @@ pub(super) fn of_sink(arguments: &SinkAuditArguments) -> Result<Option<Arc<Ledge
     let Some(path) = &arguments.audit_key else { return Ok(None) };
     let signer = Signer::new(&key(path)?);
     Ok(Some(Arc::new(Ledger::new(rand::random(), signer, arguments.audit_late, true))))
+}
+
+/// Puts down what arrives at a sink while it runs, so that a crash costs the account its last seconds alone. The thread has
+/// no CPU of its own, and the shards go on meanwhile.
+pub(super) struct Keeper {
+    end: Sender<()>,
+    ledger: Arc<Ledger>,
+    thread: JoinHandle<JsonOutput>,
+}
+
+impl Keeper {
+    /// Begins; what is no file is written at the end only.
+    ///
+    /// # Errors
+    ///
+    /// There is no thread to be had.
+    pub(super) fn start(mut output: JsonOutput, ledger: Arc<Ledger>) -> std::io::Result<Keeper> {
+        let (end, ended) = mpsc::channel();
+        let arrived = Arc::clone(&ledger);
+        let thread = thread::Builder::new().name("timecop-audit".to_owned()).spawn(move || {
+            let mut pause = KEPT_EVERY;
+            while output.is_replaceable() && ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let began = Instant::now();
+                if let Err(error) = output.replace(&AuditFile::of_running_sink(&arrived)) {
+                    complain(format_args!(
+                        "warning: --audit-report: cannot be written while the sink runs, and will be at its end: {error}"
+                    ));
+                    break;
+                }
+                pause = KEPT_EVERY.max(began.elapsed() * KEPT_SHARE);
+            }
+            output
+        })?;
+        Ok(Keeper { end, ledger, thread })
+    }
+
+    /// Writes it for the last time, and says whether it is where it was to be.
+    pub(super) fn end(self) -> std::io::Result<bool> {
+        let Keeper { end, ledger, thread } = self;
+        drop(end);
+        let mut output =
+            thread.join().map_err(|_| std::io::Error::other("the thread that writes --audit-report failed"))?;
+        let file = AuditFile::of_sink(&ledger);
+        match output.is_replaceable() && output.replace(&file).is_ok() {
+            true => Ok(true),
+            false => output.write(&file),
+        }
+    }
 }
 
 fn key(path: &Path) -> Result<Key, StartError> {
@@ -93,7 +148,10 @@ fn read(path: &Path) -> Result<(String, AuditFile), StartError> {
         return Err(wrong(&format_args!("more than {FILE_BYTES_MAX} octets")));
     }
     if text.is_empty() {
-        return Err(wrong(&"it is empty; a sink and a generator write it when they end, so end them first (Ctrl-C)"));
+        return Err(wrong(
+            &"it is empty; a generator writes it when it ends, and a sink every 5 s and when it ends, so end them \
+                           first (Ctrl-C)",
+        ));
     }
     let file = serde_json::from_slice(&text).map_err(|error| wrong(&error))?;
     Ok((name, file))
@@ -112,6 +170,13 @@ fn render(account: &Account) -> String {
             "\nrun {run}\n\n  audit        {accepted} accepted; what of them has arrived is not known: {file} is of a sink that has\n               \
              no account of this run, since it keeps {RUNS_MAX} runs and forgets the one that was longest without arrivals\n    \
              remedy     begin the sink anew, with a file of its own, for at most {RUNS_MAX} runs, and send this one again"
+        )
+        .expect("writing to a string does not fail");
+    }
+    for file in &account.running {
+        writeln!(
+            out,
+            "\n  note         the sink of {file} had not ended: it runs, or was killed; what has arrived since counts as missing here"
         )
         .expect("writing to a string does not fail");
     }
@@ -157,7 +222,7 @@ fn section(audit: &AuditReport, ranges_max: usize, out: &mut String) -> std::fmt
         time(arrivals.late_after_s)
     )?;
     let others = [
-        (arrivals.forged, "forged"),
+        (arrivals.forged, "forged, or stamped with another key"),
         (arrivals.malformed, "malformed"),
         (arrivals.unstamped, "without a stamp"),
         (arrivals.other_runs, "of other runs"),
@@ -171,8 +236,8 @@ fn section(audit: &AuditReport, ranges_max: usize, out: &mut String) -> std::fmt
     if !arrivals.missing_sequences.is_empty() {
         let shown = &arrivals.missing_sequences[..arrivals.missing_sequences.len().min(ranges_max)];
         let range = |&[first, last]: &[u64; 2]| match first == last {
-            true => first.to_string(),
-            false => format!("{first} to {last}"),
+            true => format!("{first} ({first:016x})"),
+            false => format!("{first} to {last} ({first:016x} to {last:016x})"),
         };
         let named: u64 = shown.iter().map(|[first, last]| last - first + 1).sum();
         let ranges: Vec<String> = shown.iter().map(range).collect();
@@ -183,9 +248,23 @@ fn section(audit: &AuditReport, ranges_max: usize, out: &mut String) -> std::fmt
         }
     }
     if !arrivals.altered_sequences.is_empty() {
-        let list: Vec<String> = arrivals.altered_sequences.iter().take(ranges_max).map(u64::to_string).collect();
+        let list: Vec<String> =
+            arrivals.altered_sequences.iter().take(ranges_max).map(|n| format!("{n} ({n:016x})")).collect();
         let more = if (list.len() as u64) < *altered { ", …" } else { "" };
         writeln!(out, "    altered    {}{more}", list.join(", "))?;
+    }
+    let first_missing = arrivals.missing_sequences.first().map(|[first, _]| first);
+    if let Some(named) = first_missing.or(arrivals.altered_sequences.first()) {
+        let run = &audit.run;
+        writeln!(out, "    in logs    by Message-ID, which begins as in parentheses: grep {named:016x}.{run}")?;
+    }
+    if arrivals.forged > 0 && arrivals.missing > 0 {
+        writeln!(
+            out,
+            "    note       {} arrived with stamps of another key, which may be those that are missing: give generator and sink\n               \
+             the same --audit-key, and send again",
+            count(arrivals.forged)
+        )?;
     }
     if arrivals.end_to_end_s.count > 0 {
         report::table_head("end to end", out)?;
@@ -197,4 +276,75 @@ fn section(audit: &AuditReport, ranges_max: usize, out: &mut String) -> std::fmt
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::join::{Arrived, join};
+    use crate::audit::ledger::{StrayCounts, Tally};
+    use crate::audit::sequences::Sequences;
+    use crate::measure::audit::AuditClock;
+
+    /// The section of a run of 40 messages, of which all but these have arrived.
+    fn shown(missing: &[u64], forged: u64) -> String {
+        let (accepted, arrived) = (Sequences::default(), Sequences::default());
+        for sequence in 0..40 {
+            accepted.insert(sequence);
+            if !missing.contains(&sequence) {
+                arrived.insert(sequence);
+            }
+        }
+        let side = Arrived {
+            sequences: &arrived,
+            tally: &Tally::default(),
+            strays: StrayCounts { forged, ..StrayCounts::default() },
+            late_after: LATE_AFTER,
+            clock: AuditClock::Wall,
+        };
+        let arrivals = Some(join(&accepted, &side));
+        let mut out = String::new();
+        section(
+            &AuditReport { run: "00000000000000ab".to_owned(), accepted: 40, untracked: 0, arrivals },
+            20,
+            &mut out,
+        )
+        .unwrap();
+        out
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_it_stands_in_mail_logs() {
+        let shown = shown(&[10, 31, 32], 0);
+        let named = "    missing    10 (000000000000000a), 31 to 32 (000000000000001f to 0000000000000020)\n";
+        assert!(shown.contains(named), "{shown}");
+        assert!(shown.contains("grep 000000000000000a.00000000000000ab\n"), "{shown}");
+        assert!(!shown.contains("another key"), "{shown}");
+    }
+
+    #[test]
+    fn mail_that_was_stamped_with_another_key_is_said_to_have_come() {
+        let all: Vec<u64> = (0..40).collect();
+        let shown = shown(&all, 40);
+        assert!(shown.contains("40 arrived with stamps of another key") && shown.contains("--audit-key"), "{shown}");
+    }
+
+    #[test]
+    fn what_a_sink_puts_down_while_it_runs_is_whole_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("arrived"), folder.path().join("link"));
+        std::fs::write(&path, "older").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let ledger = Arc::new(Ledger::new(7, Signer::new(&Key::new([1; 32])), LATE_AFTER, true));
+        let mut output = JsonOutput::of_option("--audit-report", &link).unwrap();
+        assert!(output.is_replaceable());
+        output.replace(&AuditFile::of_running_sink(&ledger)).unwrap();
+        let is_running = || read(&path).unwrap().1.arrived.unwrap().running;
+        assert!(is_running());
+        assert!(Keeper::start(output, ledger).unwrap().end().unwrap());
+        assert!(!is_running());
+        assert!(link.is_symlink());
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 2, "nothing is left beside them");
+    }
 }

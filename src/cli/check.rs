@@ -10,6 +10,7 @@ use super::args::CheckArguments;
 use super::{CANNOT_START, OK};
 use crate::config::{Config, ConfigErrors, Fault};
 use crate::control::probe::certificate::{self, CertificateFault};
+use crate::control::store::{self, StoreError, StoreState};
 
 /// The version of the JSON object: raised when a field changes its meaning or goes away.
 const SCHEMA_VERSION: u32 = 1;
@@ -27,8 +28,10 @@ struct Report<'a> {
 
 /// Reads the file and prints what was found to standard output: exit code 0 when the service can start with it.
 pub(super) fn run(arguments: &CheckArguments) -> u8 {
-    let checked = Config::load(&arguments.config).and_then(|config| with_its_key(config, &arguments.config));
-    let file = arguments.config.display();
+    let path = &arguments.config;
+    let checked = Config::load(path).and_then(|config| with_its_key(config, path));
+    let checked = checked.and_then(|config| with_its_store(config, path));
+    let file = path.display();
     let text = if arguments.json { to_json(&file, &checked) } else { to_text(&file, &checked) };
     // Whoever closed the output early has seen enough; the exit code says the rest.
     let _ = io::stdout().write_all(text.as_bytes());
@@ -47,6 +50,29 @@ fn with_its_key(config: Config, file: &Path) -> Result<Config, ConfigErrors> {
             Err(ConfigErrors { file: file.to_owned(), faults: vec![fault] })
         }
     }
+}
+
+/// The configuration, if a service could start with its store; how it would find that is a warning at most.
+fn with_its_store(mut config: Config, file: &Path) -> Result<Config, ConfigErrors> {
+    match store::look(&config.store.path) {
+        Ok(StoreState::New | StoreState::There) => {}
+        Ok(StoreState::InUse) => {
+            let path = config.store.path.display();
+            config
+                .warnings
+                .push(format!("store {path}: in use by another timecop, beside which none can start with it"));
+        }
+        // The service may run as somebody else.
+        Err(StoreError::File { path, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            let path = path.display();
+            config.warnings.push(format!("store {path}: this user may not write there, and the service's has to"));
+        }
+        Err(error) => {
+            let fault = Fault { line: None, key: "store.path".to_owned(), problem: error.to_string() };
+            return Err(ConfigErrors { file: file.to_owned(), faults: vec![fault] });
+        }
+    }
+    Ok(config)
 }
 
 fn to_json(file: &impl Display, checked: &Result<Config, ConfigErrors>) -> String {
@@ -190,6 +216,24 @@ t.toml: no faults
         let value: serde_json::Value = serde_json::from_str(&to_json(&"t.toml", &checked)).unwrap();
         assert_eq!((&value["ok"], &value["faults"][1]["line"]), (&false.into(), &5.into()));
         assert_eq!(value["faults"][1]["key"], "sink.max_size");
+    }
+
+    #[test]
+    fn a_store_that_no_service_could_use_is_a_fault_and_one_in_use_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("timecop.toml");
+        let checked = |path: &str| {
+            let config = Config::parse(&format!("[store]\npath = '{path}'\n"), &file);
+            to_text(&"t.toml", &config.and_then(|config| with_its_store(config, &file)))
+        };
+        std::fs::write(folder.path().join("text"), "no database").unwrap();
+        let text = checked("text");
+        assert!(text.contains(": store.path: store ") && text.contains("not a database"), "{text}");
+        assert!(!text.contains("no faults"), "{text}");
+        assert!(checked("new/jobs.db").contains("no faults") && !folder.path().join("new").exists());
+        let _store = store::Store::open(&folder.path().join("jobs.db"), 10).unwrap();
+        let text = checked("jobs.db");
+        assert!(text.contains("no faults") && text.contains("warning: store ") && text.contains("in use by"), "{text}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::args::{HammerArguments, LoadArguments, PipeliningArgument, Stages, TlsArguments};
 use super::output::{JsonOutput, complain};
 use super::{
-    NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, content, http, progress, read_pem, report, resources,
-    target, with_option,
+    NOT_ALL_ACCEPTED, OK, StartError, audit, certificates, check_machine, content, http, private_key, progress, report,
+    resources, target, with_option,
 };
 use crate::audit::file::AuditFile;
 use crate::config::{self, Credentials};
@@ -263,11 +263,11 @@ pub(super) fn raw_spec(mut load: LoadArguments, is_embedded: bool) -> Result<Raw
 
 /// What the files of the options say of TLS.
 pub(super) fn tls_files(arguments: &TlsArguments) -> Result<ClientTlsFiles, StartError> {
-    let read = |option, path: &Option<PathBuf>| path.as_deref().map(|path| read_pem(option, path)).transpose();
-    let certificate = read("--client-cert", &arguments.client_cert)?;
-    let key = read("--client-key", &arguments.client_key)?;
+    let chain = |option, path: &Option<PathBuf>| path.as_deref().map(|path| certificates(option, path)).transpose();
+    let certificate = chain("--client-cert", &arguments.client_cert)?;
+    let key = arguments.client_key.as_deref().map(|path| private_key("--client-key", path)).transpose()?;
     let identity = certificate.zip(key).map(|(certificates_pem, key_pem)| ClientIdentity { certificates_pem, key_pem });
-    Ok(ClientTlsFiles { ca_pem: read("--ca-file", &arguments.ca_file)?, identity })
+    Ok(ClientTlsFiles { ca_pem: chain("--ca-file", &arguments.ca_file)?, identity })
 }
 
 /// A sink for messages that are sent by this.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -24,21 +24,24 @@ use crate::load::warmup::Warmup;
 use crate::measure::report::Report;
 use crate::message::{RecipientOrder, WeightedSize};
 
-/// How often `--wait` asks how a job stands, as long as the answer is small.
+/// How often a job that is waited for is asked whether it has ended.
 const ASK_EVERY: Duration = Duration::from_millis(500);
-/// Octets of answers that `--wait` asks for in a second.
+/// How often it is asked for its whole result, to show how it stands, as long as that is small.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Octets of results that are asked for in a second.
 const ASKED_A_SECOND: usize = 256 << 10;
-/// The longest time between two of its questions.
-const ASK_AGAIN_WITHIN: Duration = Duration::from_secs(30);
-/// How often in a row the service may have no room for its question.
+/// The longest time between two looks at the result.
+const LOOK_AGAIN_WITHIN: Duration = Duration::from_secs(30);
+/// How often in a row the service may have no room for a question.
 const REFUSED_MAX: u32 = 30;
-/// How often it asks for the last of a job that the end of the service interrupted, which has 10 s to drain.
+/// How often it is asked for the last of a job that the end of the service interrupted, which has 10 s to drain.
 const LOOKS_AFTER_END_MAX: u32 = 30;
 
 pub(super) fn run(arguments: JobArguments) -> Result<u8, StartError> {
     match arguments.command {
         JobCommand::Run(arguments) => start(*arguments),
         JobCommand::Get(JobIdArguments { id, service }) => show(&service, &format!("job.get?id={}", escaped(&id))),
+        JobCommand::Wait(JobIdArguments { id, service }) => wait(&id, &service),
         JobCommand::Stop(JobIdArguments { id, service }) => show(&service, &format!("job.stop?id={}", escaped(&id))),
         JobCommand::List(service) => list(&service),
     }
@@ -66,14 +69,6 @@ enum JobResult {
 }
 
 impl JobResult {
-    /// Whether it changes no more.
-    fn is_final(&self) -> bool {
-        match self {
-            JobResult::Job(report) => report.verdict.is_some(),
-            JobResult::Search(report) => report.result.is_some(),
-        }
-    }
-
     /// Whether all is as it was to be.
     fn is_well(&self) -> bool {
         match self {
@@ -100,12 +95,18 @@ impl JobResult {
 impl Job {
     /// Whether its result still changes: one that was stopped drains yet, and is judged at its very end.
     fn is_under_way(&self) -> bool {
-        self.state == "running" || (self.state == "stopped" && !self.is_final())
+        self.state == "running" || (self.state == "stopped" && self.verdict.is_none())
     }
 
-    /// Whether it has a result that changes no more.
-    fn is_final(&self) -> bool {
-        self.result.as_ref().is_some_and(JobResult::is_final)
+    /// Where its messages go.
+    fn target(&self) -> &str {
+        let said = |field| self.job.get(field).and_then(Value::as_str);
+        let kind = said("Type").unwrap_or_default();
+        said("target").unwrap_or(if kind.starts_with("http") {
+            "the service's HTTP stub"
+        } else {
+            "the service's sink"
+        })
     }
 }
 
@@ -128,49 +129,72 @@ fn start(arguments: JobRunArguments) -> Result<u8, StartError> {
         return Ok(OK);
     }
     complain(format_args!("job {0} runs; an interrupt leaves it running, timecop job stop {0} ends it", job.id));
-    let (answer, job) = wait_for(&job.id, &service.address).map_err(|error| {
-        let id = &job.id;
+    follow(&job.id, &service)
+}
+
+/// `timecop job wait`.
+fn wait(id: &str, service: &ServiceArguments) -> Result<u8, StartError> {
+    // What is no job of the service is refused in its own words, before it is waited for.
+    ask(&service.address, &format!("job.get?id={}&result=false", escaped(id)), None)?;
+    follow(id, service)
+}
+
+/// Waits for the end of a job, and shows what came of it.
+fn follow(id: &str, service: &ServiceArguments) -> Result<u8, StartError> {
+    let (answer, job) = wait_for(id, &service.address).map_err(|error| {
         StartError::new(format!("job {id}: {error}; timecop job get {id} shows what came of it, when the service runs"))
     })?;
-    print(&job, &answer, &service)?;
+    print(&job, &answer, service)?;
     let all = job.result.is_some_and(|result| result.is_well());
     Ok(if all && job.state == "finished" { OK } else { NOT_ALL_ACCEPTED })
 }
 
 /// Follows a job to its end: the service's last answer, and what it says.
 fn wait_for(id: &str, service: &ServiceAddress) -> Result<(String, Job), StartError> {
-    let path = format!("/v1/hammer/job.get?id={id}");
+    let whole = format!("/v1/hammer/job.get?id={}", escaped(id));
+    let record = format!("{whole}&result=false");
     let bar = indicatif::ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
-    let (mut refused, mut looks_after_end) = (0, 0);
+    let (mut looks_after_end, mut look_at) = (0, Instant::now() + LOOK_EVERY);
     loop {
-        let answer = match client::try_ask(service, &path, None) {
-            Ok(answer) => answer,
+        let job: Job = parse(&ask_patiently(service, &record)?)?;
+        // What a service leaves that was killed never becomes final.
+        let is_over = !job.is_under_way() && (job.verdict.is_some() || looks_after_end >= LOOKS_AFTER_END_MAX);
+        looks_after_end += u32::from(!job.is_under_way());
+        if is_over || Instant::now() >= look_at {
+            let answer = ask_patiently(service, &whole)?;
+            let job: Job = parse(&answer)?;
+            if is_over {
+                bar.finish_and_clear();
+                return Ok((answer, job));
+            }
+            if let Some(result) = &job.result {
+                bar.set_message(format!("job {}: {}", job.id, result.stands()));
+            }
+            look_at = Instant::now() + look_again_after(answer.len());
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+/// Asks again where the service has no room for the question.
+fn ask_patiently(service: &ServiceAddress, path: &str) -> Result<String, StartError> {
+    let mut refused = 0;
+    loop {
+        match client::try_ask(service, path, None) {
+            Ok(answer) => return Ok(answer),
             Err(Failure::Busy(after, _)) if refused < REFUSED_MAX => {
                 refused += 1;
-                std::thread::sleep(after.min(ASK_AGAIN_WITHIN));
-                continue;
+                std::thread::sleep(after.min(LOOK_AGAIN_WITHIN));
             }
             Err(error) => return Err(error.into()),
-        };
-        refused = 0;
-        let job: Job = parse(&answer)?;
-        // What a service leaves that was killed never becomes final.
-        if !job.is_under_way() && (job.is_final() || looks_after_end >= LOOKS_AFTER_END_MAX) {
-            bar.finish_and_clear();
-            return Ok((answer, job));
         }
-        looks_after_end += u32::from(!job.is_under_way());
-        if let Some(result) = &job.result {
-            bar.set_message(format!("job {}: {}", job.id, result.stands()));
-        }
-        std::thread::sleep(ask_again_after(answer.len()));
     }
 }
 
 /// A live result grows by the second, and is made anew for each answer: the larger it is the less often it is asked for.
-fn ask_again_after(octets: usize) -> Duration {
-    ASK_EVERY.max(Duration::from_secs((octets / ASKED_A_SECOND) as u64)).min(ASK_AGAIN_WITHIN)
+fn look_again_after(octets: usize) -> Duration {
+    LOOK_EVERY.max(Duration::from_secs((octets / ASKED_A_SECOND) as u64)).min(LOOK_AGAIN_WITHIN)
 }
 
 /// What `job.run` is asked, from the same arguments as a run of this process.
@@ -344,7 +368,7 @@ fn list(service: &ServiceArguments) -> Result<u8, StartError> {
         ))?,
     }
     for job in items {
-        let target = job.job.get("target").and_then(Value::as_str).unwrap_or("the service's sink");
+        let target = job.target();
         let stop_time = if has_ended(&job) { &*job.stop_time } else { "-" };
         let Job { id, state, start_time, .. } = &job;
         let verdict = job.verdict.as_deref().unwrap_or("-");

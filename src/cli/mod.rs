@@ -25,13 +25,12 @@ mod serve;
 mod sink;
 mod target;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::config;
 use crate::job::spec::SpecError;
 use crate::shard::machine::{self, Needs};
 
@@ -84,20 +83,14 @@ impl StartError {
     }
 }
 
-/// Octets of a file with certificates or a key that are read at most.
-const PEM_BYTES_MAX: u64 = 4 << 20;
+/// Reads certificates that an option names.
+fn certificates(option: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+    config::certificates(path).map_err(|problem| StartError::new(format!("{option}: {problem}")))
+}
 
-/// Reads a file of certificates, or a key, that an option names.
-fn read_pem(option: &str, path: &Path) -> Result<Vec<u8>, StartError> {
-    let wrong =
-        |got: String| StartError::new(format!("{option}: expected a file in PEM, got {}: {got}", path.display()));
-    let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-    let mut pem = Vec::new();
-    file.take(PEM_BYTES_MAX + 1).read_to_end(&mut pem).map_err(|error| wrong(error.to_string()))?;
-    match pem.len() as u64 > PEM_BYTES_MAX {
-        true => Err(wrong(format!("more than {PEM_BYTES_MAX} octets"))),
-        false => Ok(pem),
-    }
+/// Reads a private key that an option names.
+fn private_key(option: &str, path: &Path) -> Result<Vec<u8>, StartError> {
+    config::private_key(path).map_err(|problem| StartError::new(format!("{option}: {problem}")))
 }
 
 /// An error of the job in the words of the command line.

@@ -1,7 +1,7 @@
 //! Where results go.
 
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,41 @@ impl JsonOutput {
             ))
         })?;
         Ok(JsonOutput::File(file, path.to_owned(), option))
+    }
+
+    /// Whether [`JsonOutput::replace`] can put another file in the place of this one.
+    pub(super) fn is_replaceable(&self) -> bool {
+        match self {
+            JsonOutput::StandardOutput => false,
+            JsonOutput::File(file, ..) => file.metadata().is_ok_and(|metadata| metadata.is_file()),
+        }
+    }
+
+    /// Puts a file with the object in the place of this one: whoever reads it, or finds it after a crash, has the old one
+    /// or the new one whole.
+    ///
+    /// # Errors
+    ///
+    /// The file is as it was.
+    pub(super) fn replace(&mut self, object: &impl Serialize) -> io::Result<()> {
+        let JsonOutput::File(file, path, _) = self else { return Err(io::ErrorKind::Unsupported.into()) };
+        // What a link leads to, and not the link.
+        let path = path.canonicalize()?;
+        let mut new = path.clone().into_os_string();
+        new.push(".new");
+        let _ = fs::remove_file(&new);
+        let mut written = File::options().write(true).create_new(true).open(&new)?;
+        let replaced = (|| {
+            written.set_permissions(file.metadata()?.permissions())?;
+            written.write_all(serde_json::to_string(object)?.as_bytes())?;
+            written.write_all(b"\n")?;
+            fs::rename(&new, &path)
+        })();
+        match replaced {
+            Ok(()) => *file = written,
+            Err(_) => _ = fs::remove_file(&new),
+        }
+        replaced
     }
 
     pub(super) fn is_standard_output(&self) -> bool {

@@ -45,7 +45,7 @@ impl Bar {
             Limit::Duration(_) => progress.elapsed.as_millis() as u64,
         });
         if progress.stopping && self.is_silent && !self.said_stopping.replace(true) {
-            complain("stopping: what is in flight has 10 s; interrupt again to end at once");
+            complain(format_args!("stopping: what is in flight has 10 s{}", at_once(progress)));
         }
         let Some(last) = progress.last else { return };
         let mut text = format!("{}/s", HumanCount(last.accepted));
@@ -60,7 +60,7 @@ impl Bar {
             text += &format!("  {} connections waiting", progress.connections.waiting);
         }
         if progress.stopping {
-            text = format!("stopping, 10 s at most; interrupt again to end at once  {text}");
+            text = format!("stopping, 10 s at most{}  {text}", at_once(progress));
         }
         self.bar.set_message(text);
     }
@@ -68,4 +68,9 @@ impl Bar {
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// What ends a run at once that a signal has stopped already.
+fn at_once(progress: &Progress) -> &'static str {
+    if progress.by_signal { "; interrupt again to end at once" } else { "" }
 }

@@ -45,11 +45,12 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n{}{address}", report.target)?;
     writeln!(
         out,
-        "{} loop{rate_asked}, {} connection{}, seed {}\n",
+        "{} loop{rate_asked}, {} connection{}, seed {}\n{}",
         report.load_model,
         count(connections),
         if connections == 1 { "" } else { "s" },
-        report.seed
+        report.seed,
+        calendar(report)
     )?;
     write!(
         out,
@@ -71,6 +72,11 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
         (messages.cut, "cut"),
     ] {
         write!(out, ", {} {outcome}", count(number))?;
+    }
+    for (number, state) in [(messages.in_flight, "in flight"), (messages.to_come, "to come")] {
+        if number > 0 {
+            write!(out, ", {} {state}", count(number))?;
+        }
     }
     write!(out, "\n               (none is sent twice, whatever became of it)")?;
     let recipients = &report.recipients;
@@ -109,6 +115,20 @@ fn head(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "\n  sent         {} ({}/s)", bytes(report.bytes_sent as f64), bytes(per_second(report)))
 }
 
+/// A line on when it was, where the report says so, and of how many runs.
+fn calendar(report: &Report) -> String {
+    let Some(started_at) = &report.started_at else { return String::new() };
+    // Seconds are enough for a person.
+    let seconds = |text: &str| text.get(.."2021-04-29T01:50:39".len()).unwrap_or(text).replace('T', " ");
+    let until = report.ended_at.as_ref().map_or(String::new(), |ended_at| format!(" to {}", seconds(ended_at)));
+    let of = match report.parts.len() {
+        0 => String::new(),
+        1 => ", 1 run merged".to_owned(),
+        parts => format!(", {} runs merged", HumanCount(parts as u64)),
+    };
+    format!("{}{until} UTC{of}\n", seconds(started_at))
+}
+
 /// A line on what was left out, where there is any.
 fn warmup(report: &Report) -> String {
     let Some(WarmupReport { elapsed_s, messages }) = &report.warmup else { return String::new() };
@@ -122,7 +142,7 @@ fn per_second(report: &Report) -> f64 {
 }
 
 fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
-    let Latency { accepted, other, phases_from_group, response_95, late: _ } = &report.latency_s;
+    let Latency { accepted, other, phases_from_group, response_95, service_95, late: _ } = &report.latency_s;
     for (side, times) in [("accepted", accepted), ("not accepted", other)] {
         let rows: Vec<(String, &Summary)> = rows(times).collect();
         if !rows.is_empty() {
@@ -130,8 +150,10 @@ fn latencies(report: &Report, out: &mut String) -> std::fmt::Result {
         }
         for (name, s) in rows {
             table_row(&name, s, out)?;
-            if name == "response" && side == "accepted" {
-                interval(response_95, out)?;
+            match (side, &*name) {
+                ("accepted", "response") => interval(response_95, out)?,
+                ("accepted", "service") => interval(service_95, out)?,
+                _ => {}
             }
         }
     }
@@ -160,8 +182,8 @@ pub(super) fn table_row(name: &str, s: &Summary, out: &mut String) -> std::fmt::
 }
 
 /// Two rows: within what the percentiles above them lie with a probability of 95 %.
-fn interval(response_95: &Intervals, out: &mut String) -> std::fmt::Result {
-    let Intervals { p50, p90, p95: _, p99, p99_9 } = response_95;
+fn interval(intervals: &Intervals, out: &mut String) -> std::fmt::Result {
+    let Intervals { p50, p90, p95: _, p99, p99_9 } = intervals;
     if p50.is_none() {
         return Ok(());
     }
@@ -206,13 +228,13 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
     let generator = &report.generator;
     writeln!(
         out,
-        "\n  generator    {} shard{}, {:.0} % busy{}, {:.1} us of CPU a message; {}\n\
+        "\n  generator    {} shard{}, {:.0} % busy{}, {} us of CPU a message; {}\n\
          \x20              p50 {}, p99 {}, max {}",
         generator.shards,
         if generator.shards == 1 { "" } else { "s" },
         generator.busy * 100.0,
         busiest(generator),
-        generator.cpu_us_per_message,
+        if report.messages.sent > 0 { format!("{:.1}", generator.cpu_us_per_message) } else { "-".to_owned() },
         match (generator.is_exact(), generator.stamps) {
             (true, _) =>
                 "arrivals are stamped by the\n               kernel and writes one by one: no time errs by a turn of its loop, which took",
@@ -280,7 +302,8 @@ pub(super) fn verdict(verdict: &Verdict, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn bytes(octets: f64) -> String {
+/// Octets in words.
+pub(super) fn bytes(octets: f64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut value = octets;

@@ -155,8 +155,9 @@ fn table(comparison: &Comparison, out: &mut String) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\n  p is how often chance alone makes such a difference, by Welch's t-test over {}; below {} it is taken\n  \
-         for one, if the 95 % intervals of a percentile do not overlap either. Percentiles are of response times.",
+        "\n  p is how often chance alone makes such a difference, by Welch's t-test over {}, corrected for the number of\n  \
+         figures that are tested; below {} it is taken for one, if the 95 % intervals of a percentile do not overlap\n  \
+         either. Percentiles are of response times.",
         comparison.values,
         compare::SIGNIFICANCE
     )?;
@@ -167,7 +168,7 @@ fn table(comparison: &Comparison, out: &mut String) -> std::fmt::Result {
 }
 
 fn finding(difference: &Difference) -> String {
-    let p = match difference.p_value {
+    let p = match difference.p_corrected {
         Some(p) if p < 0.001 => " (p < 0.001)".to_owned(),
         Some(p) => format!(" (p = {p:.3})"),
         None => String::new(),

@@ -124,8 +124,8 @@ fn line(trial: &TrialReport) -> String {
         humantime::format_duration(Duration::from_secs_f64(trial.duration_s)).to_string(),
         trial.outcome.name(),
         rate(trial.achieved_per_s),
-        time(trial.p50),
-        time(trial.p99),
+        trial.p50.map_or("-".to_owned(), time),
+        trial.p99.map_or("-".to_owned(), time),
         trial.busy * 100.0,
         if trial.confirms { "  (confirms)" } else { "" },
     );

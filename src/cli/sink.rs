@@ -10,13 +10,17 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use super::args::SinkArguments;
-use super::output::{JsonOutput, complain};
-use super::{NOT_ALL_ACCEPTED, OK, StartError, audit, check_machine, hammer, read_pem, resources, with_option};
-use crate::audit::file::AuditFile;
+use super::audit::Keeper;
+use super::output::{JsonOutput, complain, print};
+use super::report::bytes;
+use super::{
+    NOT_ALL_ACCEPTED, OK, StartError, audit, certificates, check_machine, hammer, private_key, resources, with_option,
+};
 use crate::audit::ledger::RUNS_MAX;
 use crate::config::{self, is_hostname};
 use crate::control::sink::{Listen, SinkPlan, serve};
 use crate::control::{layout, signals};
+use crate::measure::words::{thousands, time};
 use crate::message::{MESSAGE_BYTES_MAX, Mailbox};
 use crate::shard::clock::wall_now;
 use crate::shard::machine::{self, Needs};
@@ -49,7 +53,7 @@ struct Summary {
 }
 
 pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
-    let json = JsonOutput::open(&arguments.json)?;
+    let json = arguments.json.as_deref().map(JsonOutput::open).transpose()?;
     let saves = arguments.save.is_some();
     let audit_report = arguments.audit.report()?;
     let counters = FaultCounters::default();
@@ -67,9 +71,12 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
         is_loopback: plan.listen.iter().all(|listen| listen.address.ip().is_loopback()),
     })?;
     let stop = signals::stop_requests().map_err(StartError::new)?;
-    let (counts, elapsed) = serve(plan, &stop, |addresses| announce(addresses, saves)).map_err(StartError::new)?;
+    let keeper = audit_report.zip(ledger.clone()).map(|(file, ledger)| Keeper::start(file, ledger)).transpose();
+    let keeper = keeper.map_err(StartError::new)?;
+    let served = serve(plan, &stop, |addresses| announce(addresses, saves));
     let mut written = true;
-    if let (Some(file), Some(ledger)) = (audit_report, &ledger) {
+    // Whatever became of the sink.
+    if let (Some(keeper), Some(ledger)) = (keeper, &ledger) {
         let forgotten = ledger.forgotten().len();
         if forgotten > 0 {
             complain(format_args!(
@@ -77,11 +84,58 @@ pub(super) fn run(arguments: SinkArguments) -> Result<u8, StartError> {
                  was longest without arrivals is forgotten for another one"
             ));
         }
-        written &= hammer::written(file.write(&AuditFile::of_sink(ledger)));
+        written &= hammer::written(keeper.end());
     }
-    written &=
-        hammer::written(json.write(&Summary { counts, faults: counters.counts(), elapsed_s: elapsed.as_secs_f64() }));
+    let (counts, elapsed) = served.map_err(StartError::new)?;
+    let summary = Summary { counts, faults: counters.counts(), elapsed_s: elapsed.as_secs_f64() };
+    let is_for_machines = json.as_ref().is_some_and(JsonOutput::is_standard_output);
+    // That for machines goes first, as of a run.
+    if let Some(json) = json {
+        written &= hammer::written(json.write(&summary));
+    }
+    if !is_for_machines {
+        written &= hammer::written(print(&render(&summary)).map(|()| true));
+    }
     Ok(if written { OK } else { NOT_ALL_ACCEPTED })
+}
+
+/// The counts as a person reads them; of what was never asked for nothing is said.
+fn render(Summary { counts: SinkCounts { smtp, http }, faults, elapsed_s }: &Summary) -> String {
+    let mut text = format!("\ntimecop sink, {}\n\n", time(*elapsed_s));
+    let mut line = |name: &str, words: String| text += &format!("  {name:<12} {words}\n");
+    let messages = |messages, recipients, octets: u64| {
+        let (messages, recipients) = (thousands(messages), thousands(recipients));
+        format!("{messages} messages accepted, {recipients} recipients, {}", bytes(octets as f64))
+    };
+    let tls =
+        |handshakes, resumed| format!("{} handshakes, {} of them resumed", thousands(handshakes), thousands(resumed));
+    if http.is_none() || smtp.sessions > 0 {
+        line("smtp", messages(smtp.messages, smtp.recipients, smtp.bytes));
+        let [sessions, commands, errors] = [smtp.sessions, smtp.commands, smtp.errors].map(thousands);
+        line("", format!("{sessions} sessions, {commands} commands, {errors} errors of clients"));
+        if smtp.tls_handshakes > 0 {
+            line("  tls", tls(smtp.tls_handshakes, smtp.tls_resumed));
+        }
+        if smtp.auth_granted + smtp.auth_refused > 0 {
+            let [granted, refused] = [smtp.auth_granted, smtp.auth_refused].map(thousands);
+            line("  auth", format!("{granted} logins, {refused} refused"));
+        }
+    }
+    if let Some(http) = http {
+        line("http", messages(http.messages, http.recipients, http.bytes));
+        let [connections, requests, errors] = [http.connections, http.requests, http.errors].map(thousands);
+        line("", format!("{connections} connections, {requests} requests, {errors} errors of clients"));
+        if http.tls_handshakes > 0 {
+            line("  tls", tls(http.tls_handshakes, http.tls_resumed));
+        }
+        for (status, count) in &http.statuses {
+            line("", format!("{} x {status}", thousands(*count)));
+        }
+    }
+    for FaultCount { phase, action, count } in faults {
+        line("fault", format!("{phase} {action}: {}", thousands(*count)));
+    }
+    text
 }
 
 fn announce(addresses: &[Listen], saves: bool) {
@@ -195,8 +249,8 @@ fn plan(arguments: SinkArguments, counters: &FaultCounters) -> Result<SinkPlan, 
             return Err(StartError::new(got));
         }
         (Some(certificate), Some(key)) => {
-            let certificate = read_pem("--tls-cert", certificate)?;
-            Some(ServerTls::from_pem(&certificate, &read_pem("--tls-key", key)?))
+            let chain = certificates("--tls-cert", certificate)?;
+            Some(ServerTls::from_pem(&chain, &private_key("--tls-key", key)?))
         }
         _ => needs_tls.then(|| ServerTls::self_signed(&hostname)),
     };
@@ -223,4 +277,26 @@ fn plan(arguments: SinkArguments, counters: &FaultCounters) -> Result<SinkPlan, 
         descriptors: resources::descriptors(),
         seed: arguments.seed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_what_arrived_and_nothing_of_what_was_not_asked_for() {
+        let mut summary = Summary { counts: SinkCounts::default(), faults: Vec::new(), elapsed_s: 2.0 };
+        let smtp = &mut summary.counts.smtp;
+        (smtp.sessions, smtp.messages, smtp.recipients, smtp.bytes, smtp.commands) =
+            (2, 1_000, 1_000, 1_000_000, 3_004);
+        assert_eq!(
+            render(&summary),
+            "\ntimecop sink, 2.00 s\n\n  smtp         1,000 messages accepted, 1,000 recipients, 1.0 MB\n               \
+             2 sessions, 3,004 commands, 0 errors of clients\n"
+        );
+        summary.counts.smtp = Default::default();
+        summary.counts.http.get_or_insert_default().statuses.insert(429, 3);
+        let text = render(&summary);
+        assert!(!text.contains("smtp") && text.contains("  http ") && text.contains("3 x 429"), "{text}");
+    }
 }

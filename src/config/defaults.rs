@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::section::Section;
 use crate::job::request::load_control::List;
 use crate::job::request::{JobRequest, MESSAGES};
-use crate::job::search::{CONFIRM, TRIAL};
+use crate::job::search::{CONFIRM, RawSearch, SearchSpec, TRIAL};
 use crate::job::spec::DURATION_MAX;
 use crate::job::time_limits::TimeLimits;
+use crate::load::RATE_PER_S_MAX;
 use crate::load::connections::ConnectionStages;
 use crate::load::stages::{self, Stage, Stages};
 use crate::load::warmup::Warmup;
@@ -27,6 +28,8 @@ pub struct Defaults {
     pub timeout: Option<TimeLimits>,
     /// Conditions under which the result is a failure; not of searches, which have their own.
     pub fail_if: Vec<Threshold>,
+    /// What a search is like where its request leaves something out.
+    pub search: RawSearch,
 }
 
 impl Defaults {
@@ -59,8 +62,9 @@ impl Defaults {
                 section.fault(key, super::expected(format!("at most {most} conditions"), got));
             }
         }
+        let search = search(section.section("search"));
         section.finish();
-        Defaults { warmup, stages, abort_on, timeout, fail_if }
+        Defaults { warmup, stages, abort_on, timeout, fail_if, search }
     }
 
     /// Fills in what a request does not say. What nobody asked for is no reason to refuse a job: a warm-up that is not
@@ -77,6 +81,18 @@ impl Defaults {
         if request.fail_if.is_none() && request.search.is_none() && !self.fail_if.is_empty() {
             request.fail_if = Some(List(self.fail_if.clone()));
         }
+        if let Some(search) = &mut request.search {
+            let usual = self.search.clone();
+            if search.slo.is_empty() {
+                search.slo = usual.slo;
+            }
+            search.start_rate = search.start_rate.or(usual.start_rate);
+            search.max_rate = search.max_rate.or(usual.max_rate);
+            search.trial = search.trial.or(usual.trial);
+            search.confirm = search.confirm.or(usual.confirm);
+            search.cool_down = search.cool_down.or(usual.cool_down);
+            search.precision = search.precision.or(usual.precision);
+        }
         let warmup = self.warmup.filter(|_| request.warmup.is_none())?;
         if is_shorter(warmup, request) {
             request.warmup = Some(warmup);
@@ -84,6 +100,34 @@ impl Defaults {
         }
         Some("the service's default warm-up was left out, for the run is not longer".to_owned())
     }
+}
+
+/// `[hammer.defaults.search]`, with the keys of a request's `search`.
+fn search(mut section: Section<'_, '_>) -> RawSearch {
+    let threshold = |text: &str| Threshold::parse(text).map_err(|error| error.to_string());
+    let usual = RawSearch {
+        slo: section.texts("slo", "conditions", threshold).unwrap_or_default(),
+        start_rate: section.number("start_rate", RATE_PER_S_MAX),
+        max_rate: section.number("max_rate", RATE_PER_S_MAX),
+        trial: section.duration("trial", DURATION_MAX),
+        confirm: section.duration("confirm", DURATION_MAX),
+        // A target need not rest.
+        cool_down: section.text("cool_down", "a time such as 1s", |text| {
+            let time = humantime::parse_duration(text).ok().filter(|time| *time <= DURATION_MAX);
+            time.ok_or_else(|| super::expected("a time such as 1s, at most 30 days", super::shown(text)))
+        }),
+        precision: section.number("precision", 1.0),
+    };
+    // What a request may not say is no default either; of conditions there may be none.
+    let mut whole = usual.clone();
+    if whole.slo.is_empty() {
+        whole.slo.extend(Threshold::parse("p99<1s"));
+    }
+    if let Err(error) = SearchSpec::new(whole) {
+        section.fault_of_all(error.problem);
+    }
+    section.finish();
+    usual
 }
 
 fn warmup(text: &str) -> Result<Warmup, String> {
@@ -129,6 +173,12 @@ mod tests {
             abort_on: vec![AbortRule::parse("failures>5%").unwrap()],
             timeout: Some(TimeLimits::parse("10s,connect=5s").unwrap()),
             fail_if: vec![Threshold::parse("p99>1s").unwrap()],
+            search: RawSearch {
+                slo: vec![Threshold::parse("p99<250ms").unwrap()],
+                trial: Some(Duration::from_secs(2)),
+                max_rate: Some(5_000.0),
+                ..RawSearch::default()
+            },
         }
     }
 
@@ -177,6 +227,22 @@ mod tests {
         let by_number = Defaults { warmup: Some(Warmup::Messages(MESSAGES)), ..Defaults::default() };
         assert!(by_number.complete(&mut request("")).is_some());
         assert!(by_number.complete(&mut request(r#","messages":1001"#)).is_none());
+    }
+
+    #[test]
+    fn a_search_takes_what_it_does_not_say() {
+        let mut silent = request(r#","search":{}"#);
+        defaults().complete(&mut silent);
+        assert_eq!(silent.search, Some(defaults().search));
+        let mut other = request(r#","search":{"slo":"p50<1s","trial":"30s","start_rate":7}"#);
+        defaults().complete(&mut other);
+        let search = other.search.unwrap();
+        assert_eq!(search.slo, [Threshold::parse("p50<1s").unwrap()]);
+        assert_eq!((search.trial, search.start_rate), (Some(Duration::from_secs(30)), Some(7.0)));
+        assert_eq!((search.max_rate, search.precision), (Some(5_000.0), None));
+        let mut no_search = request("");
+        defaults().complete(&mut no_search);
+        assert_eq!(no_search.search, None);
     }
 
     #[test]

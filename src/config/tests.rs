@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
+use crate::job::search::{RawSearch, SearchSpec};
 use crate::job::time_limits::TimeLimits;
 use crate::load::stages;
 use crate::load::warmup::Warmup;
@@ -94,6 +95,11 @@ fn the_example_names_each_default_and_each_key() {
     let texts = |list: &[Threshold]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(texts(&of_jobs.fail_if), ["p99>300ms", "failures>0.1%"]);
     assert_eq!(of_jobs.abort_on, [AbortRule::parse("failures>5%,window=10s,grace=5s").unwrap()]);
+    assert_eq!(texts(&of_jobs.search.slo), ["p99<250ms", "failures<0.1%"]);
+    assert_eq!(of_jobs.search.max_rate.unwrap(), 100_000.0);
+    let written = SearchSpec::new(of_jobs.search.clone()).unwrap();
+    let usual_search = RawSearch { slo: written.slo.clone(), max_rate: Some(100_000.0), ..RawSearch::default() };
+    assert_eq!(written, SearchSpec::new(usual_search).unwrap());
     let api = usual.targets.remove("api").unwrap();
     assert_eq!(api.url.to_string(), "https://api.example.com:443/mail");
     assert_eq!((api.request.path, api.request.host), ("/mail?key=1".to_owned(), "api.example.com".to_owned()));
@@ -125,10 +131,10 @@ fn the_example_names_each_default_and_each_key() {
     // An unknown key lists those that are known: all of them are in the example.
     let sections =
         ["api", "store", "sink", "hammer", "hammer.defaults", "log", "targets.mx", "smtp", "probe", "alert.pagerduty"];
-    for section in sections.into_iter().chain(["[probe.route]", "[sink.fault]"]) {
+    for section in sections.into_iter().chain(["hammer.defaults.search", "[probe.route]", "[sink.fault]"]) {
         let fault = faults_in(folder.path(), &format!("[{section}]\nzzzzzzzz = 1\n")).join("\n");
         let known = fault.lines().find_map(|fault| fault.split_once("known are ")).unwrap().1;
-        for key in known.split(", ").filter(|key| !["route", "fault", "defaults"].contains(key)) {
+        for key in known.split(", ").filter(|key| !["route", "fault", "defaults", "search"].contains(key)) {
             assert!(EXAMPLE.contains(&format!("\n#{key} = ")), "{section}.{key} is not in the example");
         }
     }

@@ -113,6 +113,8 @@ pub struct Account<'a> {
     pub route: &'a str,
     /// The probe's number.
     pub probe: u64,
+    /// Its place in the order in which all are sent.
+    pub order: u64,
     /// How bad the route's failure is.
     pub severity: Severity,
     /// One sentence.
@@ -226,16 +228,16 @@ impl Alerts {
         AlertCounts { waiting: self.queue.len() as u64, dropped: self.queue.dropped(), open, ..self.counts }
     }
 
-    /// A probe of a route was well.
-    pub fn well(&mut self, route: &str, rule: Rule) {
-        let actions = self.route(route).well(rule);
+    /// A probe of a route was well; its place in the order in which all are sent.
+    pub fn well(&mut self, route: &str, order: u64, rule: Rule) {
+        let actions = self.route(route).well(order, rule);
         self.act(route, actions, None);
     }
 
     /// A probe of a route was not well.
     pub fn bad(&mut self, kind: Kind, rule: Rule, wall: WallTime, account: Account<'_>) {
         let was_open = self.open(account.route).contains(&kind);
-        let actions = self.route(account.route).bad(account.probe, kind, rule);
+        let actions = self.route(account.route).bad(account.probe, account.order, kind, rule);
         if !was_open && !actions.is_empty() {
             tracing::warn!(route = account.route, kind = kind.name(), "alert: {}", account.summary);
         }

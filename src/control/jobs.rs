@@ -255,6 +255,11 @@ impl Jobs {
         Some((record, running.map(|running| running.result(self.pool.clock().now()))))
     }
 
+    /// A job without its result, which costs much less.
+    pub fn record(&self, id: u64) -> Option<&JobRecord> {
+        self.records.get(&id)
+    }
+
     /// All jobs, the newest first.
     pub fn list(&self) -> impl Iterator<Item = &JobRecord> {
         self.records.values().rev()

@@ -16,7 +16,7 @@ use crate::load::warmup::Warmup;
 use crate::measure::abort::AbortWatch;
 use crate::measure::audit::HISTOGRAM;
 use crate::measure::recorder::{AuthKind, ConnectionCounts, Delta, MessageCounts};
-use crate::measure::report::{Asked, AskedWarmup, Report};
+use crate::measure::report::{Asked, AskedWarmup, Reply, Report};
 use crate::measure::totals::{SeriesRow, Totals};
 use crate::measure::words::thousands;
 use crate::message::Conversion;
@@ -59,7 +59,16 @@ pub struct Progress {
     pub last: Option<SeriesRow>,
     /// Draining after a stop.
     pub stopping: bool,
+    /// A signal has stopped it, so that another one ends the process.
+    pub by_signal: bool,
 }
+
+/// Why a run has ended that a signal has ended.
+const STOPPED_BY_SIGNAL: &str = "it was stopped by a signal before its end";
+
+/// What to do about a server that lets nobody send who has not logged in (RFC 4954 §6).
+const LOGIN_WANTED_NOTE: &str = "the server wants a login (530): give a user and a password (--user and --password-file; \
+     for a job of a service `user` and `password_file` of its target, and auth)";
 
 /// What a report must not keep back.
 const SKIP_VERIFY_NOTE: &str = "THE SERVER'S CERTIFICATE WAS NOT VERIFIED (skip_verify): whoever stood between could \
@@ -159,6 +168,7 @@ impl RunningJob {
             shards: shards.len(),
             dialed,
             start: job.start,
+            wall_start: job.wall_start,
             end: job.end,
             congestion: machine::congestion(spec.congestion.as_deref()).ok(),
             warmup: spec.warmup.map(|warmup| match warmup {
@@ -374,7 +384,7 @@ impl RunningJob {
 
     /// Somebody wants it to end before its time.
     pub fn interrupt(&mut self, pool: &Pool) {
-        self.abort(pool, "it was stopped by a signal before its end".to_owned());
+        self.abort(pool, STOPPED_BY_SIGNAL.to_owned());
     }
 
     /// No new messages; those in flight may end.
@@ -420,6 +430,7 @@ impl RunningJob {
             connections: self.totals.connections(),
             last: self.totals.rows().last().copied(),
             stopping: self.stopping,
+            by_signal: self.interruption() == Some(STOPPED_BY_SIGNAL),
         }
     }
 
@@ -435,6 +446,10 @@ impl RunningJob {
         report.other_jobs = self.others.iter().map(u64::to_string).collect();
         if self.skip_verify {
             report.notes.push(SKIP_VERIFY_NOTE.to_owned());
+        }
+        let wants_login = |reply: &Reply| reply.code == 530 && reply.phase != Phase::Auth;
+        if !self.logs_in && report.replies.iter().any(wants_login) {
+            report.notes.push(LOGIN_WANTED_NOTE.to_owned());
         }
         let shows_password =
             |kind: &AuthKind| Mechanism::parse(kind.mechanism.as_bytes()).is_none_or(Mechanism::shows_password);

@@ -375,7 +375,7 @@ async fn follow(
     let probe_events = prober.map(|prober| prober.borrow().events());
     let loaded = reloading.loaded();
     let mut result = Ok(());
-    let mut until = Instant::NEVER;
+    let mut ending: Option<Ending> = None;
     let mut next_look = clock.now() + LOOK_EVERY;
     loop {
         let woken = wake(events, probe_events.as_ref(), signals, &loaded, clock, next_look).await;
@@ -424,8 +424,8 @@ async fn follow(
                 failed
             }
         };
-        if is_over && until == Instant::NEVER {
-            until = clock.now() + DRAIN + LAST_REPORTS_WITHIN;
+        if is_over && ending.is_none() {
+            ending = Some(Ending { begun: clock.now() });
             tracing::info!(jobs = jobs.running(), "ending: no new jobs, and those that run have 10 s to drain");
             jobs.close();
             if let Some(prober) = prober {
@@ -434,9 +434,24 @@ async fn follow(
         }
         // Of a probe that is being sent it should be known whether it was.
         let is_posting = result.is_ok() && prober.is_some_and(|prober| prober.borrow().posting() > 0);
-        if until != Instant::NEVER && (jobs.running() == 0 && !is_posting || clock.now() >= until) {
+        if ending.is_some_and(|ending| ending.is_over(clock.now(), jobs.running(), is_posting)) {
             return result;
         }
+    }
+}
+
+/// The end of the service, which waits for what is under way.
+#[derive(Clone, Copy)]
+struct Ending {
+    begun: Instant,
+}
+
+impl Ending {
+    /// Whether nothing is waited for any longer. Of jobs the shards have yet to say how the drain ended; a probe whose target
+    /// hangs has nothing more to say.
+    fn is_over(self, now: Instant, jobs: usize, is_posting: bool) -> bool {
+        let drained = self.begun + DRAIN;
+        jobs == 0 && (!is_posting || now >= drained) || now >= drained + LAST_REPORTS_WITHIN
     }
 }
 
@@ -488,4 +503,21 @@ async fn wake(
         }
     };
     or(race(probe_event, event), or(signal, or(loaded, look))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_the_drain_and_for_the_last_word_on_jobs_alone() {
+        let begun = Instant::from_ns(7);
+        let (ending, drained) = (Ending { begun }, begun + DRAIN);
+        let just_before = begun + (DRAIN - Duration::from_nanos(1));
+        assert!(ending.is_over(begun, 0, false), "nothing is under way");
+        assert!(!ending.is_over(just_before, 1, false) && !ending.is_over(just_before, 0, true));
+        assert!(ending.is_over(drained, 0, true), "a target that hangs holds up the end by the drain and no more");
+        assert!(!ending.is_over(drained, 1, true), "what the drain has cut is told by the shards a moment later");
+        assert!(ending.is_over(drained + LAST_REPORTS_WITHIN, 1, true));
+    }
 }

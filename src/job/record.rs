@@ -110,7 +110,7 @@ pub struct JobView<'a> {
     /// long as nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<&'a str>,
-    /// What came of it so far. Absent in lists, and as long as nothing is known.
+    /// What came of it so far. Absent in lists, where `result=false` asks for the job without, and as long as nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = JobResult)]
     pub result: Option<&'a RawValue>,

@@ -198,9 +198,9 @@ pub struct TrialReport {
     /// Messages accepted a second.
     pub achieved_per_s: f64,
     /// Median response time of accepted messages in seconds.
-    pub p50: f64,
+    pub p50: Option<f64>,
     /// 99th percentile of the same.
-    pub p99: f64,
+    pub p99: Option<f64>,
     /// Share of the messages that were not accepted.
     pub failures: f64,
     /// How busy the generator was: the busiest of its shards.
@@ -444,7 +444,6 @@ impl Searching {
     }
 
     fn trial_report(&self, trial: Trial, outcome: TrialOutcome, reasons: Vec<String>, run: &Report) -> TrialReport {
-        let response = &run.latency_s.accepted.response;
         TrialReport {
             rate_per_s: trial.rate_per_s,
             duration_s: self.length(trial).as_secs_f64(),
@@ -452,8 +451,8 @@ impl Searching {
             outcome,
             reasons,
             achieved_per_s: run.rate_per_s,
-            p50: response.p50,
-            p99: response.p99,
+            p50: Metric::P50.of(run),
+            p99: Metric::P99.of(run),
             failures: Metric::Failures.of(run).unwrap_or(0.0),
             busy: run.generator.busiest(),
         }

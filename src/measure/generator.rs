@@ -33,6 +33,12 @@ pub struct Generator {
     pub busy_max: f64,
     /// Times that the kernel found no receive buffer, other jobs on the shards included.
     pub buffers_exhausted: u64,
+    /// Writes that the kernel did not take whole at once, other jobs on the shards included.
+    #[serde(default)]
+    pub short_writes: u64,
+    /// Receives that ended though their connection went on, so that they had to be armed again, other jobs included.
+    #[serde(default)]
+    pub rearms: u64,
     /// Deltas that had to wait for control.
     pub deltas_held: u64,
     /// What arrivals were timed by.
@@ -118,6 +124,8 @@ impl Generator {
             busy: busy(effort.busy_ns, asked.shards as f64),
             busy_max: busy(totals.busy_ns_max(), 1.0),
             buffers_exhausted: effort.buffers_exhausted,
+            short_writes: effort.short_writes,
+            rearms: effort.rearms,
             deltas_held: effort.deltas_held,
             stamps: effort.stamps.timed_by(),
             arrivals: effort.stamps,

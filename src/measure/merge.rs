@@ -1,7 +1,7 @@
 //! Several generators' reports made into one, exactly: counts are added, histograms by adding buckets, percentiles
 //! computed anew. What cannot be merged exactly, such as the percentiles of single seconds, is left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -10,7 +10,7 @@ use super::confidence::Intervals;
 use super::histogram::{Digits, LatencyHistogram};
 use super::recorder::{Delta, ErrorKind, Latencies};
 use super::report::{
-    self, Connections, Generator, Latency, Messages, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport,
+    self, Connections, Generator, Latency, Messages, Part, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport,
     StandstillReport, Times, Tls, TurnLength, WarmupReport,
 };
 use super::stamps::{Stamps, Writes};
@@ -41,6 +41,18 @@ pub enum MergeError {
         name: String,
         /// Its version.
         got: u32,
+    },
+    /// A run that would count twice.
+    #[error("expected each run once, got one that began {started_at} with seed {seed} in {first} and in {second}")]
+    Twice {
+        /// When the run began.
+        started_at: String,
+        /// Its seed.
+        seed: u64,
+        /// Which report has it.
+        first: String,
+        /// Which one has it, too.
+        second: String,
     },
     /// Closed and open loops, or other arrivals: the sum would be neither.
     #[error("{name}: expected the load model of the first report, {expected}, got {got}; merge runs of one kind only")]
@@ -76,6 +88,7 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
             return Err(MergeError::LoadModel { name: name.clone(), expected, got });
         }
     }
+    let parts = parts(reports)?;
     let measured = measured(reports)?;
     let all = || reports.iter().map(|(_, report)| report);
     let elapsed_s = all().map(|report| report.elapsed_s).fold(0.0, f64::max);
@@ -106,6 +119,13 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
         target: names(all().map(|report| &report.target)),
         spec,
         seed: first.seed,
+        started_at: all().filter_map(|report| report.started_at.clone()).min(),
+        // Of one that has not ended, nobody knows.
+        ended_at: all()
+            .map(|report| report.ended_at.clone())
+            .collect::<Option<Vec<_>>>()
+            .and_then(|all| all.into_iter().max()),
+        parts,
         elapsed_s,
         drain_s: all().map(|report| report.drain_s).fold(0.0, f64::max),
         messages: messages(all().map(|report| &report.messages)),
@@ -126,6 +146,7 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
             other: Times::new(&measured.other),
             phases_from_group: all().any(|report| report.latency_s.phases_from_group),
             response_95: Intervals::new(&measured.accepted.response),
+            service_95: Intervals::new(&measured.accepted.service),
             late: all().map(|report| report.latency_s.late).sum(),
         },
         replies: replies(reports),
@@ -151,6 +172,32 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
     merged.check(&asked.into_iter().filter_map(|asked| Threshold::parse(asked).ok()).collect::<Vec<_>>());
     merged.verdict = Some(verdict(&merged, reports));
     Ok(merged)
+}
+
+/// The runs that the reports are of: those that are merged themselves have several. A run whose report does not say when
+/// it began cannot be told from others.
+fn parts(reports: &[Named]) -> Result<Vec<Part>, MergeError> {
+    let mut seen = HashMap::new();
+    let mut parts = Vec::new();
+    for (name, report) in reports {
+        let own = Part {
+            target: report.target.clone(),
+            seed: report.seed,
+            started_at: report.started_at.clone(),
+            ended_at: report.ended_at.clone(),
+        };
+        let of_report = if report.parts.is_empty() { std::slice::from_ref(&own) } else { &report.parts };
+        for part in of_report {
+            let Part { target, seed, started_at, ended_at: _ } = part.clone();
+            let Some(started_at) = started_at else { continue };
+            // One of the two may have been asked for before the run had ended.
+            if let Some(first) = seen.insert((target, seed, started_at.clone()), name) {
+                return Err(MergeError::Twice { started_at, seed, first: first.clone(), second: name.clone() });
+            }
+        }
+        parts.extend_from_slice(of_report);
+    }
+    Ok(parts)
 }
 
 fn retry_after(reports: &[Named]) -> Option<RetryAfter> {
@@ -266,8 +313,19 @@ fn warmup(reports: &[Named]) -> Option<WarmupReport> {
 }
 
 fn messages<'a>(all: impl Iterator<Item = &'a Messages>) -> Messages {
-    let mut sum = Messages { asked: 0, sent: 0, accepted: 0, deferred: 0, rejected: 0, failed: 0, missed: 0, cut: 0 };
-    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut } in all {
+    let mut sum = Messages {
+        asked: 0,
+        sent: 0,
+        accepted: 0,
+        deferred: 0,
+        rejected: 0,
+        failed: 0,
+        missed: 0,
+        cut: 0,
+        in_flight: 0,
+        to_come: 0,
+    };
+    for Messages { asked, sent, accepted, deferred, rejected, failed, missed, cut, in_flight, to_come } in all {
         sum.asked += asked;
         sum.sent += sent;
         sum.accepted += accepted;
@@ -276,6 +334,8 @@ fn messages<'a>(all: impl Iterator<Item = &'a Messages>) -> Messages {
         sum.failed += failed;
         sum.missed += missed;
         sum.cut += cut;
+        sum.in_flight += in_flight;
+        sum.to_come += to_come;
     }
     sum
 }
@@ -353,6 +413,8 @@ fn generator(reports: &[Named], measured: &Delta) -> Generator {
         busy: report::ratio(used, shards as f64),
         busy_max: all().map(|report| report.generator.busiest()).fold(0.0, f64::max),
         buffers_exhausted: all().map(|report| report.generator.buffers_exhausted).sum(),
+        short_writes: all().map(|report| report.generator.short_writes).sum(),
+        rearms: all().map(|report| report.generator.rearms).sum(),
         deltas_held: all().map(|report| report.generator.deltas_held).sum(),
         stamps: arrivals.timed_by(),
         arrivals,
@@ -384,8 +446,41 @@ mod tests {
 
     fn named(reports: impl IntoIterator<Item = Report>) -> Vec<Named> {
         let mut reports: Vec<Named> = reports.into_iter().enumerate().map(|(i, r)| (format!("{i}.json"), r)).collect();
-        reports.iter_mut().for_each(|(_, report)| report.judge());
+        for (number, (_, report)) in reports.iter_mut().enumerate() {
+            report.started_at = Some(began(number));
+            report.judge();
+        }
         reports
+    }
+
+    fn began(second: usize) -> String {
+        format!("2021-04-29T01:50:{second:02}.000000Z")
+    }
+
+    #[test]
+    fn a_run_is_in_a_merged_report_once() {
+        let reports =
+            named([samples::open(1_000, 1_000.0), samples::open(1_000, 1_000.0), samples::open(1_000, 500.0)]);
+        let pair = merge(&reports[..2]).unwrap();
+        assert_eq!((&pair.started_at, &pair.ended_at), (&Some(began(0)), &reports[1].1.ended_at));
+        assert_eq!(
+            pair.parts.iter().map(|part| part.started_at.clone()).collect::<Vec<_>>(),
+            [0, 1].map(|s| Some(began(s)))
+        );
+        let pair = ("pair.json".to_owned(), pair);
+        let all = merge(&[pair.clone(), reports[2].clone()]).unwrap();
+        assert_eq!((all.parts.len(), all.started_at, all.messages.asked), (3, Some(began(0)), 3_000));
+        let early = Report { ended_at: None, ..reports[0].1.clone() };
+        for twice in [[pair.clone(), reports[1].clone()], [reports[0].clone(), ("early".into(), early)]] {
+            let error = merge(&twice).unwrap_err().to_string();
+            let says = format!("in {} and in {}", twice[0].0, twice[1].0);
+            assert!(error.starts_with("expected each run once") && error.ends_with(&says), "{error}");
+        }
+        // Reports of before do not say when they began, and running ones not when they end.
+        let mut before = reports.clone();
+        before.iter_mut().for_each(|(_, report)| (report.started_at, report.ended_at) = (None, None));
+        let merged = merge(&before).unwrap();
+        assert_eq!((merged.parts.len(), merged.started_at, merged.ended_at), (3, None, None));
     }
 
     #[test]
@@ -397,6 +492,8 @@ mod tests {
             assert_eq!(merged.histograms, whole.histograms);
             assert_eq!(merged.latency_s.accepted.response, whole.latency_s.accepted.response);
             assert_eq!(merged.latency_s.response_95, whole.latency_s.response_95);
+            assert_eq!(merged.latency_s.service_95, whole.latency_s.service_95);
+            assert!(whole.latency_s.service_95.p99_9.is_some());
             assert_eq!(merged.messages, whole.messages);
             assert_eq!(merged.messages.outcomes(), merged.messages.asked);
             assert_eq!((merged.connections, &merged.spec), (whole.connections, &whole.spec));

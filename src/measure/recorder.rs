@@ -268,6 +268,10 @@ pub struct Effort {
     pub standstill: Standstill,
     /// Times that the kernel found no receive buffer, for whichever job.
     pub buffers_exhausted: u64,
+    /// Writes that the kernel did not take whole at once, for whichever job.
+    pub short_writes: u64,
+    /// Receives that ended though their connection goes on, and were armed again, for whichever job.
+    pub rearms: u64,
     /// Deltas that control was too slow to take; their contents went with the next one.
     pub deltas_held: u64,
     /// What arrivals were timed by, for whichever job.
@@ -277,6 +281,21 @@ pub struct Effort {
 }
 
 impl Effort {
+    fn new() -> Effort {
+        Effort {
+            cpu_ns: 0,
+            busy_ns: 0,
+            turns: LatencyHistogram::new(Digits::Two),
+            standstill: Standstill::default(),
+            buffers_exhausted: 0,
+            short_writes: 0,
+            rearms: 0,
+            deltas_held: 0,
+            stamps: Stamps::default(),
+            writes: Writes::default(),
+        }
+    }
+
     /// Charges CPU time that the shard has used. `part` is the job's part in it, and the sum of all jobs' parts.
     pub fn charge(&mut self, used_ns: u64, part: (u64, u64), is_draining: bool) {
         let (own, all) = part;
@@ -354,16 +373,7 @@ impl Delta {
             auth: Vec::new(),
             retry_after: RetryAfterCounts::default(),
             waiting: Waiting::new(),
-            effort: Effort {
-                cpu_ns: 0,
-                busy_ns: 0,
-                turns: LatencyHistogram::new(Digits::Two),
-                standstill: Standstill::default(),
-                buffers_exhausted: 0,
-                deltas_held: 0,
-                stamps: Stamps::default(),
-                writes: Writes::default(),
-            },
+            effort: Effort::new(),
             last_outcome: Instant::ZERO,
             last_due: Instant::ZERO,
             last_begun: Instant::ZERO,
@@ -388,11 +398,8 @@ impl Delta {
         self.retry_after = RetryAfterCounts::default();
         self.waiting.clear();
         self.effort.turns.clear();
-        let Effort { cpu_ns, busy_ns, buffers_exhausted, deltas_held, stamps, writes, turns: _, standstill } =
-            &mut self.effort;
-        *standstill = Standstill::default();
-        (*cpu_ns, *busy_ns, *buffers_exhausted, *deltas_held) = (0, 0, 0, 0);
-        (*stamps, *writes) = (Stamps::default(), Writes::default());
+        let turns = std::mem::replace(&mut self.effort.turns, LatencyHistogram::new(Digits::Two));
+        self.effort = Effort { turns, ..Effort::new() };
     }
 
     /// Counts a message that was written, whose size has this place in the job's mix.
@@ -442,6 +449,8 @@ impl Delta {
         self.effort.turns.merge(&other.effort.turns);
         self.effort.standstill.add(&other.effort.standstill);
         self.effort.buffers_exhausted += other.effort.buffers_exhausted;
+        self.effort.short_writes += other.effort.short_writes;
+        self.effort.rearms += other.effort.rearms;
         self.effort.deltas_held += other.effort.deltas_held;
         self.effort.stamps.add(&other.effort.stamps);
         self.effort.writes.add(&other.effort.writes);

@@ -19,7 +19,7 @@ use super::threshold::ThresholdResult;
 use super::totals::{SeriesRow, Totals};
 use super::verdict::{LATE_NS, Verdict};
 use crate::phase::Phase;
-use crate::time::Instant;
+use crate::time::{Instant, WallTime};
 
 /// The version of [`Report`]'s schema.
 pub const REPORT_VERSION: u32 = 1;
@@ -47,6 +47,8 @@ pub struct Asked {
     pub dialed: Instant,
     /// When the job began: elapsed time counts from here.
     pub start: Instant,
+    /// The calendar time of `start`.
+    pub wall_start: WallTime,
     /// How the kernel controls congestion on its connections, where that is known.
     pub congestion: Option<String>,
     /// When a run by time is to end.
@@ -78,6 +80,16 @@ pub struct Report {
     pub spec: serde_json::Value,
     /// What repeats the run.
     pub seed: u64,
+    /// The calendar time of the start of the job, warm-up included, by this machine: RFC 3339 in UTC, to the microsecond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(examples("2021-04-29T01:50:39.000001Z"))]
+    pub started_at: Option<String>,
+    /// That of the last outcome, or of the end of dispatch where that is later; absent while the run goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    /// The runs that were merged; absent in the report of a single one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// From the start, or the end of the warm-up, to the last message's outcome; in a run by time, or one that was stopped, to the end of dispatch.
     pub elapsed_s: f64,
     /// From there to the last outcome of what was then in flight.
@@ -85,7 +97,7 @@ pub struct Report {
     /// What was shown apart; absent without a warm-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup: Option<WarmupReport>,
-    /// Messages by outcome: `asked` is the sum of `accepted` to `cut`.
+    /// Messages by outcome: `asked` is the sum of `accepted` to `to_come`.
     pub messages: Messages,
     /// Recipients of messages that were answered.
     pub recipients: RecipientCounts,
@@ -149,6 +161,19 @@ pub struct Report {
     pub histograms: BTreeMap<String, String>,
 }
 
+/// A run that is part of a merged report: what tells it from any other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Part {
+    /// Where its load went.
+    pub target: String,
+    /// Its seed.
+    pub seed: u64,
+    /// When it began; absent where its report did not say.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+}
+
 /// The warm-up, of which no other figure knows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WarmupReport {
@@ -175,14 +200,27 @@ pub struct Messages {
     pub failed: u64,
     /// Never dispatched.
     pub missed: u64,
-    /// In flight when the drain time was over; while a job runs, now.
+    /// In flight when the drain time was over.
     pub cut: u64,
+    /// In flight now, while a job runs; absent when there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_flight: u64,
+    /// Not yet begun, while a job by number runs; absent when there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub to_come: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Messages {
-    /// Of messages of which so many were `asked` for, or as many as fell due.
-    fn new(asked: Option<u64>, counts: &MessageCounts) -> Messages {
-        let answered = counts.accepted + counts.not_accepted();
+    /// Of messages of which so many were `asked` for, or as many as fell due. Once the job has ended, nothing is in flight or
+    /// to come: what has no outcome was cut, as by a shard that broke down, and what was not begun was missed.
+    fn new(asked: Option<u64>, counts: &MessageCounts, has_ended: bool) -> Messages {
+        let unanswered = counts.taken.saturating_sub(counts.accepted + counts.not_accepted());
+        let not_begun = asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken));
+        let (missed, cut) = if has_ended { (not_begun, unanswered) } else { (counts.missed, counts.cut) };
         Messages {
             asked: asked.unwrap_or(counts.taken + counts.missed),
             sent: counts.sent,
@@ -190,16 +228,21 @@ impl Messages {
             deferred: counts.deferred,
             rejected: counts.rejected,
             failed: counts.failed,
-            missed: asked.map_or(counts.missed, |messages| messages.saturating_sub(counts.taken)),
-            // What is in flight while a job runs is cut if nothing more is heard of it: when a shard breaks down, or when
-            // the service is killed and this is the last that was stored.
-            cut: counts.taken.saturating_sub(answered),
+            missed,
+            cut,
+            in_flight: unanswered.saturating_sub(cut),
+            to_come: not_begun.saturating_sub(missed),
         }
     }
 
     /// The sum that must equal `asked`.
     pub fn outcomes(&self) -> u64 {
-        self.accepted + self.deferred + self.rejected + self.failed + self.missed + self.cut
+        self.accepted + self.deferred + self.rejected + self.failed + self.missed + self.cut + self.undecided()
+    }
+
+    /// Those that may still have any outcome, while a job runs.
+    pub fn undecided(&self) -> u64 {
+        self.in_flight + self.to_come
     }
 }
 
@@ -248,6 +291,9 @@ pub struct Latency {
     /// The 95 % intervals of the percentiles of `accepted.response`.
     #[serde(default)]
     pub response_95: Intervals,
+    /// Those of `accepted.service`.
+    #[serde(default)]
+    pub service_95: Intervals,
     /// Messages that were begun more than a millisecond after they were due.
     #[serde(default)]
     pub late: u64,
@@ -330,8 +376,11 @@ impl Report {
             // The last message of an open loop may be over, and all connections closed, before the run's time is.
             true if asked.end.is_some() => asked.end.unwrap_or(now),
             true if merged.last_outcome > asked.start => merged.last_outcome,
-            _ => now,
+            true => now,
+            // Nothing later than what was last reported is counted yet.
+            false => now.min(asked.start + totals.reported()).min(asked.end.unwrap_or(Instant::NEVER)),
         };
+        let has_ended = totals.is_finished();
         let measured_from = match asked.warmup {
             None => asked.start,
             Some(AskedWarmup::Until(until)) => until,
@@ -341,17 +390,19 @@ impl Report {
         let counts = merged.messages;
         let accepted_in_time = counts.accepted - counts.accepted_in_drain;
         let warm = merged.warmup.taken + merged.warmup.missed;
-        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts);
+        let messages = Messages::new(asked.messages.map(|all| all.saturating_sub(warm)), &counts, has_ended);
         let warmup = asked.warmup.map(|_| WarmupReport {
             elapsed_s: (measured_from.min(dispatch_end) - asked.start).as_secs_f64(),
-            messages: Messages::new(None, &merged.warmup),
+            messages: Messages::new(None, &merged.warmup, has_ended),
         });
         let connections = totals.connections();
+        let ended = totals.is_finished().then(|| dispatch_end.max(merged.last_outcome));
         let latency_s = Latency {
             accepted: Times::new(&merged.accepted),
             other: Times::new(&merged.other),
             phases_from_group: merged.grouped,
             response_95: Intervals::new(&merged.accepted.response),
+            service_95: Intervals::new(&merged.accepted.service),
             late: merged.accepted.lateness.count_above(LATE_NS) + merged.other.lateness.count_above(LATE_NS),
         };
         Report {
@@ -360,6 +411,9 @@ impl Report {
             target: asked.target.clone(),
             spec: asked.spec.clone(),
             seed: asked.seed,
+            started_at: Some(asked.wall_start.rfc_3339()),
+            ended_at: ended.map(|ended| (asked.wall_start + (ended - asked.start)).rfc_3339()),
+            parts: Vec::new(),
             elapsed_s,
             drain_s: (merged.last_outcome - dispatch_end).as_secs_f64(),
             warmup,
@@ -467,7 +521,7 @@ mod tests {
     use super::*;
     use crate::measure::recorder::{Blame, MessageTimes};
     use crate::measure::samples::Run;
-    use crate::measure::threshold::Threshold;
+    use crate::measure::threshold::{Metric, Threshold};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -483,6 +537,7 @@ mod tests {
             shards: 1,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            wall_start: WallTime::from_unix_ns(1_619_661_039_000_000_000),
             congestion: None,
             end: None,
             warmup: None,
@@ -504,6 +559,21 @@ mod tests {
         totals.add(0, 1, SECOND, &delta);
         totals.shard_finished(0);
         totals
+    }
+
+    #[test]
+    fn calendar_times_are_those_of_the_start_and_of_the_last_outcome() {
+        let start = asked(None).start;
+        let times = |totals: &Totals| {
+            let report = Report::new(&asked(None), totals, start + SECOND * 2);
+            (report.started_at.unwrap(), report.ended_at)
+        };
+        let mut ended = totals(1_000, 10, start + SECOND, start + SECOND * 11);
+        ended.merged.last_outcome = start + SECOND * 11;
+        let at = |text: &str| text.to_owned();
+        let expected = (at("2021-04-29T01:50:39.000000Z"), Some(at("2021-04-29T01:50:50.000000Z")));
+        assert_eq!(times(&ended), expected);
+        assert_eq!(times(&Totals::new(1)), (expected.0, None), "it goes on");
     }
 
     #[test]
@@ -571,7 +641,7 @@ mod tests {
         for field in ["other_jobs", "thresholds", "verdict"] {
             object.remove(field).unwrap();
         }
-        for field in ["response_95", "late"] {
+        for field in ["response_95", "service_95", "late"] {
             object["latency_s"].as_object_mut().unwrap().remove(field).unwrap();
         }
         let read: Report = serde_json::from_value(value).unwrap();
@@ -584,5 +654,34 @@ mod tests {
         let report = Report::new(&asked(Some(1_500)), &totals(1_000, 0, Instant::ZERO, start + SECOND), Instant::NEVER);
         let messages = report.messages;
         assert_eq!((messages.cut, messages.missed, messages.outcomes()), (1, 499, messages.asked));
+    }
+
+    /// A share of 20 messages a run of 100 asked for has begun; 17 of them were accepted in the second it reports of.
+    fn live(messages: Option<u64>) -> Report {
+        let asked = asked(messages);
+        let mut delta = Delta::new();
+        (delta.messages.taken, delta.messages.sent, delta.messages.accepted) = (20, 20, 17);
+        let mut totals = Totals::new(2);
+        totals.add(0, 1, SECOND, &delta);
+        totals.add(1, 1, SECOND, &Delta::new());
+        Report::new(&asked, &totals, asked.start + Duration::from_millis(1_900))
+    }
+
+    #[test]
+    fn the_rate_of_a_job_that_runs_is_over_the_time_that_was_reported() {
+        let report = live(None);
+        assert_eq!((report.elapsed_s, report.rate_per_s), (1.0, 17.0));
+    }
+
+    #[test]
+    fn what_is_in_flight_or_to_come_while_a_job_runs_is_neither_cut_nor_missed() {
+        for (asked, to_come) in [(Some(100), 80), (None, 0)] {
+            let report = live(asked);
+            let messages = serde_json::to_value(report.messages).unwrap();
+            assert_eq!((&messages["cut"], &messages["missed"]), (&0.into(), &0.into()));
+            assert_eq!((&messages["in_flight"], messages["to_come"].as_u64().unwrap_or(0)), (&3.into(), to_come));
+            assert_eq!(report.messages.outcomes(), report.messages.asked);
+            assert_eq!(Metric::Failures.of(&report), Some(0.0));
+        }
     }
 }

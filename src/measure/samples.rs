@@ -9,7 +9,7 @@ use super::recorder::{Blame, Delta, MessageTimes};
 use super::report::{Asked, Report};
 use super::totals::Totals;
 use crate::phase::Phase;
-use crate::time::Instant;
+use crate::time::{Instant, WallTime};
 
 /// A run in which nothing goes wrong, unless it is told to.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,7 @@ impl Run {
             shards: 1,
             dialed: self.start,
             start: self.start,
+            wall_start: WallTime::default(),
             warmup: None,
             congestion: None,
             end: None,

@@ -65,7 +65,7 @@ impl Metric {
         }
     }
 
-    /// The figure of a finished run: seconds, a share, or messages a second; `None` where no message was accepted that
+    /// The figure of a run: seconds, a share, or messages a second; `None` where no message was accepted that
     /// could have a time, or none was asked for.
     pub fn of(self, report: &Report) -> Option<f64> {
         let response = &report.latency_s.accepted.response;
@@ -80,8 +80,9 @@ impl Metric {
             Metric::Mean => time(response.mean),
             Metric::Failures => {
                 let messages = &report.messages;
-                let not_accepted = messages.asked.saturating_sub(messages.accepted) as f64;
-                (messages.asked > 0).then(|| not_accepted / messages.asked as f64)
+                // While a run goes on, what may yet be accepted is no failure.
+                let decided = messages.asked.saturating_sub(messages.undecided());
+                (decided > 0).then(|| decided.saturating_sub(messages.accepted) as f64 / decided as f64)
             }
             Metric::Rate => Some(report.rate_per_s),
         }

@@ -50,6 +50,7 @@ pub struct Totals {
     shards: Vec<ShardState>,
     rows: Vec<SeriesRow>,
     open: BTreeMap<u64, OpenRow>,
+    reported: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,12 +70,14 @@ impl Totals {
             shards: vec![ShardState::default(); shards],
             rows: Vec::new(),
             open: BTreeMap::new(),
+            reported: Duration::ZERO,
         }
     }
 
     /// Adds what `shard` measured in second `second` of the job (the first is 1), `elapsed` after its beginning.
     pub fn add(&mut self, shard: usize, second: u64, elapsed: Duration, delta: &Delta) {
         self.merged.merge(delta);
+        self.reported = self.reported.max(elapsed);
         let busy_ns = self.shards[shard].busy_ns + delta.effort.busy_ns;
         self.shards[shard] = ShardState { connections: delta.connections, second, busy_ns };
         let row = self.open.entry(second).or_insert_with(|| OpenRow {
@@ -126,6 +129,12 @@ impl Totals {
     /// The last second that every shard has reported; `u64::MAX` when all have ended.
     pub fn whole_seconds(&self) -> u64 {
         self.shards.iter().map(|shard| shard.second).min().unwrap_or(0)
+    }
+
+    /// How far into the job what was counted reaches. Shards report at the same moments, so this is true of all but for
+    /// milliseconds.
+    pub fn reported(&self) -> Duration {
+        self.reported
     }
 
     /// The seconds that every shard has reported, but for those in which messages of the warm-up were begun.

@@ -14,6 +14,12 @@ use super::words::{percent, rate, thousands, time};
 
 /// An open loop that offers less than this share of the rate asked for is invalid.
 pub const RATE_SHARE_MIN: f64 = 0.99;
+/// So much, or a tenth of the run where that is less, the last message may be late without a word on the rate: the longest
+/// time for which the generator's loop may be away without having stood still. In a short run it says of the last
+/// message alone what it says; in one that lasts for seconds it is far less than [`RATE_SHARE_MIN`] leaves.
+pub const BEHIND_S_MAX: f64 = 0.01;
+/// Where more messages than this share got no answer, what was not offered is no matter of rate or connections.
+const FAILED_SHARE_MAX: f64 = 0.01;
 /// A message that was begun later than this after it was due is late.
 pub const LATE_NS: u64 = 1_000_000;
 /// The share of messages that may be late.
@@ -261,20 +267,29 @@ impl Run<'_> {
     /// number against when the last of them was due.
     fn rate(&self) -> Option<(Severity, String)> {
         let asked = self.report.spec["rate"].as_f64().filter(|_| self.is_open && self.taken > 0)?;
+        let messages = &self.report.messages;
         let taken = self.taken as f64;
         let share = match self.report.spec["messages"].as_u64() {
             None => taken / self.report.messages.asked as f64,
             Some(_) => {
                 // When the last message was due holds what chance has done, and when it was begun nothing of its own time.
-                let behind_s = (self.report.behind_s - LATE_NS as f64 / 1e9).max(0.0);
+                // A longer standstill may have been at the very end, and has a rule of its own.
                 let scheduled_s = taken / asked;
+                let of_one = (scheduled_s / 10.0).clamp(LATE_NS as f64 / 1e9, BEHIND_S_MAX);
+                let behind_s = (self.report.behind_s - of_one.max(self.report.generator.standstill.longest_s)).max(0.0);
                 scheduled_s / (scheduled_s + behind_s)
             }
         };
         (share < RATE_SHARE_MIN).then(|| {
+            // Neither a lower rate nor more connections are of any use where the target was gone; why a run ended before
+            // its time is said elsewhere.
+            let advice = match (messages.failed as f64 > FAILED_SHARE_MAX * taken, &self.report.aborted) {
+                (true, _) => "; many messages failed, and the errors say why",
+                (false, Some(_)) => "",
+                (false, None) => "; ask for a lower rate or give it more connections",
+            };
             let text = format!(
-                "{} of the {} messages a second asked for were offered{}; ask for a lower rate or give it more \
-                 connections",
+                "{} of the {} messages a second asked for were offered{}{advice}",
                 percent(share),
                 rate(asked),
                 self.scarce_connections()

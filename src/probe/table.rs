@@ -141,6 +141,10 @@ pub struct Probe {
     pub route: String,
     /// When it was sent, in nanoseconds since 1970.
     pub sent_unix_ns: u64,
+    /// Its place in the order in which all are sent: when it was sent, or later than the one before it where the wall clock
+    /// was set back meanwhile.
+    #[serde(default)]
+    pub order: u64,
     /// What its header carries.
     pub nonce: u64,
     /// After so many nanoseconds it is lost.
@@ -224,6 +228,8 @@ pub enum Sent {
 pub struct Ended {
     /// The probe.
     pub id: u64,
+    /// As [`Probe::order`].
+    pub order: u64,
     /// Its route.
     pub route: String,
     /// What became of it.
@@ -248,6 +254,8 @@ pub struct Ended {
 pub struct Overdue {
     /// The probe.
     pub id: u64,
+    /// As [`Probe::order`].
+    pub order: u64,
     /// Its route.
     pub route: String,
     /// As [`Ended::is_excused`].
@@ -279,6 +287,8 @@ pub struct Table {
     forgotten: Vec<u64>,
     /// Until then new probes may be held up because this service was down.
     excused_until: Instant,
+    /// That of the last probe that was sent.
+    last_order: u64,
 }
 
 /// The probes of one route.
@@ -320,6 +330,7 @@ impl Table {
         let mut probes = probes;
         probes.sort_by_key(|probe| probe.sent_unix_ns);
         for mut probe in probes {
+            table.last_order = table.last_order.max(probe.order);
             let of_route = table.routes.entry(probe.route.clone()).or_default();
             if probe.outcome.is_some() {
                 of_route.ended.push_back(probe.id);
@@ -363,10 +374,12 @@ impl Table {
             return Err(StartFault::Taken);
         }
         let token = new.token(wall);
+        self.last_order = self.next_order(wall);
         let probe = Probe {
             id: new.id,
             route: new.route.clone(),
             sent_unix_ns: wall.as_unix_ns(),
+            order: self.last_order,
             nonce: new.nonce,
             timeout_ns: duration_ns(new.timeout),
             threshold_ns: duration_ns(new.threshold),
@@ -394,6 +407,11 @@ impl Table {
         self.probes.insert(new.id, entry);
         self.routes.entry(new.route).or_default().outstanding.insert(new.id);
         Ok(token)
+    }
+
+    /// The [`Probe::order`] of a probe that is sent now.
+    pub fn next_order(&self, wall: WallTime) -> u64 {
+        wall.as_unix_ns().max(self.last_order.saturating_add(1))
     }
 
     /// This process did not run from `from` to `until`: it was stopped, or had no CPU. Until what has arrived meanwhile
@@ -484,7 +502,12 @@ impl Table {
                 return None;
             }
             entry.probe.excused = now < entry.excused_until;
-            Some(Overdue { id, route: entry.probe.route.clone(), is_excused: entry.probe.excused })
+            Some(Overdue {
+                id,
+                order: entry.probe.order,
+                route: entry.probe.route.clone(),
+                is_excused: entry.probe.excused,
+            })
         });
         entries.collect()
     }
@@ -501,6 +524,7 @@ impl Table {
         debug_assert!(was.is_none() || (was, outcome) == (Some(Outcome::Lost), Outcome::Late), "{was:?} {outcome:?}");
         let ended = Ended {
             id,
+            order: entry.probe.order,
             route: entry.probe.route.clone(),
             outcome,
             was_lost: was.is_some(),

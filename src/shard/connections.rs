@@ -117,6 +117,10 @@ pub struct Connections {
     parting: Vec<u32>,
     /// Times that the kernel found no receive buffer.
     pub buffers_exhausted: u64,
+    /// Writes that the kernel did not take whole at once.
+    pub short_writes: u64,
+    /// Receives that ended though their connection goes on, and were armed again.
+    pub rearms: u64,
     /// See [`Connections::take_sipped`].
     sipped: Vec<(u32, u32, u32)>,
     /// File slots in use, those in line included, for whoever asks from another thread.
@@ -135,6 +139,8 @@ impl Connections {
             dialing: 0,
             parting: Vec::new(),
             buffers_exhausted: 0,
+            short_writes: 0,
+            rearms: 0,
             sipped: Vec::new(),
             used,
         }
@@ -410,6 +416,7 @@ impl Connections {
             // It was to be read slowly, and is no more.
             Stage::Open if completion.result > 0 || exhausted || completion.result == -libc::ECANCELED => {
                 connection.receiving = true;
+                self.rearms += u64::from(completion.result != -libc::ECANCELED);
                 self.ring.receive(file);
                 Notice::None
             }
@@ -430,7 +437,10 @@ impl Connections {
         let connection = &mut self.connections[file as usize];
         let sent = self.ring.sent(file, completion.result, connection.stage == Stage::Open);
         match (connection.stage, sent) {
-            (_, Sent::Partly) => Notice::None,
+            (_, Sent::Partly) => {
+                self.short_writes += 1;
+                Notice::None
+            }
             (Stage::Closing, _) => {
                 self.close_when_quiet(file);
                 Notice::None
@@ -606,5 +616,63 @@ fn errno_to_link_error(errno: i32) -> LinkError {
         libc::EMFILE | libc::ENFILE => LinkError::NoDescriptors,
         libc::ENOMEM | libc::ENOBUFS => LinkError::NoMemory,
         errno => LinkError::Other(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::super::ring::{Op, RingConfig};
+    use super::*;
+
+    /// One turn, in which no receive buffer is given back.
+    fn turn(connections: &mut Connections) {
+        connections.flush(false, |_, _| Instant::ZERO);
+        if connections.ring().submit().unwrap() == 0 {
+            connections.ring().wait(Duration::from_millis(10)).unwrap();
+        }
+        for at in 0..connections.ring().gather(Instant::ZERO) {
+            let mut completion = connections.ring().completion(at);
+            let _ = completion.take_buffer();
+            match completion.op {
+                Op::Connect => connections.connect_completed(&completion),
+                Op::Receive => connections.receive_completed(&completion),
+                Op::Send => connections.send_completed(&completion),
+                op => panic!("{op:?}"),
+            };
+        }
+        connections.settle();
+    }
+
+    #[test]
+    fn what_a_steady_run_has_none_of_is_counted() {
+        const TURNS_MAX: usize = 10_000;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ring = Ring::new(RingConfig { dialed_files: 1, accepted_files: 0, buffers: 16 }).unwrap();
+        let mut connections = Connections::new(ring, 1, Arc::default());
+        let target = connections.ring().target(listener.local_addr().unwrap(), &[]);
+        connections.dial(0, target);
+        assert_eq!(connections.dial_next(), Some((0, Ok(()))));
+        turn(&mut connections);
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"220\r\n").unwrap();
+        (0..10).for_each(|_| turn(&mut connections));
+        assert_eq!((connections.short_writes, connections.rearms, connections.buffers_exhausted), (0, 0, 0));
+        // The peer reads nothing until the socket is full, and then no buffer comes back until none is left.
+        let fill = (0..TURNS_MAX).find(|_| {
+            connections.outgoing(0).bytes.extend_from_slice(&[b'x'; 8_192]);
+            turn(&mut connections);
+            connections.short_writes > 0
+        });
+        assert!(fill.is_some() && connections.short_writes == 1, "{}", connections.short_writes);
+        let drain = (0..TURNS_MAX).find(|_| {
+            peer.write_all(b"250\r\n").unwrap();
+            turn(&mut connections);
+            connections.rearms > 0
+        });
+        assert!(drain.is_some() && connections.rearms == connections.buffers_exhausted, "{}", connections.rearms);
     }
 }

@@ -617,6 +617,8 @@ impl Pump {
         let cpu_ns = thread_cpu_ns();
         let used_ns = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
         let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
+        let short_writes = std::mem::take(&mut self.connections.short_writes);
+        let rearms = std::mem::take(&mut self.connections.rearms);
         let stamps = std::mem::take(&mut self.calendar.stamps);
         let writes = std::mem::take(&mut self.writes);
         let charged = |running: &RunningJob| !running.ended && running.last.is_none();
@@ -631,6 +633,8 @@ impl Pump {
             let effort = &mut running.worker.delta_mut().effort;
             effort.charge(used_ns, if all_sent == 0 { (1, jobs) } else { part }, running.draining);
             effort.buffers_exhausted += exhausted;
+            effort.short_writes += short_writes;
+            effort.rearms += rearms;
             effort.stamps.add(&stamps);
             effort.writes.add(&writes);
         }

@@ -425,3 +425,79 @@ impl SinkService {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::connections::Notice;
+    use crate::shard::ring::{Op, Ring, RingConfig};
+    use crate::sink::StubSettings;
+    use crate::sink::mailgun::REQUEST_BYTES_MAX;
+    use crate::wire::http::server::ServerConfig as HttpConfig;
+
+    const FIRST_FILE: u32 = 1;
+
+    fn service() -> SinkService {
+        let http = HttpSpec {
+            tls: None,
+            faulty_tls: None,
+            config: Arc::new(HttpConfig::new(REQUEST_BYTES_MAX)),
+            settings: StubSettings::default(),
+        };
+        let spec = SinkSpec {
+            listeners: Vec::new(),
+            tls: None,
+            faulty_tls: None,
+            http: Some(http),
+            config: Arc::new(ServerConfig::new("sink.example.com", 1_000, true)),
+            settings: SinkSettings::default(),
+            start: Instant::ZERO,
+            seed: 1,
+            save: None,
+        };
+        SinkService::new(spec, FIRST_FILE)
+    }
+
+    /// Whether the slot becomes free. No socket is in it, of which the ring's completions tell.
+    fn is_freed(file: u32, connections: &mut Connections) -> bool {
+        for _ in 0..100 {
+            if connections.ring().submit().unwrap() == 0 {
+                connections.ring().wait(Duration::from_millis(10)).unwrap();
+            }
+            for index in 0..connections.ring().gather(Instant::ZERO) {
+                let completion = connections.ring().completion(index);
+                let notice = match completion.op {
+                    Op::Receive => connections.receive_completed(&completion),
+                    Op::Close => connections.close_completed(&completion),
+                    _ => Notice::None,
+                };
+                if matches!(notice, Notice::Freed) {
+                    return connections.is_free(file);
+                }
+            }
+            connections.ring().recycle();
+        }
+        false
+    }
+
+    /// However far its last reply has come by then.
+    #[test]
+    fn a_client_that_does_not_read_its_last_reply_is_cut_off_when_its_time_is_over() {
+        let request = &b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"[..];
+        for (protocol, last) in [(Protocol::Http, request), (Protocol::Smtp, b"QUIT\r\n")] {
+            let ring = Ring::new(RingConfig { dialed_files: 1, accepted_files: 2, buffers: 16 }).unwrap();
+            let mut connections = Connections::new(ring, 3, Arc::default());
+            let (mut service, file, now) = (service(), FIRST_FILE, Instant::from_ns(1_000_000_000));
+            service.accepted(file, now, (false, protocol), None, &mut connections);
+            assert!(connections.is_open(file), "{protocol:?}");
+            service.received(file, now, last, &mut connections);
+            assert!(!connections.is_open(file), "{protocol:?}: it has said its last word");
+            let until = now + PARTING_TIME_MAX;
+            let just_before = now + (PARTING_TIME_MAX - Duration::from_nanos(1));
+            assert_eq!(connections.timers.expired(just_before), None, "{protocol:?}");
+            assert_eq!(connections.timers.expired(until), Some(file), "{protocol:?}");
+            service.expired(file, until, &mut connections);
+            assert!(is_freed(file, &mut connections), "{protocol:?}");
+        }
+    }
+}

@@ -187,7 +187,34 @@ fn what_a_relay_repeats_alters_forges_and_breaks_is_told_apart() {
 
     let mut command = timecop();
     let finished = Process::run(command.args(["audit", &audit.file("accepted"), &audit.file("arrived")]));
-    assert!(finished.stdout.contains("    missing    5 to 11\n    altered    4\n"), "{}", finished.stdout);
+    let named = "    missing    5 to 11 (0000000000000005 to 000000000000000b)\n    altered    4 (0000000000000004)\n";
+    assert!(finished.stdout.contains(named), "{}", finished.stdout);
+    // What is to be grepped for stands in the message itself, as a relay logs it.
+    let (_, grep) = finished.stdout.split_once("grep ").expect("what to look for");
+    let grep = grep.lines().next().expect("a line");
+    let message = String::from_utf8_lossy(&messages[5]);
+    assert!(message.lines().any(|line| line.starts_with(&format!("Message-ID: <{grep}@"))), "{grep}: {message}");
+}
+
+/// With the words of the wrong key, and what a sink leaves that is killed.
+#[test]
+fn mail_of_another_key_is_said_to_have_come_and_a_killed_sink_leaves_its_account() {
+    let audit = Audit::new();
+    fs::write(audit.dir.path().join("other"), format!("{}\n", "a5".repeat(32))).expect("a file in our folder");
+    let sink = Sink::start(&["--audit-key", &audit.file("other"), "--audit-report", &audit.file("arrived")]);
+    let options = audit.options();
+    let mut arguments = vec!["-m", "12", "-c", "1"];
+    arguments.extend(options.iter().map(String::as_str));
+    Hammer::run(sink.port(), &arguments).assert_all_accepted(12);
+    let says = |what: &str| fs::read_to_string(audit.file("arrived")).is_ok_and(|text| text.contains(what));
+    poll("the account of what has arrived", || says("\"forged\":12,").then_some(()));
+    sink.signal("KILL");
+    let mut command = timecop();
+    let finished = Process::run(command.args(["audit", &audit.file("accepted"), &audit.file("arrived")]));
+    assert_eq!(finished.status.code(), Some(1), "{}{}", finished.stdout, finished.stderr);
+    for words in ["12 missing", "12 arrived with stamps of another key", "had not ended: it runs, or was killed"] {
+        assert!(finished.stdout.contains(words), "{words}: {}", finished.stdout);
+    }
 }
 
 #[test]

@@ -155,6 +155,16 @@ fn pipelining_sends_the_envelope_in_one_group_and_stays_inside_one_transaction()
 }
 
 #[test]
+fn nothing_happens_in_a_steady_run_that_should_not() {
+    let sink = Sink::start(&[]);
+    let run = Hammer::run(sink.port(), &["-m", "100000", "-c", "50"]);
+    run.assert_all_accepted(100_000);
+    for count in ["buffers_exhausted", "short_writes", "rearms"] {
+        assert_eq!(run.count(&format!("generator.{count}")), 0, "{count}: {}", run.shown());
+    }
+}
+
+#[test]
 fn no_command_is_sent_ahead_without_pipelining() {
     for (offered, asked) in [(true, "off"), (false, "auto")] {
         let server = Scripted::start(offered);

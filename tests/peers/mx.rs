@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use crate::support::{Process, python, script, text, timecop};
 
 /// What came of each of `commands`, of timecop's words each, with a configuration for the service at CONFIG; those that
-/// begin with `&` are started first and have no outcome.
+/// begin with `&` are started first and have no outcome. Those that begin with `~` and a pattern are repeated until their output
+/// has it, and `!` ends what was started last. Words of another program than timecop follow `curl`.
 fn in_a_network_of_its_own(configuration: &str, commands: &[&str]) -> Vec<Value> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("timecop.toml");
@@ -18,12 +19,16 @@ fn in_a_network_of_its_own(configuration: &str, commands: &[&str]) -> Vec<Value>
     let lines: String = commands
         .iter()
         .map(|command| {
-            let (start, words) = match command.strip_prefix("& ") {
-                Some(words) => (Some("&"), words),
-                None => (None, *command),
+            let mut words: Vec<&str> = command.split(' ').collect();
+            words.iter_mut().filter(|word| **word == "CONFIG").for_each(|word| *word = text(&config));
+            let before = match words[0] {
+                "!" | "&" => 1,
+                "~" => 2,
+                _ => 0,
             };
-            let words = words.split(' ').map(|word| if word == "CONFIG" { text(&config) } else { word });
-            let words: Vec<&str> = start.into_iter().chain([binary.as_str()]).chain(words).collect();
+            if !matches!(words.get(before), Some(&"curl") | None) {
+                words.insert(before, &binary);
+            }
             format!("{}\n", json!(words))
         })
         .collect();
@@ -119,4 +124,64 @@ fn a_job_for_a_domain_is_held_to_the_allow_list_and_shown_as_it_was_given() {
     assert_eq!(written(&outcomes[2])["result"]["target"], named);
     assert_eq!(search["exit"], 0, "{search}");
     assert_eq!(written(search)["result"]["target"], "mx://example.com (mail exchanger a.example.com, 127.0.0.5:25)");
+}
+
+/// A service whose own server is the mail exchanger of example.com, with these routes.
+fn prober(routes: &[(&str, &str, &str)]) -> String {
+    let route = |(name, target, interval): &(&str, &str, &str)| {
+        format!("[[probe.route]]\nname = '{name}'\ntarget = '{target}'\ninterval = '{interval}'\ntimeout = '15m'\n")
+    };
+    let routes: String = routes.iter().map(route).collect();
+    format!(
+        "[smtp]\nlisten = ['127.0.0.5:25']\nhostname = 'a.example.com'\n[probe]\naddress = 'probe@example.com'\n{routes}"
+    )
+}
+
+#[test]
+fn a_probe_goes_by_the_mail_exchanger_of_its_domain_and_comes_back() {
+    let configuration = format!(
+        "{}[targets.own]\nurl = 'mx+starttls://example.com'\nskip_verify = true\n",
+        prober(&[("plain", "mx://example.com", "5days"), ("secured", "own", "5days")])
+    );
+    let commands = ["& serve --config CONFIG", "probe plain --json", "probe secured --json"];
+    let outcomes = in_a_network_of_its_own(&configuration, &commands);
+    for outcome in &outcomes {
+        assert_eq!(outcome["exit"], 0, "{outcome}");
+        let probe = written(outcome);
+        assert!(probe["outcome"] == "ok" && probe["legs"]["submit_s"].is_f64(), "{probe}");
+    }
+    assert!(written(&outcomes[0])["legs"]["tls_s"].is_null() && written(&outcomes[1])["legs"]["tls_s"].is_f64());
+}
+
+/// Its name servers hang: the route says so, no other one waits, look-ups do not pile up, and the end does not wait for them.
+#[test]
+fn a_route_whose_name_servers_are_silent_holds_up_nobody_else() {
+    let configuration = prober(&[
+        ("hung", "mx://silent.example", "1s"),
+        ("once", "mx://once.silent.example", "5days"),
+        ("plain", "mx://example.com", "5days"),
+    ]);
+    let outcomes = in_a_network_of_its_own(
+        &configuration,
+        &[
+            "& serve --config CONFIG",
+            "~ timecop_probe_skipped_total\\{route=\"hung\"\\}\\s([2-9]|\\d\\d) curl -s http://127.0.0.1:8025/metrics",
+            "probe plain --json",
+            "probe once --json",
+            "~ \"state\":\"send_failed\" curl -s -X POST http://127.0.0.1:8025/v1/probe/route.get?name=hung",
+            "!",
+        ],
+    );
+    let [_, plain, once, hung, end] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert!(plain["exit"] == 0 && written(plain)["outcome"] == "ok", "{plain}");
+    let failed = written(once);
+    assert_eq!((&once["exit"], &failed["outcome"]), (&json!(1), &json!("send_failed")), "{once}");
+    let why = failed["detail"].as_str().expect("a reason");
+    assert!(why.contains("silent.example") && why.contains("try again later"), "{why}");
+    assert!(hung["stdout"].as_str().is_some_and(|shown| shown.contains("send_failed")), "{hung}");
+    let log = end["stdout"].as_str().expect("a log");
+    assert_eq!(end["exit"], 0, "{log}");
+    assert!(log.contains("fewer than 2 look-ups of this host under way"), "{log}");
+    // Look-ups are under way, and nothing is waited for.
+    assert!(log.contains("ending: no new jobs"), "{log}");
 }

@@ -4,17 +4,23 @@
 usage: unshare --net --mount mx_world.py COMMANDS
 
 Each line of the file COMMANDS is a command as a JSON list of words. One that begins with "&" is started and waited for until it
-says that it listens; it ends with this. Every other one is run to its end, which is a line of JSON: exit, stdout, stderr.
+says that it listens; it ends with this. One that begins with "~" and a pattern is run again and again until its output has
+that. Every other one is run to its end. Of each but the first kind the end is a line of JSON: exit, stdout, stderr. "!" has the
+last one that was started end by SIGTERM, and tells its exit and output.
+
+Names under silent.example are never answered.
 """
 
 import fcntl
 import json
+import re
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 A, MX, NXDOMAIN, SERVFAIL = 1, 15, 3, 2
 MAIL_EXCHANGERS = {
@@ -45,6 +51,8 @@ def answer(query):
         records = [struct.pack("!H", preference) + encoded(host) for preference, host in MAIL_EXCHANGERS.get(name, [])]
     elif kind == A and name in ADDRESSES:
         records = [socket.inet_aton(ADDRESSES[name])]
+    if name.endswith("silent.example"):
+        return None
     code = {"gone.example": NXDOMAIN, "broken.example": SERVFAIL}.get(name, 0)
     head = query[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(records), 0, 0)
     body = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data for data in records)
@@ -54,7 +62,24 @@ def answer(query):
 def serve(server):
     while True:
         query, peer = server.recvfrom(4096)
-        server.sendto(answer(query), peer)
+        said = answer(query)
+        if said:
+            server.sendto(said, peer)
+
+
+def run(words):
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    return {"exit": ended.returncode, "stdout": ended.stdout, "stderr": ended.stderr}
+
+
+def until(pattern, words):
+    deadline = time.monotonic() + 60
+    while True:
+        result = run(words)
+        if re.search(pattern, result["stdout"]):
+            return result
+        assert time.monotonic() < deadline, (pattern, result)
+        time.sleep(0.05)
 
 
 def raise_loopback():
@@ -79,11 +104,19 @@ def main():
                 if words[0] == "&":
                     process = subprocess.Popen(words[1:], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                     started.append(process)
-                    assert any("listening on" in said for said in iter(process.stdout.readline, "")), words
+                    heard = []
+                    while not any("listening on" in said for said in heard[-1:]):
+                        heard.append(process.stdout.readline())
+                        assert heard[-1], (words, heard)
+                    continue
+                if words[0] == "!":
+                    process = started.pop()
+                    process.terminate()
+                    said, _ = process.communicate(timeout=60)
+                    result = {"exit": process.returncode, "stdout": said, "stderr": ""}
                 else:
-                    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
-                    result = {"exit": ended.returncode, "stdout": ended.stdout, "stderr": ended.stderr}
-                    print(json.dumps(result), flush=True)
+                    result = until(words[1], words[2:]) if words[0] == "~" else run(words)
+                print(json.dumps(result), flush=True)
         finally:
             for process in started:
                 process.terminate()

@@ -75,6 +75,10 @@ struct World {
     /// Those that a kill kept from being handed over.
     unsent: BTreeSet<u64>,
     open: BTreeMap<(String, &'static str), bool>,
+    /// By route: when those were sent that were in time, since the last one that was not.
+    well: BTreeMap<String, Vec<u64>>,
+    /// By route: when the first of those was sent that ended the last alert.
+    cured: BTreeMap<String, u64>,
 }
 
 #[test]
@@ -105,6 +109,8 @@ fn run(seed: u64) {
         unposted: BTreeSet::new(),
         unsent: BTreeSet::new(),
         open: BTreeMap::new(),
+        well: BTreeMap::new(),
+        cured: BTreeMap::new(),
     };
     world.reload();
     world.at(0, Event::Look);
@@ -341,7 +347,15 @@ impl World {
         let route = self.alerts.entry(ended.route.clone()).or_default();
         let kind = match ended.outcome {
             Outcome::Ok => {
-                let actions = route.well(RULE);
+                let actions = route.well(ended.order, RULE);
+                let well = self.well.entry(ended.route.clone()).or_default();
+                well.push(self.fired[&ended.id].1);
+                if !actions.is_empty() {
+                    assert_eq!(well.len(), RULE.well_for as usize, "{ended:?} {actions:?}");
+                    let first = *well.iter().min().expect("there is one");
+                    let cured = self.cured.entry(ended.route.clone()).or_default();
+                    *cured = first.max(*cured);
+                }
                 return self.act(&ended.route, actions);
             }
             Outcome::Late if ended.was_lost => {
@@ -354,13 +368,20 @@ impl World {
             Outcome::Lost => Kind::Lost,
             Outcome::SendFailed => Kind::SendFailed,
         };
-        self.call(ended.id, &ended.route, kind);
+        self.call(ended.id, ended.order, &ended.route, kind);
     }
 
-    /// A probe is a reason to call somebody, which it would be without our own down time as well.
-    fn call(&mut self, id: u64, route: &str, kind: Kind) {
+    /// A probe is a reason to call somebody, which it would be without our own down time as well; but not where it was sent
+    /// before those that ended the last alert, whatever the wall clock did.
+    fn call(&mut self, id: u64, order: u64, route: &str, kind: Kind) {
         assert!(self.bad.contains(&id), "{kind:?}: probe {id:x} would have been in time had we been there");
-        let actions = self.alerts.entry(route.to_owned()).or_default().bad(id, kind, RULE);
+        let is_news = self.fired[&id].1 >= self.cured.get(route).copied().unwrap_or(0);
+        let was_open = self.open.get(&(route.to_owned(), kind.name())).copied().unwrap_or(false);
+        if is_news {
+            self.well.remove(route);
+        }
+        let actions = self.alerts.entry(route.to_owned()).or_default().bad(id, order, kind, RULE);
+        assert_eq!(actions.len(), usize::from(is_news && !was_open), "{kind:?} of {route}: probe {id:x} {actions:?}");
         self.act(route, actions);
     }
 
@@ -378,7 +399,7 @@ impl World {
         let may_be_excused = u128::from(since_away) < BACK_OFF_MAX.as_nanos() || self.unposted.contains(&overdue.id);
         assert!(!overdue.is_excused || may_be_excused, "{overdue:?}");
         if !overdue.is_excused {
-            self.call(overdue.id, &overdue.route, Kind::Late);
+            self.call(overdue.id, overdue.order, &overdue.route, Kind::Late);
         }
     }
 

@@ -31,7 +31,7 @@ pub(in crate::cli) struct SinkAuditArguments {
     /// Put down which messages arrive of generators with this key: a file with 64 hexadecimal digits
     #[arg(long, value_name = "FILE", requires = "audit_report", help_heading = "Audit")]
     pub(in crate::cli) audit_key: Option<PathBuf>,
-    /// Where that goes at the end, for `timecop audit`
+    /// Where that goes every 5 s and at the end, for `timecop audit`
     #[arg(long, value_name = "FILE", requires = "audit_key", help_heading = "Audit")]
     pub(in crate::cli) audit_report: Option<PathBuf>,
     /// After how long an arrival counts as late

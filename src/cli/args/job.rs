@@ -20,11 +20,15 @@ Examples:
   timecop job run smtp://127.0.0.1:2525 --search --slo 'p99<250ms,failures<0.1%' --wait
       the highest rate that the target holds, as timecop search finds it
   timecop job get 1 --json
+  timecop job wait 1
+      waits for the end of a job, and shows its result
   timecop job list
   timecop job stop 1
 
+They ask POST /v1/hammer/job.run, job.get?id=ID, job.list and job.stop?id=ID, which curl can as well; GET /openapi.json
+describes them, and so does docs/api.md.
 The service is that of --api, else of the environment's TIMECOP_API, else http://127.0.0.1:8025.
-Exit code: 0 done; 1 with --wait, when not all messages were accepted, the job was given up, a condition of --fail-if is
+Exit code: 0 done; 1 with wait or --wait, when not all messages were accepted, the job was given up, a condition of --fail-if is
 true of its result, or its verdict is INVALID; 2 the service refused or was not reached.";
 
 /// `timecop job`.
@@ -41,6 +45,8 @@ pub(in crate::cli) enum JobCommand {
     Run(Box<JobRunArguments>),
     /// Show a job with its result so far.
     Get(JobIdArguments),
+    /// Wait until a job has ended, and show its result.
+    Wait(JobIdArguments),
     /// List all jobs that are kept, the newest first.
     List(ServiceArguments),
     /// Stop a job: no new messages, those in flight may end.
@@ -74,7 +80,7 @@ pub(in crate::cli) struct ServiceArguments {
     pub(in crate::cli) json: bool,
 }
 
-/// `timecop job get` and `timecop job stop`.
+/// `timecop job get`, `timecop job wait` and `timecop job stop`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JobIdArguments {
     /// The job's id

@@ -43,6 +43,7 @@ Examples:
   timecop merge east.json 12 -o both.json
       the result of job 12 of the service of --api for one of them
 
+A run that would count twice is refused: in two files, or by itself and in a merged report.
 Exit code: 0 they were merged, whatever the verdict; 2 they could not be.";
 
 /// `timecop merge`.

@@ -16,7 +16,8 @@ pub(in crate::cli) struct DoctorArguments {
 const CHECK_EXAMPLES: &str = "\
 Examples:
   timecop check --config /etc/timecop/timecop.toml
-      print every fault with its line, key and remedy, or else what the service would do
+      print every fault with its line, key and remedy, or else what the service would do; looks at the store's folder and
+      file, too, and makes or changes neither
   timecop check --config timecop.toml --json
       the same as one JSON object, for scripts
 

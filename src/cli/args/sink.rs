@@ -105,9 +105,9 @@ pub(in crate::cli) struct SinkArguments {
     /// CPUs that the shards may run on, such as 0,2-5
     #[arg(long, value_name = "LIST", value_parser = cpus)]
     pub(in crate::cli) cpus: Option<Cpus>,
-    /// Where the counts go at the end: a file, or - for standard output
-    #[arg(long, value_name = "FILE|-", default_value = "-")]
-    pub(in crate::cli) json: PathBuf,
+    /// Write the counts as one JSON object, at the end: to a file, or to standard output instead of the summary
+    #[arg(long, value_name = "FILE|-")]
+    pub(in crate::cli) json: Option<PathBuf>,
     /// Accept so many messages a second over all shards, one after the other; the others wait in line. Where MESSAGES
     /// wait already, one more is answered 452, or 429 by HTTP
     #[arg(long, value_name = "RATE/s[,queue=MESSAGES]", help_heading = "Faults")]

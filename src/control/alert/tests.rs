@@ -139,6 +139,7 @@ fn lost(alerts: &mut Alerts) {
     let account = Account {
         route: "r",
         probe: 1,
+        order: 1,
         severity: Severity::Critical,
         summary: "mail is lost".to_owned(),
         details: Map::new(),
@@ -169,7 +170,7 @@ fn an_alert_and_its_end_are_told_once_each_and_in_order_whatever_goes_wrong_mean
     lost(&mut alerts);
     lost(&mut alerts);
     alerts.look(Instant::ZERO);
-    alerts.well("r", ONCE);
+    alerts.well("r", 1, ONCE);
     assert_eq!((alerts.counts().waiting, alerts.counts().open), (2, 0));
     look_until(&mut alerts, "both", |counts| counts.taken == 2);
     let counts = alerts.counts();
@@ -197,7 +198,7 @@ fn what_was_not_delivered_survives_a_restart_and_what_was_open_is_resolved_after
     let (config, bodies) = stub(Vec::new());
     let (mut second, store) = alerts(&path, Some(&config));
     assert_eq!(second.open("r"), [Kind::Lost]);
-    second.well("r", ONCE);
+    second.well("r", 1, ONCE);
     look_until(&mut second, "both", |counts| counts.taken == 2);
     let actions: Vec<Value> = bodies.try_iter().map(|body| body["event_action"].clone()).collect();
     assert_eq!(actions, ["trigger", "resolve"]);
@@ -218,7 +219,7 @@ fn what_is_refused_is_given_up_and_the_next_bad_probe_tells_of_it_again() {
     lost(&mut alerts);
     look_until(&mut alerts, "the second one", |counts| counts.taken == 1);
     lost(&mut alerts);
-    alerts.well("r", ONCE);
+    alerts.well("r", 1, ONCE);
     look_until(&mut alerts, "the resolve", |counts| counts.taken == 2);
     let actions: Vec<Value> = bodies.try_iter().map(|body| body["event_action"].clone()).collect();
     assert_eq!(actions, ["trigger", "trigger", "resolve"]);
@@ -232,11 +233,11 @@ fn an_end_that_is_refused_is_told_again_by_the_next_probe_that_is_well() {
     let (mut alerts, store) = alerts(&folder.path().join("a.db"), Some(&config));
     lost(&mut alerts);
     look_until(&mut alerts, "the trigger", |counts| counts.taken == 1);
-    alerts.well("r", ONCE);
+    alerts.well("r", 1, ONCE);
     look_until(&mut alerts, "the refusal", |counts| counts.refused == 1);
-    alerts.well("r", ONCE);
+    alerts.well("r", 1, ONCE);
     look_until(&mut alerts, "the resolve", |counts| counts.taken == 2);
-    alerts.well("r", ONCE);
+    alerts.well("r", 1, ONCE);
     assert_eq!(alerts.counts().waiting, 0);
     let told: Vec<Value> = bodies.try_iter().collect();
     let actions: Vec<&Value> = told.iter().map(|body| &body["event_action"]).collect();
@@ -275,7 +276,7 @@ fn an_alert_is_resolved_by_the_key_that_it_was_told_by_whatever_the_address_is_b
     closed(first, store);
     let (mut second, store) = alerts(&path, Some(&config));
     second.address = "probe@other.example".to_owned();
-    second.well("r", ONCE);
+    second.well("r", 1, ONCE);
     look_until(&mut second, "the resolve", |counts| counts.taken == 1);
     lost(&mut second);
     look_until(&mut second, "the next trigger", |counts| counts.taken == 2);
@@ -292,7 +293,7 @@ fn an_alert_that_is_over_before_it_could_be_told_is_told_to_nobody() {
     let (config, bodies) = stub(Vec::new());
     let (mut first, store) = alerts(&path, Some(&config));
     lost(&mut first);
-    first.well("r", ONCE);
+    first.well("r", 1, ONCE);
     assert_eq!((first.counts().waiting, first.counts().dropped, first.counts().open), (0, 0, 0));
     first.look(Instant::ZERO);
     closed(first, store);

@@ -100,9 +100,17 @@ fn paths() -> PathsBuilder {
             "The service is ending, its store can give no id, or too many bodies or look-ups are under way; see Retry-After.",
         ))
         .response("504", reason("The target's name servers did not answer in time."));
+    let result = ParameterBuilder::new()
+        .name("result")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("Whether the job is shown with its result, which may be large."))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean).default(Some(json!(true)))))
+        .example(Some(json!(false)));
     let get = post("job.get", "Show a job and what came of it so far.")
         .parameter(id())
-        .response("200", job("The job with its result."))
+        .parameter(result)
+        .response("200", job("The job with its result, or without."))
         .response("404", reason("No job has this id."))
         .response("503", reason("The store cannot be read."));
     let stop = post("job.stop", "Stop a job. Messages in flight have 10 s to end.")

@@ -63,8 +63,9 @@ impl Api {
         match path {
             "/v1/hammer/job.run" => self.run(request.into_body()).await.unwrap_or_else(Into::into),
             "/v1/hammer/job.list" => self.list(),
-            "/v1/hammer/job.get" => match id(request.uri().query()) {
-                Ok(id) => self.get(id).await,
+            "/v1/hammer/job.get" => match asked_of_job(request.uri().query()) {
+                Ok((id, true)) => self.get(id).await,
+                Ok((id, false)) => self.get_record(id),
                 Err(refusal) => refusal.into(),
             },
             "/v1/hammer/job.stop" => match id(request.uri().query()) {
@@ -119,6 +120,10 @@ impl Api {
             Some((record, Some(live))) => job(&record, Some(live)),
             Some((record, None)) => self.with_stored_result(record).await,
         }
+    }
+
+    fn get_record(&self, id: u64) -> Response {
+        self.jobs.borrow().record(id).map_or_else(|| unknown_job(id).into(), |record| job(record, None))
     }
 
     async fn stop(&self, id: u64) -> Response {
@@ -237,11 +242,16 @@ fn all_is_well() -> serde_json::Value {
     serde_json::json!({ "status": "ok" })
 }
 
-/// The value of a key of the query, unless it is empty.
-fn given(query: Option<&str>, key: &str) -> Option<String> {
+/// The value of a key of the query.
+fn said(query: Option<&str>, key: &str) -> Option<String> {
     let query = query.unwrap_or_default();
     let found = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == key);
-    found.map(|(_, value)| value.into_owned()).filter(|value| !value.is_empty())
+    found.map(|(_, value)| value.into_owned())
+}
+
+/// The same, unless it is empty.
+fn given(query: Option<&str>, key: &str) -> Option<String> {
+    said(query, key).filter(|value| !value.is_empty())
 }
 
 /// The route that a request names.
@@ -264,6 +274,19 @@ fn id(query: Option<&str>) -> Result<u64, Refusal> {
             Err(Refusal::new(StatusCode::BAD_REQUEST, "id: expected a job's id in the query, as in ?id=1234, got none"))
         }
         Some(given) => record::parse_id(&given).ok_or_else(|| unknown_job(shown(given.as_bytes()))),
+    }
+}
+
+/// The job that `job.get` names, and whether its result is asked for.
+fn asked_of_job(query: Option<&str>) -> Result<(u64, bool), Refusal> {
+    let id = id(query)?;
+    match said(query, "result").as_deref() {
+        None | Some("true") => Ok((id, true)),
+        Some("false") => Ok((id, false)),
+        Some(other) => {
+            let why = format!("result: expected true or false, got {}", shown(other.as_bytes()));
+            Err(Refusal::new(StatusCode::BAD_REQUEST, why))
+        }
     }
 }
 

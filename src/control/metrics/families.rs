@@ -159,10 +159,26 @@ pub(super) const FAMILIES: &[Family] = &[
         samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.file_slots_used as f64)),
     },
     Family {
+        name: "timecop_engine_rearms_total",
+        help: "Receives that ended though their connection went on, and were armed again; once for each job on the shard.",
+        labels: &[],
+        samples: Samples::Counter(|totals, sample| {
+            sample(&[], totals.kinds.iter().map(|kind| kind.merged.effort.rearms).sum::<u64>() as f64);
+        }),
+    },
+    Family {
         name: "timecop_engine_shards",
         help: "Shards that are up.",
         labels: &[],
         samples: Samples::Gauge(|totals, sample| sample(&[], totals.now.shards as f64)),
+    },
+    Family {
+        name: "timecop_engine_short_writes_total",
+        help: "Writes that the kernel did not take whole at once; once for each job on the shard.",
+        labels: &[],
+        samples: Samples::Counter(|totals, sample| {
+            sample(&[], totals.kinds.iter().map(|kind| kind.merged.effort.short_writes).sum::<u64>() as f64);
+        }),
     },
     Family {
         name: "timecop_engine_turn_seconds",

@@ -58,6 +58,7 @@ fn delta(n: u64) -> Delta {
     (delta.connections.opened, delta.connections.reopened) = (n, n / 2);
     let effort = &mut delta.effort;
     (effort.cpu_ns, effort.buffers_exhausted, effort.deltas_held) = (n * 1_000_000, n, 1);
+    (effort.short_writes, effort.rearms) = (2 * n, 3 * n);
     delta
 }
 
@@ -103,6 +104,8 @@ fn counters_are_the_sums_of_all_deltas() {
     let reset = r#"timecop_hammer_errors_total{type="smtp",phase="final",kind="reset",blame="peer"}"#;
     assert_eq!(found[reset], whole.errors[0].count as f64);
     assert_eq!(found["timecop_engine_buffers_exhausted_total"], whole.effort.buffers_exhausted as f64);
+    assert_eq!(found["timecop_engine_short_writes_total"], whole.effort.short_writes as f64);
+    assert_eq!(found["timecop_engine_rearms_total"], whole.effort.rearms as f64);
     assert_eq!(found[r#"timecop_engine_deltas_held_total{type="smtp"}"#], 4.0);
     assert_eq!(found[r#"timecop_engine_cpu_seconds_total{type="smtp"}"#], 0.348);
 }
@@ -125,6 +128,7 @@ fn the_outcomes_of_ended_jobs_are_those_of_their_reports_and_add_up_to_what_was_
             shards: 2,
             dialed: Instant::from_ns(1),
             start: Instant::from_ns(1),
+            wall_start: WallTime::default(),
             warmup: Some(AskedWarmup::ByNumber),
             congestion: None,
             end: None,
@@ -259,6 +263,7 @@ fn a_prober_has_its_metrics_and_a_service_without_one_has_none_of_them() {
     metrics.probes(|totals| totals.set_routes(["r", "s"].into_iter()));
     let ended = |outcome, was_lost, seconds: Option<u64>| crate::probe::table::Ended {
         id: 1,
+        order: 1,
         route: "r".to_owned(),
         outcome,
         was_lost,
@@ -314,12 +319,13 @@ fn what_is_excused_is_counted_apart_unless_it_is_lost_all_the_same() {
     metrics.probes(|totals| totals.set_routes(["r"].into_iter()));
     let count = |name: &str| rendered(&metrics)[&format!("timecop_probe_{name}_total{{route=\"r\"}}")];
     let overdue = |is_excused| {
-        let overdue = crate::probe::table::Overdue { id: 1, route: "r".to_owned(), is_excused };
+        let overdue = crate::probe::table::Overdue { id: 1, order: 1, route: "r".to_owned(), is_excused };
         metrics.probes(|totals| totals.overdue(&overdue));
     };
     let ended = |outcome, [was_overdue, was_excused, is_excused]: [bool; 3]| {
         let ended = crate::probe::table::Ended {
             id: 1,
+            order: 1,
             route: "r".to_owned(),
             outcome,
             was_lost: false,

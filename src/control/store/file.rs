@@ -18,7 +18,7 @@ pub(super) const SCHEMA: i64 = 2;
 /// The version before, which had jobs and no probes.
 const JOBS_ONLY: i64 = 1;
 /// Tells our files from other databases: "tcop", in the file's `application_id`.
-const APPLICATION: i64 = 0x7463_6f70;
+pub(super) const APPLICATION: i64 = 0x7463_6f70;
 
 const CREATE: &str = "
     CREATE TABLE jobs (
@@ -218,11 +218,16 @@ fn make(path: &Path) -> std::io::Result<PathBuf> {
     if fs::metadata(&path)?.is_file() { Ok(path) } else { Err(std::io::Error::other("not a regular file")) }
 }
 
-/// Takes the store for this process.
-fn take(path: &Path) -> Result<Flock<fs::File>, StoreError> {
+/// The file beside the store that is locked.
+pub(super) fn lock_of(path: &Path) -> PathBuf {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    let lock = PathBuf::from(lock);
+    PathBuf::from(lock)
+}
+
+/// Takes the store for this process.
+fn take(path: &Path) -> Result<Flock<fs::File>, StoreError> {
+    let lock = lock_of(path);
     let failed = |source| StoreError::File { path: lock.clone(), source };
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {

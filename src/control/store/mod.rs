@@ -13,6 +13,7 @@
 
 mod file;
 mod kept;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use thiserror::Error;
 
 use self::file::StoreFile;
 pub use self::kept::{Kept, Row, RowKey};
+pub use self::look::{StoreState, look};
 use crate::job::record::JobState;
 
 /// How long a write waits for somebody else's lock, and how long after a failure the next one is tried.

@@ -17,7 +17,8 @@ use crate::measure::threshold::Threshold;
 
 const KEYS: [&str; 7] = ["slo", "start_rate", "max_rate", "trial", "confirm", "cool_down", "precision"];
 
-/// An object, of which `slo` alone must be there: a text as on the command line, or a list of conditions.
+/// An object. `slo` is a text as on the command line, or a list of conditions; what is left out may be among the service's
+/// defaults, and of `slo` there has to be one in the end.
 impl Field for RawSearch {
     fn expected() -> String {
         "an object such as {\"slo\": \"p99<250ms,failures<0.1%\"}".to_owned()
@@ -31,7 +32,10 @@ impl Field for RawSearch {
         let [slo, start_rate, max_rate, trial, confirm, cool_down, precision] =
             object::<RawSearch, { KEYS.len() }>(json, &KEYS)?;
         Ok(RawSearch {
-            slo: conditions(slo).map_err(|problem| format!("slo: {problem}"))?,
+            slo: match slo {
+                None => Vec::new(),
+                Some(slo) => conditions(slo).map_err(|problem| format!("slo: {problem}"))?,
+            },
             start_rate: given("start_rate", start_rate)?,
             max_rate: given("max_rate", max_rate)?,
             trial: given("trial", trial)?,
@@ -49,7 +53,7 @@ impl Field for RawSearch {
         let number = |most| types([Type::Number]).exclusive_minimum(Some(0)).maximum(Some(most));
         let text = ObjectBuilder::new().schema_type(Type::String);
         let slo = AnyOfBuilder::new().item(text).item(RefOr::T(List::<Threshold>::schema()));
-        let mut search = types([Type::Object]).property("slo", slo).required("slo");
+        let mut search = types([Type::Object]).property("slo", slo);
         for key in ["start_rate", "max_rate"] {
             search = search.property(key, number(RATE_PER_S_MAX));
         }
@@ -63,7 +67,9 @@ impl Field for RawSearch {
 /// A search as a request has it.
 pub fn to_json(search: &RawSearch) -> Value {
     let mut shown = Map::new();
-    shown.insert("slo".to_owned(), search.slo.iter().map(ToString::to_string).collect());
+    if !search.slo.is_empty() {
+        shown.insert("slo".to_owned(), search.slo.iter().map(ToString::to_string).collect());
+    }
     let others = [
         ("start_rate", search.start_rate.as_ref().map(value)),
         ("max_rate", search.max_rate.as_ref().map(value)),
@@ -81,16 +87,13 @@ fn given<T: Field>(key: &str, json: Option<&RawValue>) -> Result<Option<T>, Stri
 }
 
 /// Conditions with commas between them, or a list of them.
-fn conditions(json: Option<&RawValue>) -> Result<Vec<Threshold>, String> {
-    match json {
-        None => Err("expected conditions such as \"p99<250ms,failures<0.1%\", got none".to_owned()),
-        Some(json) if json.get().starts_with('"') => {
-            let conditions = condition(json)?;
-            let conditions = conditions.split(',').map(Threshold::parse).collect::<Result<_, _>>();
-            conditions.map_err(|error| error.to_string())
-        }
-        Some(json) => List::take(json).map(|list: List<Threshold>| list.0),
+fn conditions(json: &RawValue) -> Result<Vec<Threshold>, String> {
+    if json.get().starts_with('"') {
+        let conditions = condition(json)?;
+        let conditions = conditions.split(',').map(Threshold::parse).collect::<Result<_, _>>();
+        return conditions.map_err(|error| error.to_string());
     }
+    List::take(json).map(|list: List<Threshold>| list.0)
 }
 
 #[cfg(test)]
@@ -112,13 +115,14 @@ mod tests {
         assert_eq!(read(&echo), Ok(search), "{echo}");
         let least = read(r#"{"SLO":["p50<1s"]}"#).unwrap();
         assert_eq!(value(&least).to_string(), r#"{"slo":["p50<1s"]}"#);
+        let silent = read("{}").unwrap();
+        assert_eq!((&silent, value(&silent).to_string()), (&RawSearch::default(), "{}".to_owned()));
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         for (json, words) in [
             ("true", "expected an object such as"),
-            ("{}", "slo: expected conditions such as"),
             (r#"{"slo":"p99=1s"}"#, "slo: expected a condition such as"),
             (r#"{"slo":["p99<1s","fast"]}"#, "slo: condition 2: expected a condition such as"),
             (r#"{"slo":[]}"#, "slo: expected a list of 1 to 16 conditions, got 0"),

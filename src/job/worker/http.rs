@@ -95,9 +95,14 @@ impl Worker {
         let (kind, text) = match status {
             401 if self.job.client.auth.is_none() => (
                 "credentials",
-                "the server wants credentials (401), and none were sent, or in a header: give a user and a password",
+                "the server wants credentials (401), and none were sent, or in a header: give a user and a password (--user and \
+                 --password-file; for a job of a service `user` and `password_file` of its target, and auth)",
             ),
-            401 => ("credentials", "the server wants other credentials (401): correct user and password"),
+            401 => (
+                "credentials",
+                "the server wants other credentials (401): correct user and password (--user and --password-file, or those of \
+                 the target)",
+            ),
             403 => ("credentials", "the server forbids it (403): correct user and password, or what they may do"),
             _ => ("redirect", "the server redirects, which is never followed: name the URL that it redirects to"),
         };

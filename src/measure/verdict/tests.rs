@@ -61,7 +61,7 @@ fn an_open_loop_that_offers_less_than_asked_is_invalid() {
         report
     };
     assert_eq!(rules(&slow(0.05)), []);
-    let verdict = Verdict::of(&slow(0.501));
+    let verdict = Verdict::of(&slow(0.51));
     assert_eq!((verdict.result, verdict.reasons[0].rule), (Validity::Invalid, Rule::Rate));
     assert!(verdict.reasons[0].text.starts_with("95.2 % of the 1,000 messages"), "{verdict:?}");
     // By time: what fell due did not leave.
@@ -73,6 +73,30 @@ fn an_open_loop_that_offers_less_than_asked_is_invalid() {
     };
     assert_eq!(rules(&missed(50)), [(Rule::Missed, Severity::Suspect)]);
     assert!(rules(&missed(200)).contains(&(Rule::Rate, Severity::Invalid)));
+}
+
+#[test]
+fn one_late_message_at_the_end_of_a_short_run_is_no_rate() {
+    let behind = |messages, behind_s, standstill_s| {
+        let mut report = samples::open(messages, 1_000.0);
+        report.behind_s = behind_s;
+        report.generator.standstill.longest_s = standstill_s;
+        rules(&report).contains(&(Rule::Rate, Severity::Invalid))
+    };
+    // 4, 20 and 100 ms, a second and ten: what may befall any message, up to a tenth of the run, and 1 % beyond it.
+    for (messages, held, not_held) in [
+        (4, 0.001, 0.001_1),
+        (20, 0.002_2, 0.002_3),
+        (100, 0.011, 0.011_1),
+        (1_000, 0.02, 0.020_2),
+        (10_000, 0.11, 0.112),
+    ] {
+        assert!(!behind(messages, held, 0.0), "{messages}: {held}");
+        assert!(behind(messages, not_held, 0.0), "{messages}: {not_held}");
+    }
+    assert!(!behind(100, 0.003, 0.0));
+    // A standstill at the end is told of as such, and what it does not explain is the rate.
+    assert!(!behind(1_000, 0.2, 0.195) && behind(1_000, 0.22, 0.195));
 }
 
 #[test]
@@ -218,4 +242,20 @@ fn every_rule_is_in_the_table_of_the_documentation() {
         let name = serde_json::to_value(rule).unwrap();
         assert!(table.contains(&format!("| `{}` |", name.as_str().unwrap())), "docs/verdict.md lacks {rule:?}");
     }
+}
+
+#[test]
+fn a_target_that_died_is_not_mended_by_more_connections() {
+    let mut report = Sample { rejected: 0, ..Sample::open(10_000, 1_000.0) }.report();
+    report.behind_s = 8.0;
+    report.aborted = Some("all connections were lost and none could be opened for 10 s".into());
+    let rate = |report: &Report| {
+        let reasons = Verdict::of(report).reasons;
+        reasons.into_iter().find(|reason| reason.rule == Rule::Rate).unwrap().text
+    };
+    assert!(rate(&report).ends_with("were offered"), "{}", rate(&report));
+    (report.messages.accepted, report.messages.failed) = (9_000, 1_000);
+    assert!(rate(&report).contains("the errors say why"), "{}", rate(&report));
+    (report.aborted, report.messages.failed) = (None, 0);
+    assert!(rate(&report).contains("give it more connections"), "{}", rate(&report));
 }

@@ -127,7 +127,7 @@ fn a_header_that_only_has_the_number_of_a_probe_is_not_it() {
 fn what_is_not_there_at_its_threshold_is_overdue_at_once_and_once() {
     let (mut table, token) = started();
     assert_eq!(table.overdue(at(110)), []);
-    let overdue = Overdue { id: 1, route: "r".to_owned(), is_excused: false };
+    let overdue = Overdue { id: 1, order: wall(100).as_unix_ns(), route: "r".to_owned(), is_excused: false };
     assert_eq!((table.overdue(at(111)), table.overdue(at(112))), (vec![overdue], vec![]));
     assert_eq!((table.outstanding("r"), table.outstanding_overdue("r"), table.get(1).unwrap().outcome), (1, 1, None));
     let mut lost = Table::restored(vec![table.get(1).unwrap().clone()], at(0), wall(112), Some(wall(112)));

@@ -346,7 +346,7 @@ fn certificate_fault(fault: &CertificateError) -> String {
     match fault {
         CertificateError::UnknownIssuer => {
             "the certificate's issuer is unknown: expected one that the system trusts, or \
-             one that is named as to be trusted (--ca-file, ca_file)"
+             one that is named as to be trusted (--ca-file; in a service `ca_file` of a [targets.NAME], or `skip_verify`)"
                 .to_owned()
         }
         CertificateError::BadSignature => "the certificate is not signed by the issuer that it names".to_owned(),

@@ -75,6 +75,43 @@ fn an_empty_list_and_unknown_jobs_are_answered() {
 }
 
 #[test]
+fn a_job_is_shown_without_its_result_where_that_is_asked_for() {
+    let service = Service::start("");
+    let id = service.run(r#"{"smtp_connection_type":"plain","msg_size":500,"messages":20}"#);
+    let whole = service.ended(&id);
+    let get = |query: &str| service.post(&format!("/v1/hammer/job.get?id={id}{query}"), None);
+    assert_eq!(get("&result=true").body, whole);
+    let record = get("&result=false").body;
+    let mut expected = whole.clone();
+    expected.as_object_mut().expect("a job").remove("result");
+    assert_eq!(record, expected);
+    assert!(record["verdict"].is_string(), "{record}");
+    let refused = get("&result=no");
+    assert_eq!(
+        (refused.status, refused.reason().contains("result: expected true or false")),
+        (400, true),
+        "{refused:?}"
+    );
+    assert_eq!(service.post("/v1/hammer/job.get?id=777&result=false", None).status, 404);
+}
+
+#[test]
+fn a_live_result_says_what_is_in_flight_and_what_is_to_come() {
+    let service = Service::start("");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let target = format!("smtp://{}", silent.local_addr().expect("an address"));
+    let id = service.run(
+        &json!({ "smtp_connection_type": "plain", "msg_size": 500, "messages": 100, "connections": 3, "target": target })
+            .to_string(),
+    );
+    let in_flight = |job: &Value| job["result"]["messages"]["in_flight"].as_u64() == Some(3);
+    let live = crate::support::poll("messages in flight", || Some(service.job(&id)).filter(in_flight));
+    let messages = &live["result"]["messages"];
+    assert_eq!((&messages["cut"], &messages["missed"], &messages["to_come"]), (&json!(0), &json!(0), &json!(97)));
+    service.post(&format!("/v1/hammer/job.stop?id={id}"), None);
+}
+
+#[test]
 fn a_wrong_value_names_its_field_and_starts_nothing() {
     let service = Service::start("");
     for (change, status, named) in [
@@ -222,9 +259,19 @@ fn the_command_line_runs_shows_lists_and_stops_jobs() {
     );
     let shown: Value = serde_json::from_str(&job(&["get", "1", "--json"]).stdout).expect("one object");
     assert_eq!(shown["result"]["messages"]["accepted"], 50);
-    let refused = job(&["get", "77"]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(refused.stderr.contains("77") && !refused.stderr.contains("/v1/"), "{}", refused.stderr);
+    let waited = job(&["wait", "1"]);
+    assert_eq!((waited.status.code(), &waited.stdout), (Some(0), &job(&["get", "1"]).stdout), "{}", waited.stderr);
+    assert_eq!(job(&["wait", id]).status.code(), Some(1), "one that was stopped");
+    let by_http = job(&["run", "--type", "http", "-m", "50", "--wait"]);
+    assert_eq!(by_http.status.code(), Some(0), "{}", by_http.stderr);
+    let listed = job(&["list"]).stdout;
+    let targets: Vec<&str> = listed.lines().skip(1).map(|line| line.rsplit("  ").next().expect("a target")).collect();
+    assert_eq!(targets, ["the service's HTTP stub", &service.sink, "the service's sink"], "{listed}");
+    for verb in ["get", "wait"] {
+        let refused = job(&[verb, "77"]);
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(refused.stderr.contains("77") && !refused.stderr.contains("/v1/"), "{}", refused.stderr);
+    }
     let by_proxy = timecop()
         .args(["job", "list", "--api", &service.api])
         .env("HTTP_PROXY", "http://127.0.0.1:9")

@@ -277,8 +277,8 @@ fn a_service_without_a_prober_has_no_routes() {
 #[test]
 fn lost_mail_is_an_alert_and_found_mail_its_end_and_copies_and_forgeries_change_nothing() {
     let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a temporary folder"));
-    let sink = Sink::saving_to(folder.path());
-    let (alert, events) = pagerduty(&[], tempfile::tempdir().expect("a folder").keep().as_path());
+    let (sink, key) = (Sink::saving_to(folder.path()), tempfile::tempdir().expect("a temporary folder"));
+    let (alert, events) = pagerduty(&[], key.path());
     let target = format!("smtp://127.0.0.1:{}", sink.port());
     let text = configuration(port.number(), &target, "threshold = \"1s\"\ntimeout = \"2s\"\nseverity = \"critical\"");
     let service = Service::start(&format!("{text}{alert}"));

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::probe::{ADDRESS, configuration, deliver, ended, fire, metric, route, to_itself, until};
-use crate::support::{HANG, Port, Service, Sink, contents, pagerduty, poll};
+use crate::support::{Events, HANG, Port, Service, Sink, contents, pagerduty, poll};
 
 /// Of the route `r`.
 fn count(service: &Service, name: &str) -> f64 {
@@ -20,6 +21,31 @@ fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let target = format!("smtp://{}", listener.local_addr().expect("an address"));
     (listener, target)
+}
+
+/// A service whose probe was taken by a sink, which keeps it, and a PagerDuty that listens.
+struct OnItsWay {
+    service: Service,
+    id: String,
+    events: Events,
+    port: Port,
+    sink: Sink,
+    /// In `mail` what the sink keeps.
+    files: TempDir,
+}
+
+impl OnItsWay {
+    fn start() -> OnItsWay {
+        let (port, files) = (Port::claim(), tempfile::tempdir().expect("a folder"));
+        let sink = Sink::saving_to(&files.path().join("mail"));
+        let (alert, events) = pagerduty(&[], files.path());
+        let target = format!("smtp://127.0.0.1:{}", sink.port());
+        let text = configuration(port.number(), &target, "threshold = \"8s\"\ntimeout = \"1h\"");
+        let service = Service::start(&format!("{text}{alert}"));
+        let id = fire(&service);
+        until(&service, &id, "its acceptance", |probe| probe["legs"]["submit_s"].is_f64());
+        OnItsWay { service, id, events, port, sink, files }
+    }
 }
 
 /// A target that hangs holds up its own route and no other, and somebody is called.
@@ -54,14 +80,7 @@ fn a_target_that_hangs_silences_no_other_route_and_is_told_of() {
 
 #[test]
 fn what_is_late_because_the_service_was_down_counts_as_excused_and_calls_nobody() {
-    let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a folder"));
-    let sink = Sink::saving_to(folder.path());
-    let (alert, events) = pagerduty(&[], tempfile::tempdir().expect("a folder").keep().as_path());
-    let target = format!("smtp://127.0.0.1:{}", sink.port());
-    let text = configuration(port.number(), &target, "threshold = \"8s\"\ntimeout = \"1h\"");
-    let service = Service::start(&format!("{text}{alert}"));
-    let id = fire(&service);
-    until(&service, &id, "its acceptance", |probe| probe["legs"]["submit_s"].is_f64());
+    let OnItsWay { service, events, port: _port, sink: _sink, files: _files, .. } = OnItsWay::start();
     let (_, service) = service.restart_after("KILL");
     poll("the threshold", || (count(&service, "excused") == 1.0).then_some(()));
     assert_eq!((count(&service, "not_in_time"), &route(&service)["alerts"]), (0.0, &json!([])));
@@ -108,19 +127,13 @@ fn a_probe_that_is_being_sent_at_the_end_is_known_to_have_been() {
 /// The kernel goes on taking connections for a process that is stopped.
 #[test]
 fn mail_that_waits_while_the_process_is_stopped_is_in_time() {
-    let (port, folder) = (Port::claim(), tempfile::tempdir().expect("a folder"));
-    let sink = Sink::saving_to(folder.path());
-    let (alert, events) = pagerduty(&[], tempfile::tempdir().expect("a folder").keep().as_path());
-    let target = format!("smtp://127.0.0.1:{}", sink.port());
-    let text = configuration(port.number(), &target, "threshold = \"8s\"\ntimeout = \"1h\"");
-    let service = Service::start(&format!("{text}{alert}"));
-    let id = fire(&service);
-    until(&service, &id, "its acceptance", |probe| probe["legs"]["submit_s"].is_f64());
-    let mail = contents(folder.path()).pop().expect("the sink keeps mail");
+    let OnItsWay { service, id, events, port, sink: _sink, files } = OnItsWay::start();
+    let mail = contents(&files.path().join("mail")).pop().expect("the sink keeps mail");
     service.signal("STOP");
     let (stopped, number) = (Instant::now(), port.number());
     let delivery = thread::spawn(move || deliver(number, &mail));
-    poll("the threshold to pass", || (stopped.elapsed() > Duration::from_secs(10)).then_some(()));
+    // But less than an arrival waits for its word (10 s), should its end have come before the stop.
+    poll("the threshold to pass", || (stopped.elapsed() > Duration::from_secs(9)).then_some(()));
     service.signal("CONT");
     assert!(delivery.join().expect("it is delivered").starts_with("250"));
     let probe = ended(&service, &id, "ok");

@@ -21,20 +21,37 @@ fn until(service: &Service, id: &str, what: impl Fn(&Value) -> bool) -> Value {
 fn a_search_shows_its_trials_live_and_finds_the_capacity_of_a_sink() {
     let sink = Sink::start(&["--capacity", "1000/s"]);
     let service = Service::start("");
-    let rest = r#","start_rate":500,"trial":"1s","confirm":"2s","precision":0.03"#;
-    let id = service.run(&request(sink.port(), rest));
-    let live = until(&service, &id, |job| job["result"]["trials"].as_array().is_some_and(|trials| trials.len() > 1));
-    assert_eq!((&live["state"], &live["result"]["result"]), (&"running".into(), &Value::Null), "{live:#}");
-    assert_eq!(live["result"]["trials"][0]["outcome"], "held", "{live:#}");
-    let job = until(&service, &id, |job| job["state"] != "running");
-    assert_eq!((&job["state"], &job["verdict"]), (&"finished".into(), &"found".into()), "{job:#}");
+    // A trial of a second is too short for this: what it offers too much is then less than what a queue may hold at its end.
+    let rest = r#","start_rate":500,"max_rate":1200,"trial":"2s","confirm":"3s""#;
+    let search = || {
+        let id = service.run(&request(sink.port(), rest));
+        let has_begun = |job: &Value| job["result"]["trials"].as_array().is_some_and(|trials| trials.len() > 1);
+        let live = until(&service, &id, has_begun);
+        assert_eq!((&live["state"], &live["result"]["result"]), (&"running".into(), &Value::Null), "{live:#}");
+        let job = until(&service, &id, |job| job["state"] != "running");
+        assert_eq!(job["state"], "finished", "{job:#}");
+        (id, job)
+    };
+    // Where the generator goes without a core for long, trials are unknown, and the search says that the target holds at least
+    // what it has held. What it says must be true at the first time.
+    let is_cut_short = |job: &Value| {
+        let trials = job["result"]["trials"].as_array().expect("its trials");
+        job["verdict"] == "at_least" && trials.iter().any(|trial| trial["outcome"] == "unknown")
+    };
+    const SEARCHES_MAX: usize = 4;
+    let mut searches = std::iter::repeat_with(search).take(SEARCHES_MAX);
+    let (id, job) =
+        searches.find(|(_, job)| job["verdict"] == "found" || is_cut_short(job)).expect("a search with a result");
+    let verdict = job["verdict"].as_str().expect("its verdict");
     let rate = job["result"]["rate_per_s"].as_f64().expect("a rate was found");
-    assert!((930.0..=1_030.0).contains(&rate), "{job:#}");
+    assert!((970.0..=1_030.0).contains(&rate), "{job:#}");
+    assert_eq!(job["result"]["trials"][0]["outcome"], "held", "{job:#}");
     let trials = job["result"]["trials"].as_array().expect("its trials");
-    assert!(trials.iter().any(|trial| trial["confirms"] == true), "{job:#}");
+    assert!(verdict != "found" || trials.iter().any(|trial| trial["confirms"] == true), "{job:#}");
     assert!(trials.iter().all(|trial| trial["outcome"] != "running"), "{job:#}");
     let (_, metrics) = service.get("/metrics");
-    assert!(metrics.contains(r#"timecop_hammer_searches_total{type="smtp",result="found"} 1"#), "{metrics}");
+    let counted = format!(r#"timecop_hammer_searches_total{{type="smtp",result="{verdict}"}} 1"#);
+    assert!(metrics.contains(&counted), "{metrics}");
     // Its messages are counted like all others, and add up.
     let count = |outcome: &str| {
         let name = format!(r#"timecop_hammer_messages_total{{type="smtp",outcome="{outcome}"}} "#);
@@ -45,7 +62,7 @@ fn a_search_shows_its_trials_live_and_finds_the_capacity_of_a_sink() {
     let (_, service) = service.restart_after("TERM");
     assert_eq!(service.job(&id)["result"], job["result"]);
     let listed = &service.post("/v1/hammer/job.list", None).body["Items"][0];
-    assert_eq!((&listed["id"], &listed["verdict"]), (&id.as_str().into(), &"found".into()), "{listed}");
+    assert_eq!((&listed["id"], &listed["verdict"]), (&id.as_str().into(), &verdict.into()), "{listed}");
 }
 
 #[test]
@@ -89,7 +106,7 @@ fn a_wrong_value_of_a_search_is_named() {
     let service = Service::start("[hammer]\nrate_max = 5000\nduration_max = '1m'\n");
     for (search, words) in [
         (r#"{"slo":"p99"}"#, "search: slo: expected a condition such as"),
-        (r#"{}"#, "search: slo: expected conditions"),
+        (r#"{}"#, "search: slo: expected 1 to 16 conditions"),
         (r#"{"slo":"p99<1s","start_rate":0}"#, "search: start_rate: expected messages a second"),
         (r#"{"slo":"p99<1s","max_rate":5001}"#, "search: max_rate: expected at most 5000 (rate_max in [hammer]"),
         (r#"{"slo":"p99<1s","confirm":"61s"}"#, "search: confirm: expected at most 1m (duration_max in [hammer]"),
@@ -140,7 +157,8 @@ fn the_number_of_connections_goes_up_and_down_by_stages() {
 fn the_configuration_says_what_jobs_are_like_that_say_nothing() {
     let service = Service::start(
         "[hammer.defaults]\nwarmup = '100ms'\nstages = '200ms@100,200ms@0'\nfail_if = ['p50<0.001us', 'failures>50%']\n\
-         timeout = '9s,connect=8s'\nabort_on = ['failures>90%']\n",
+         timeout = '9s,connect=8s'\nabort_on = ['failures>90%']\n[hammer.defaults.search]\nslo = ['p50<5s']\n\
+         start_rate = 30\nmax_rate = 60\ntrial = '300ms'\nconfirm = '300ms'\ncool_down = '0s'\n",
     );
     let job = service.ended(&service.run(r#"{"smtp_connection_type":"plain","msg_size":1000}"#));
     let spec = &job["result"]["spec"];
@@ -149,6 +167,12 @@ fn the_configuration_says_what_jobs_are_like_that_say_nothing() {
     assert_eq!(spec["abort_on"][0], "failures>90%,window=10s,grace=5s");
     let thresholds = job["result"]["thresholds"].as_array().expect("its conditions");
     assert_eq!(thresholds.len(), 2, "{job:#}");
+    // A search that says nothing.
+    let id = service.run(r#"{"smtp_connection_type":"plain","msg_size":1000,"search":{}}"#);
+    let job = until(&service, &id, |job| job["state"] != "running");
+    let (trial, result) = (&job["result"]["trials"][0], &job["result"]["result"]);
+    assert_eq!((trial["rate_per_s"].as_f64(), trial["duration_s"].as_f64()), (Some(30.0), Some(0.3)), "{job:#}");
+    assert_eq!((&job["result"]["slo"][0], result.as_str()), (&"p50<5s".into(), Some("at_least")), "{job:#}");
     // What a job says of itself counts alone.
     let own = r#"{"smtp_connection_type":"plain","msg_size":1000,"messages":10,"fail_if":["p99>9s"]}"#;
     let job = service.ended(&service.run(own));

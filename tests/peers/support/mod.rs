@@ -23,7 +23,7 @@ pub use certificate::{Certificate, text};
 pub use exim::Exim;
 pub use hammer::{Hammer, Run};
 pub use nginx::Nginx;
-pub use pagerduty::{HANG, pagerduty};
+pub use pagerduty::{Events, HANG, pagerduty};
 pub use port::Port;
 pub use postfix::Postfix;
 pub use process::{Finished, Process, poll};

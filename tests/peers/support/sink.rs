@@ -38,7 +38,7 @@ impl Sink {
     pub fn http(scheme: &str, options: &[&str]) -> Sink {
         let port = Port::claim();
         let mut command = timecop();
-        command.args(["sink", "--http", &format!("{scheme}127.0.0.1:{}", port.number())]).args(options);
+        command.args(["sink", "--http", &format!("{scheme}127.0.0.1:{}", port.number()), "--json", "-"]).args(options);
         let mut process = Process::start(&mut command);
         let scheme = if scheme.is_empty() { "http://" } else { scheme };
         let expected = format!("listening on {scheme}127.0.0.1:{}", port.number());
@@ -54,6 +54,11 @@ impl Sink {
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.port.number()
+    }
+
+    /// Sends a signal, by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Ends it with SIGTERM and gives its final object.

@@ -32,7 +32,7 @@ impl Prober {
         tracing::debug!(route = ended.route, outcome = ended.outcome.name(), round_trip_s, "probe ended");
         let Some(route) = self.route(&ended.route) else { return };
         let kind = match ended.outcome {
-            Outcome::Ok => return self.alerts.well(&route.name, route.rule),
+            Outcome::Ok => return self.alerts.well(&route.name, ended.order, route.rule),
             Outcome::Late if ended.was_lost => return self.alerts.found(&route.name, ended.id),
             Outcome::Late if ended.was_overdue => return,
             _ if ended.is_excused => return,
@@ -71,12 +71,17 @@ impl Prober {
     fn alert(&mut self, id: u64, kind: Kind, route: &Route, why: Option<String>) {
         let wall = wall_now();
         let probe = self.table.get(id);
+        // One that is not known was to be sent now.
+        let order = probe.map_or_else(|| self.table.next_order(wall), |probe| probe.order);
         let detail = why.or_else(|| probe.and_then(|probe| probe.detail.clone()));
-        let round_trip_s = probe.and_then(|probe| probe.round_trip_ns).map(|ns| ns as f64 / 1e9);
+        let round_trip_ns = probe.and_then(|probe| probe.round_trip_ns);
+        let round_trip_s = round_trip_ns.map(|ns| ns as f64 / 1e9);
         let shown = |time| humantime::format_duration(time).to_string();
-        let what = match (kind, round_trip_s) {
+        let what = match (kind, round_trip_ns) {
             (Kind::Late, Some(took)) => {
-                format!("mail is late: it took {took:.1} s, more than {}", shown(route.threshold))
+                // Rounded up, so that what is a little too long does not look as long as it may be.
+                let took = Duration::from_millis(took.div_ceil(1_000_000));
+                format!("mail is late: it took {}, more than {}", shown(took), shown(route.threshold))
             }
             (Kind::Late, None) => {
                 format!("mail is late: it has not arrived within {}", shown(route.threshold))
@@ -94,7 +99,7 @@ impl Prober {
         details.insert("timeout_s".to_owned(), json!(route.timeout.as_secs_f64()));
         details.insert("detail".to_owned(), json!(detail));
         let summary = format!("timecop route {}: {what}", route.name);
-        let account = Account { route: &route.name, probe: id, severity: route.severity, summary, details };
+        let account = Account { route: &route.name, probe: id, order, severity: route.severity, summary, details };
         self.alerts.bad(kind, route.rule, wall, account);
     }
 }
