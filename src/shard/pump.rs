@@ -20,22 +20,25 @@
 //! The loop blocks in its own ring. The executor's reactor does not run meanwhile: none of its timers, channels and
 //! streams may be used on a data shard.
 
+mod completions;
+mod reporting;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender};
 
 use super::calendar::Calendar;
 use super::clock::{Clock, thread_cpu_ns, wall_now};
 use super::connections::{Connections, Notice};
 use super::mailbox::{Command, Event, Inbox};
-use super::ring::{Buffers, Completion, Op};
+use super::ring::Buffers;
 use super::service::Service;
 use super::slack::Slack;
 use super::tls::ClientTls;
-use crate::job::link::{Links, TlsFailure, TlsSession};
+use crate::job::link::Links;
 use crate::job::worker::Worker;
 use crate::measure::recorder::Delta;
 use crate::measure::stamps::Writes;
@@ -292,166 +295,6 @@ impl Pump {
         until - now
     }
 
-    #[inline]
-    fn complete(&mut self, completion: Completion) {
-        let arrived = completion.arrived;
-        match completion.op {
-            Op::Receive => self.receive(completion),
-            Op::Send => {
-                let notice = self.connections.send_completed(&completion);
-                self.notify(completion.index, notice, arrived);
-            }
-            Op::Connect => {
-                let notice = self.connections.connect_completed(&completion);
-                self.notify(completion.index, notice, arrived);
-            }
-            Op::Accept => {
-                if let Some(sink) = &mut self.sink {
-                    sink.accept_completed(&completion, &mut self.connections);
-                }
-            }
-            Op::Close => {
-                let notice = self.connections.close_completed(&completion);
-                self.notify(completion.index, notice, arrived);
-            }
-            Op::Wake => self.read_mail(arrived, completion.more),
-            Op::Ignored => {}
-        }
-    }
-
-    #[inline]
-    fn receive(&mut self, mut completion: Completion) {
-        let (file, now) = (completion.index, completion.arrived);
-        if let Some(buffer) = completion.take_buffer() {
-            if completion.result > 0 && self.connections.is_open(file) {
-                let buffers = Rc::clone(&self.buffers);
-                let (bytes, stamp) = buffers.received(&buffer, &completion);
-                let mut arrived = now;
-                if completion.is_stamped() {
-                    let heard = self.connections.heard_mut(file);
-                    arrived = self.calendar.arrival(stamp, *heard, now);
-                    *heard = arrived;
-                }
-                match self.connections.is_secured(file) {
-                    false => self.deliver(file, now, arrived, bytes),
-                    true => self.decipher(file, now, arrived, bytes),
-                }
-            }
-            self.buffers.give_back(buffer);
-        }
-        let notice = self.connections.receive_completed(&completion);
-        self.notify(file, notice, now);
-    }
-
-    /// Gives bytes, plaintext in any case, to whoever owns the connection.
-    #[inline]
-    fn deliver(&mut self, file: u32, now: Instant, arrived: Instant, bytes: &[u8]) {
-        match self.owners.get(file as usize) {
-            Some(Some((job, slot))) => {
-                let (worker, mut links) = self.jobs[*job as usize].parts(&mut self.connections);
-                worker.received(*slot, now, arrived, bytes, &mut links);
-            }
-            Some(None) => {}
-            None => {
-                if let Some(sink) = &mut self.sink {
-                    sink.received(file, now, bytes, &mut self.connections);
-                }
-            }
-        }
-    }
-
-    /// Gives bytes to a connection's TLS, and what comes of them to whoever owns the connection.
-    fn decipher(&mut self, file: u32, now: Instant, arrived: Instant, bytes: &[u8]) {
-        let mut plain = std::mem::take(&mut self.plain);
-        let heard = self.connections.decipher(file, bytes, &mut plain);
-        if let Some(session) = heard.ready {
-            self.tls_ready(file, now, arrived, session);
-        }
-        if !plain.is_empty() && self.connections.is_open(file) {
-            self.deliver(file, now, arrived, &plain);
-        }
-        plain.clear();
-        self.plain = plain;
-        match heard.end {
-            None => {}
-            Some(_) if !self.connections.is_open(file) => {}
-            Some(Ok(())) => self.notify(file, Notice::Closed(None), now),
-            Some(Err(failure)) => self.tls_failed(file, now, &failure),
-        }
-        self.connections.seal(file);
-    }
-
-    fn tls_ready(&mut self, file: u32, now: Instant, arrived: Instant, session: TlsSession) {
-        match self.owners.get(file as usize) {
-            Some(&Some((job, slot))) => {
-                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
-                worker.tls_ready(slot, now, arrived, session, &mut links);
-            }
-            Some(None) => {}
-            None => {
-                if let Some(sink) = &mut self.sink {
-                    sink.tls_ready(file, now, session.resumed, &mut self.connections);
-                }
-            }
-        }
-    }
-
-    fn tls_failed(&mut self, file: u32, now: Instant, failure: &TlsFailure) {
-        match self.owners.get(file as usize) {
-            Some(&Some((job, slot))) => {
-                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
-                worker.tls_failed(slot, now, failure, &mut links);
-            }
-            Some(None) => {}
-            None => {
-                if let Some(sink) = &mut self.sink {
-                    sink.tls_failed(file, now, &mut self.connections);
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn notify(&mut self, file: u32, notice: Notice, now: Instant) {
-        if notice == Notice::None {
-            return;
-        }
-        match self.owners.get(file as usize) {
-            Some(&Some((job, slot))) => {
-                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
-                match notice {
-                    Notice::None | Notice::Freed => {}
-                    Notice::Left => worker.left(slot, now),
-                    Notice::Connected => worker.connected(slot, now, &mut links),
-                    Notice::ConnectFailed(error) => worker.connect_failed(slot, now, error, &mut links),
-                    Notice::Closed(error) => worker.closed(slot, now, error, &mut links),
-                }
-            }
-            Some(None) if notice == Notice::Freed => self.free_files.push(file),
-            Some(None) => {}
-            None => {
-                if let (Some(sink), Notice::Closed(_)) = (&mut self.sink, notice) {
-                    sink.closed(file, now, &mut self.connections);
-                }
-            }
-        }
-    }
-
-    fn expire(&mut self, file: u32, now: Instant) {
-        match self.owners.get(file as usize) {
-            Some(&Some((job, slot))) => {
-                let (worker, mut links) = self.jobs[job as usize].parts(&mut self.connections);
-                worker.timer(slot, now, &mut links);
-            }
-            Some(None) => {}
-            None => {
-                if let Some(sink) = &mut self.sink {
-                    sink.expired(file, now, &mut self.connections);
-                }
-            }
-        }
-    }
-
     fn dial_those_in_line(&mut self, now: Instant) {
         while let Some((file, result)) = self.connections.dial_next() {
             if let Err(error) = result {
@@ -583,115 +426,5 @@ impl Pump {
             Some(index) => self.jobs[index] = running,
             None => self.jobs.push(running),
         }
-    }
-
-    /// Once a second of each job's time, and when it ends, what was measured goes to control.
-    fn report(&mut self, now: Instant) {
-        for index in 0..self.jobs.len() {
-            let running = &mut self.jobs[index];
-            if running.ended {
-                continue;
-            }
-            if !running.draining && running.worker.is_draining() {
-                self.charge();
-                self.jobs[index].draining = true;
-            }
-            if self.jobs[index].last.is_some() {
-                self.offer_last(index);
-                continue;
-            }
-            if now >= self.jobs[index].second_ends() {
-                self.report_second(index, now);
-            }
-            if self.jobs[index].worker.is_finished() {
-                let event = self.measured(index, now, true);
-                self.jobs[index].last = Some(event);
-                self.offer_last(index);
-            }
-        }
-    }
-
-    /// Charges what the shard has used since the last charge: its CPU time to its jobs, each by its part of the messages
-    /// that were sent meanwhile. That the shard was busy, or short of buffers, every one of them has suffered alike.
-    fn charge(&mut self) {
-        let cpu_ns = thread_cpu_ns();
-        let used_ns = cpu_ns - std::mem::replace(&mut self.cpu_ns, cpu_ns);
-        let exhausted = std::mem::take(&mut self.connections.buffers_exhausted);
-        let short_writes = std::mem::take(&mut self.connections.short_writes);
-        let rearms = std::mem::take(&mut self.connections.rearms);
-        let stamps = std::mem::take(&mut self.calendar.stamps);
-        let writes = std::mem::take(&mut self.writes);
-        let charged = |running: &RunningJob| !running.ended && running.last.is_none();
-        let (mut jobs, mut all_sent) = (0, 0);
-        for running in self.jobs.iter().filter(|running| charged(running)) {
-            jobs += 1;
-            all_sent += running.worker.sent() - running.charged_sent;
-        }
-        for running in self.jobs.iter_mut().filter(|running| charged(running)) {
-            let sent = running.worker.sent();
-            let part = (sent - std::mem::replace(&mut running.charged_sent, sent), all_sent);
-            let effort = &mut running.worker.delta_mut().effort;
-            effort.charge(used_ns, if all_sent == 0 { (1, jobs) } else { part }, running.draining);
-            effort.buffers_exhausted += exhausted;
-            effort.short_writes += short_writes;
-            effort.rearms += rearms;
-            effort.stamps.add(&stamps);
-            effort.writes.add(&writes);
-        }
-    }
-
-    fn report_second(&mut self, index: usize, now: Instant) {
-        let running = &mut self.jobs[index];
-        if running.spare.is_none() {
-            running.spare = running.spares.try_recv().ok();
-        }
-        if running.spare.is_none() || self.events.is_full() {
-            // Control is behind: this second is reported together with the next one.
-            running.worker.delta_mut().effort.deltas_held += 1;
-            running.seconds += 1;
-            return;
-        }
-        let event = self.measured(index, now, false);
-        if let Err(TrySendError::Full((_, Event::Measured { delta, .. }))) = self.events.try_send((self.shard, event)) {
-            // Another shard was quicker. What was taken out goes back in.
-            let running = &mut self.jobs[index];
-            running.spare = Some(running.worker.take_delta(delta));
-            running.charged_sent = running.worker.sent();
-            running.worker.delta_mut().effort.deltas_held += 1;
-        }
-    }
-
-    fn measured(&mut self, index: usize, now: Instant, finished: bool) -> Event {
-        self.charge();
-        let running = &mut self.jobs[index];
-        running.worker.measure_waiting(now);
-        let delta = running.worker.take_delta(running.spare.take().unwrap_or_default());
-        running.charged_sent = 0;
-        let elapsed = now - running.worker.job().start;
-        running.seconds += 1;
-        Event::Measured { job: running.job, second: running.seconds, elapsed, delta, finished }
-    }
-
-    /// Offers a job's last measurement; when control has taken it, the job is forgotten.
-    fn offer_last(&mut self, index: usize) {
-        let running = &mut self.jobs[index];
-        let Some(event) = running.last.take() else { return };
-        match self.events.try_send((self.shard, event)) {
-            Err(TrySendError::Full((_, event))) => running.last = Some(event),
-            Ok(()) | Err(TrySendError::Closed(_)) => {
-                running.ended = true;
-                for file in std::mem::take(&mut running.files) {
-                    self.owners[file as usize] = None;
-                    if self.connections.is_free(file) {
-                        self.free_files.push(file);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells control something that must arrive; only at the shard's end, where waiting hurts nobody.
-    fn tell(&self, event: Event) {
-        let _ = self.events.send_blocking((self.shard, event));
     }
 }
