@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::effort::Standstill;
 use super::histogram::LatencyHistogram;
-use super::recorder::Standstill;
 use super::report::{Asked, ratio};
 use super::stamps::{Stamps, TimedBy, Writes};
 use super::totals::Totals;

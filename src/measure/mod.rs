@@ -4,6 +4,7 @@ pub mod abort;
 pub mod audit;
 pub mod compare;
 pub mod confidence;
+pub mod effort;
 pub mod generator;
 pub mod histogram;
 pub mod merge;

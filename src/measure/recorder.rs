@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::effort::Effort;
 use super::histogram::{Digits, LatencyHistogram};
-use super::stamps::{Stamps, Writes};
 use super::waiting::Waiting;
 use crate::phase::Phase;
 use crate::time::Instant;
@@ -17,10 +17,6 @@ pub const EXAMPLE_BYTES_MAX: usize = 200;
 pub const REPLY_KINDS_MAX: usize = 32;
 /// Kinds of errors told apart; the kinds come from closed sets, so this is never reached.
 pub const ERROR_KINDS_MAX: usize = 256;
-/// A wait that ends later than asked by this much was a standstill.
-pub const OVERSHOOT_NS_MIN: u64 = 1_000_000;
-/// So was a turn of this length.
-pub const STANDSTILL_TURN_NS_MIN: u64 = 10_000_000;
 
 /// Messages by outcome. Every message that was asked for ends in exactly one of accepted, deferred, rejected, failed,
 /// missed and cut.
@@ -218,92 +214,6 @@ pub struct RetryAfterCounts {
     pub waited_ns: u64,
 }
 
-/// Times for which a shard neither sent nor read because it was not let run: stopped, pre-empted, or busy with one turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standstill {
-    /// How many.
-    pub count: u64,
-    /// The longest, in nanoseconds.
-    pub longest_ns: u64,
-    /// All of them, in nanoseconds.
-    pub sum_ns: u64,
-}
-
-impl Standstill {
-    /// A wait that ended so much later than it was to; a timer's usual slack is none.
-    #[inline]
-    pub fn overshoot(&mut self, ns: u64) {
-        if ns >= OVERSHOOT_NS_MIN {
-            self.add(&Standstill { count: 1, longest_ns: ns, sum_ns: ns });
-        }
-    }
-
-    /// A turn of this length; one of the usual lengths is none.
-    #[inline]
-    pub fn turn(&mut self, ns: u64) {
-        if ns >= STANDSTILL_TURN_NS_MIN {
-            self.add(&Standstill { count: 1, longest_ns: ns, sum_ns: ns });
-        }
-    }
-
-    /// Adds what another one counted.
-    pub fn add(&mut self, other: &Standstill) {
-        self.count += other.count;
-        self.longest_ns = self.longest_ns.max(other.longest_ns);
-        self.sum_ns += other.sum_ns;
-    }
-}
-
-/// The shard's own effort.
-#[derive(Clone, Debug)]
-pub struct Effort {
-    /// CPU time of the shard's thread, user and system, in nanoseconds; of several jobs on it, each has its part.
-    pub cpu_ns: u64,
-    /// CPU time that the thread used before the job's drain, for whichever job.
-    pub busy_ns: u64,
-    /// Length of the pump's turns, the kernel's work for them included: from one arrival of completions to the next, or
-    /// to where the shard had nothing to do. The error bar of every time.
-    pub turns: LatencyHistogram,
-    /// Times for which the shard stood still.
-    pub standstill: Standstill,
-    /// Times that the kernel found no receive buffer, for whichever job.
-    pub buffers_exhausted: u64,
-    /// Writes that the kernel did not take whole at once, for whichever job.
-    pub short_writes: u64,
-    /// Receives that ended though their connection goes on, and were armed again, for whichever job.
-    pub rearms: u64,
-    /// Deltas that control was too slow to take; their contents went with the next one.
-    pub deltas_held: u64,
-    /// What arrivals were timed by, for whichever job.
-    pub stamps: Stamps,
-    /// How writes left, for whichever job.
-    pub writes: Writes,
-}
-
-impl Effort {
-    fn new() -> Effort {
-        Effort {
-            cpu_ns: 0,
-            busy_ns: 0,
-            turns: LatencyHistogram::new(Digits::Two),
-            standstill: Standstill::default(),
-            buffers_exhausted: 0,
-            short_writes: 0,
-            rearms: 0,
-            deltas_held: 0,
-            stamps: Stamps::default(),
-            writes: Writes::default(),
-        }
-    }
-
-    /// Charges CPU time that the shard has used. `part` is the job's part in it, and the sum of all jobs' parts.
-    pub fn charge(&mut self, used_ns: u64, part: (u64, u64), is_draining: bool) {
-        let (own, all) = part;
-        self.cpu_ns += (u128::from(used_ns) * u128::from(own) / u128::from(all.max(1))) as u64;
-        self.busy_ns += if is_draining { 0 } else { used_ns };
-    }
-}
-
 /// What a shard measured of a job since its last delta; merged deltas are a job's totals.
 ///
 /// Sender: a shard, once a second, through a bounded channel. Owner: whoever holds the box; control empties it and
@@ -397,9 +307,7 @@ impl Delta {
         self.auth.iter_mut().for_each(|kind| (kind.tried, kind.granted) = (0, 0));
         self.retry_after = RetryAfterCounts::default();
         self.waiting.clear();
-        self.effort.turns.clear();
-        let turns = std::mem::replace(&mut self.effort.turns, LatencyHistogram::new(Digits::Two));
-        self.effort = Effort { turns, ..Effort::new() };
+        self.effort.clear();
     }
 
     /// Counts a message that was written, whose size has this place in the job's mix.
@@ -444,16 +352,7 @@ impl Delta {
         self.add_auth(&other.auth);
         self.retry_after.waits += other.retry_after.waits;
         self.retry_after.waited_ns += other.retry_after.waited_ns;
-        self.effort.cpu_ns += other.effort.cpu_ns;
-        self.effort.busy_ns += other.effort.busy_ns;
-        self.effort.turns.merge(&other.effort.turns);
-        self.effort.standstill.add(&other.effort.standstill);
-        self.effort.buffers_exhausted += other.effort.buffers_exhausted;
-        self.effort.short_writes += other.effort.short_writes;
-        self.effort.rearms += other.effort.rearms;
-        self.effort.deltas_held += other.effort.deltas_held;
-        self.effort.stamps.add(&other.effort.stamps);
-        self.effort.writes.add(&other.effort.writes);
+        self.effort.merge(&other.effort);
     }
 
     /// Counts a reply. In the steady state this finds the kind at the first look and allocates nothing.
