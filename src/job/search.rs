@@ -256,7 +256,7 @@ pub struct Searching {
     search: Search,
     /// What of the search is under way, or next; `None` when it is over.
     trial: Option<Trial>,
-    /// The least mean service time of any trial: what a message takes where the target is not overloaded, or nearly.
+    /// The least mean service time of a trial that was held: what a message takes where the target is not overloaded.
     unloaded_s: Option<f64>,
     /// Rules whose doubts were noted.
     doubts: BTreeSet<usize>,
@@ -333,14 +333,15 @@ impl Searching {
         let (outcome, reasons) = match interrupted {
             true => (TrialOutcome::Interrupted, run.aborted.iter().cloned().collect()),
             false => {
-                let service = run.latency_s.accepted.service;
-                if service.count > 0 {
-                    self.unloaded_s = Some(self.unloaded_s.map_or(service.mean, |least| least.min(service.mean)));
-                }
                 let wrong = Wrong::all(&self.spec.slo, run);
                 let figures = Figures::new(run, trial.rate_per_s, self.unloaded_s, &wrong);
                 let reasons = wrong.iter().map(|wrong| wrong.told(run)).collect();
                 let (mut outcome, mut reasons) = judge(&figures, reasons);
+                let service = run.latency_s.accepted.service;
+                // Of an overloaded target the connections are all in use, however many there are.
+                if outcome == Outcome::Held && service.count > 0 {
+                    self.unloaded_s = Some(self.unloaded_s.map_or(service.mean, |least| least.min(service.mean)));
+                }
                 too_few = (outcome == Outcome::Held && trial.length == Length::Long)
                     .then(|| too_few_messages(&self.spec.slo, run, trial.rate_per_s))
                     .flatten();

@@ -378,6 +378,12 @@ impl Worker {
         self.ended == self.slots.len()
     }
 
+    /// Whether what the generator does now may show in what is measured: the job has begun, and is warm.
+    #[inline]
+    pub fn is_measuring(&self, now: Instant) -> bool {
+        !self.warming && now >= self.job.start && !self.is_over()
+    }
+
     /// Whether no new message will be sent, though some may be in flight.
     pub fn is_draining(&self) -> bool {
         self.stage != Stage::Running

@@ -214,17 +214,17 @@ impl Pump {
             let is_busy = self.connections.ring().submit()? > 0;
             let turned = self.clock.now();
             let mut arrived = turned;
-            self.record_turn(turned.ns_since(last));
+            self.record_turn(turned, turned.ns_since(last));
             if !is_busy {
                 let wait = self.time_to_wait(arrived);
                 self.connections.ring().wait(wait)?;
                 let awake = arrived + wait;
                 arrived = self.clock.now();
-                self.record_overshoot(arrived.ns_since(awake));
+                self.record_overshoot(arrived, arrived.ns_since(awake));
             }
             last = arrived;
             self.slack.turn(arrived, arrived.ns_since(turned));
-            if !self.jobs.is_empty() {
+            if self.jobs.iter().any(|job| !job.ended) {
                 let (clock, wall) = (self.clock, wall_now());
                 self.calendar.turn((arrived, wall), || clock.now());
             }
@@ -239,8 +239,8 @@ impl Pump {
     }
 
     /// What was measured in a turn may err by the turn's length.
-    fn record_turn(&mut self, ns: u64) {
-        for job in self.jobs.iter_mut().filter(|job| !job.ended && !job.worker.is_over()) {
+    fn record_turn(&mut self, now: Instant, ns: u64) {
+        for job in self.jobs.iter_mut().filter(|job| !job.ended && job.worker.is_measuring(now)) {
             let effort = &mut job.worker.delta_mut().effort;
             effort.turns.record(ns);
             effort.standstill.turn(ns);
@@ -248,8 +248,8 @@ impl Pump {
     }
 
     /// What ended while the loop waited for longer than it had asked to may have done so by that much earlier.
-    fn record_overshoot(&mut self, ns: u64) {
-        for job in self.jobs.iter_mut().filter(|job| !job.ended && !job.worker.is_over()) {
+    fn record_overshoot(&mut self, now: Instant, ns: u64) {
+        for job in self.jobs.iter_mut().filter(|job| !job.ended && job.worker.is_measuring(now)) {
             job.worker.delta_mut().effort.standstill.overshoot(ns);
         }
     }
@@ -306,7 +306,7 @@ impl Pump {
     fn flush(&mut self) {
         let Pump { connections, jobs, owners, clock, writes, .. } = self;
         // A single write leaves with the next call into the kernel, which is what happens next.
-        let most = if self.slack.is_none() || jobs.is_empty() { 1 } else { SINGLY_MAX };
+        let most = if self.slack.is_none() || jobs.iter().all(|job| job.ended) { 1 } else { SINGLY_MAX };
         let singly = connections.touched() <= most;
         let together = if singly { None } else { Some(clock.now()) };
         connections.flush(singly, |file, octets| {
