@@ -91,6 +91,12 @@ impl WallTime {
         // A wall time ends in the year 2554, a timestamp in 9999.
         format!("{:.6}", timestamp.unwrap_or(Timestamp::MAX))
     }
+
+    /// What [`WallTime::rfc_3339`] has written; `None` for anything that is no time after 1970.
+    pub fn from_rfc_3339(text: &str) -> Option<WallTime> {
+        let microseconds = u64::try_from(text.parse::<Timestamp>().ok()?.as_microsecond()).ok()?;
+        Some(WallTime(microseconds.checked_mul(1_000)?))
+    }
 }
 
 impl Add<Duration> for WallTime {
@@ -119,6 +125,9 @@ mod tests {
         assert_eq!(text(1_619_661_039_000_001_999), "2021-04-29T01:50:39.000001Z");
         assert_eq!(text(0), "1970-01-01T00:00:00.000000Z");
         assert!(text(u64::MAX).starts_with("2554-07-21T") && text(999_999_999) < text(1_000_000_000));
+        let read = WallTime::from_rfc_3339(&text(1_619_661_039_000_001_999)).unwrap();
+        assert_eq!(read, WallTime::from_unix_ns(1_619_661_039_000_001_000));
+        assert_eq!((WallTime::from_rfc_3339("1969-12-31T23:59:59Z"), WallTime::from_rfc_3339("today")), (None, None));
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn tail(report: &Report, out: &mut String) -> std::fmt::Result {
         if report.messages.sent > 0 { format!("{:.1}", generator.cpu_us_per_message) } else { "-".to_owned() },
         match (generator.is_exact(), generator.stamps) {
             (true, _) =>
-                "arrivals are stamped by the\n               kernel and writes one by one: no time errs by a turn of its loop, which took",
+                "arrivals are stamped by the\n               kernel and writes one by one: connects alone err by a turn of its loop, which took",
             (false, TimedBy::Kernel) =>
                 "arrivals are stamped by the\n               kernel; what leaves does so up to one turn of its loop behind its stamp:",
             (false, TimedBy::Turn) =>

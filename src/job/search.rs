@@ -578,6 +578,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_sent_was_not_refused() {
+        let mut search = searching(RawSpec::default()).unwrap();
+        let mut behind = run(100);
+        (behind.messages.accepted, behind.messages.missed) = (300, 200);
+        let trial = search.ended(&behind, false);
+        assert_eq!(trial.outcome, TrialOutcome::Failed);
+        assert!(!trial.reasons.iter().any(|reason| reason.contains("were accepted")), "{trial:?}");
+    }
+
+    /// There all connections are in use, however many there are: it is no reason to blame the generator.
+    #[test]
+    fn a_first_trial_beyond_the_targets_capacity_has_failed() {
+        let mut search = searching(RawSpec::default()).unwrap();
+        let mut beyond = run(100);
+        beyond.latency_s.accepted.service.mean = beyond.connections.asked as f64 / START_PER_S;
+        beyond.latency_s.accepted.response.p99 = 3.0;
+        let trial = search.ended(&beyond, false);
+        assert_eq!(trial.outcome, TrialOutcome::Failed, "{trial:?}");
+    }
+
+    #[test]
     fn a_confirming_trial_of_too_few_messages_confirms_nothing() {
         let slo = vec![Threshold::parse("p99.9<1s").unwrap()];
         let raw = RawSearch { slo, start_rate: Some(100.0), max_rate: Some(100.0), ..RawSearch::default() };

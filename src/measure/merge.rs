@@ -13,12 +13,13 @@ use super::report::{
     self, Connections, Generator, Latency, Messages, Part, REPORT_VERSION, Reply, Report, RetryAfter, SizesReport,
     StandstillReport, Times, Tls, TurnLength, WarmupReport,
 };
-use super::stamps::{Stamps, Writes};
+use super::stamps::{Stamps, TimedBy, Writes};
 use super::threshold::Threshold;
 use super::totals::SeriesRow;
 use super::verdict::{Reason, Rule, Verdict};
 use super::words::time;
 use crate::phase::Phase;
+use crate::time::WallTime;
 
 /// A report and the name by which messages speak of it, such as its file's.
 pub type Named = (String, Report);
@@ -98,6 +99,13 @@ pub fn merge(reports: &[Named]) -> Result<Report, MergeError> {
     if shortest_s < LENGTH_SHARE_MIN * elapsed_s {
         let (shortest, longest) = (time(shortest_s), time(elapsed_s));
         notes.push(format!("the merged runs lasted {shortest} to {longest}; the rate is that over the longest"));
+    }
+    if let Some(apart_s) = began_apart_s(all()).filter(|apart_s| *apart_s > (1.0 - LENGTH_SHARE_MIN) * elapsed_s) {
+        notes.push(format!(
+            "the merged runs began up to {} apart by the calendars of their machines: what they did in that time they did \
+             not do together, and the rates are added all the same",
+            time(apart_s)
+        ));
     }
     let spec = spec(reports, &mut notes);
     if all().any(|report| report.audit.is_some()) {
@@ -373,6 +381,13 @@ fn errors(reports: &[Named]) -> Vec<ErrorKind> {
     merged
 }
 
+/// How far apart the runs began that say when they did, in seconds.
+fn began_apart_s<'a>(reports: impl Iterator<Item = &'a Report>) -> Option<f64> {
+    let began: Vec<u64> =
+        reports.filter_map(|report| Some(WallTime::from_rfc_3339(report.started_at.as_ref()?)?.as_unix_ns())).collect();
+    Some((began.iter().max()? - began.iter().min()?) as f64 / 1e9)
+}
+
 /// Seconds are counted from each run's own start. A second in which several had accepted messages has no percentiles:
 /// there is no way to have them from those of its parts.
 fn series(reports: &[Named]) -> Vec<SeriesRow> {
@@ -398,9 +413,11 @@ fn series(reports: &[Named]) -> Vec<SeriesRow> {
 
 fn generator(reports: &[Named], measured: &Delta) -> Generator {
     let all = || reports.iter().map(|(_, report)| report);
-    let sent: u64 = all().map(|report| report.messages.sent).sum();
+    // The CPU time of the warm-up is in that of the run.
+    let sent_by = |report: &Report| report.messages.sent + report.warmup.map_or(0, |warmup| warmup.messages.sent);
+    let sent: u64 = all().map(sent_by).sum();
     let shards: usize = all().map(|report| report.generator.shards).sum();
-    let cpu: f64 = all().map(|report| report.generator.cpu_us_per_message * report.messages.sent as f64).sum();
+    let cpu: f64 = all().map(|report| report.generator.cpu_us_per_message * sent_by(report) as f64).sum();
     let used: f64 = all().map(|report| report.generator.busy * report.generator.shards as f64).sum();
     let (mut arrivals, mut writes) = (Stamps::default(), Writes::default());
     all().for_each(|report| arrivals.add(&report.generator.arrivals));
@@ -416,7 +433,11 @@ fn generator(reports: &[Named], measured: &Delta) -> Generator {
         short_writes: all().map(|report| report.generator.short_writes).sum(),
         rearms: all().map(|report| report.generator.rearms).sum(),
         deltas_held: all().map(|report| report.generator.deltas_held).sum(),
-        stamps: arrivals.timed_by(),
+        // The figures are no better than the worst of them; a report of before stamps has none.
+        stamps: match all().all(|report| report.generator.stamps == TimedBy::Kernel) {
+            true => arrivals.timed_by(),
+            false => TimedBy::Turn,
+        },
         arrivals,
         writes,
     }
@@ -470,6 +491,10 @@ mod tests {
         let pair = ("pair.json".to_owned(), pair);
         let all = merge(&[pair.clone(), reports[2].clone()]).unwrap();
         assert_eq!((all.parts.len(), all.started_at, all.messages.asked), (3, Some(began(0)), 3_000));
+        let is_noted = |merged: &Report| merged.notes.iter().any(|note| note.contains("began up to 1.00 s apart"));
+        let mut together = reports[..2].to_vec();
+        together[1].1.started_at = Some("2021-04-29T01:50:00.050000Z".to_owned());
+        assert!(is_noted(&merge(&reports[..2]).unwrap()) && !is_noted(&merge(&together).unwrap()));
         let early = Report { ended_at: None, ..reports[0].1.clone() };
         for twice in [[pair.clone(), reports[1].clone()], [reports[0].clone(), ("early".into(), early)]] {
             let error = merge(&twice).unwrap_err().to_string();

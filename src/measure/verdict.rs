@@ -28,7 +28,7 @@ pub const LATE_SHARE_MAX: f64 = 0.05;
 pub const BUSY_MAX: f64 = 0.8;
 /// How long one turn in a hundred may be, as a share of the median response time.
 pub const TURN_SHARE_MAX: f64 = 0.1;
-/// Share of the time of dispatch for which the generator may have stood still: beyond it, p99.9 is told by that.
+/// Share of its time, the drain included, for which the generator may have stood still: beyond it, p99.9 is told by that.
 pub const STANDSTILL_SHARE_MAX: f64 = 0.001;
 /// How far the mean number of messages in flight may be from what Little's law says.
 pub const LITTLE_SHARE_MAX: f64 = 0.05;

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use crate::support::{Aiosmtpd, Hammer, Port, Postfix, Scripted, Sink, SmtpSink};
+use crate::support::{Aiosmtpd, Hammer, Port, Postfix, Scripted, Sink, SmtpSink, poll};
 
 #[test]
 fn smtp_sink_receives_as_many_messages_as_are_reported() {
@@ -199,4 +200,20 @@ fn ipv6_works_as_target_and_as_source() {
     let run = Hammer::start_at(&format!("smtp://{address}"), &["-m", "50", "-c", "3", "--source-address", "::1"]);
     run.finish().assert_all_accepted(50);
     assert_eq!(sink.stop()["messages"], 50);
+}
+
+#[test]
+fn a_generator_that_was_stopped_says_so_unless_it_was_in_the_warm_up() {
+    for (warmup, is_told) in [(&[][..], true), (&["--warmup", "6s"], false)] {
+        let sink = SmtpSink::start(&[]);
+        let hammer = Hammer::start(sink.port(), &[&["--rate", "200", "-d", "8s", "-c", "5"], warmup].concat());
+        poll("the first messages", || (sink.messages() >= 20).then_some(()));
+        let stopped = Instant::now();
+        hammer.signal("STOP");
+        poll("a second to go by", || (stopped.elapsed() > Duration::from_millis(1_100)).then_some(()));
+        hammer.signal("CONT");
+        let run = hammer.finish();
+        let longest_s = run.number("generator.standstill.longest_s");
+        assert_eq!(longest_s >= 1.0, is_told, "{longest_s} s: {}", run.shown());
+    }
 }

@@ -43,6 +43,16 @@ fn refused_connections_are_failures_of_the_connect_phase_and_end_the_run() {
     assert!(aborted.to_lowercase().contains("refused"), "the error is named: {}", run.shown());
 }
 
+/// In the drain of slow replies fewer and fewer messages end, which is no fault of anybody.
+#[test]
+fn a_condition_that_ends_runs_says_nothing_of_the_drain() {
+    let sink = Sink::start(&["--delay", "final=exp:1s"]);
+    let options = ["--rate", "50", "-d", "4s", "-c", "300", "--arrival", "constant", "--abort-on"];
+    let run = Hammer::run(sink.port(), &[&options[..], &["rate<25,window=1s,grace=2s"]].concat());
+    assert!(run.number("drain_s") > 2.0, "a second of the drain was whole: {}", run.shown());
+    assert!(run.report["aborted"].is_null(), "{}", run.shown());
+}
+
 #[test]
 fn an_interrupted_run_drains_and_reports_what_arrived() {
     for options in
