@@ -112,7 +112,7 @@ fn render(Summary { counts: SinkCounts { smtp, http }, faults, elapsed_s }: &Sum
     if http.is_none() || smtp.sessions > 0 {
         line("smtp", messages(smtp.messages, smtp.recipients, smtp.bytes));
         let [sessions, commands, errors] = [smtp.sessions, smtp.commands, smtp.errors].map(thousands);
-        line("", format!("{sessions} sessions, {commands} commands, {errors} errors of clients"));
+        line("", format!("sessions {sessions}, commands {commands}, errors of clients {errors}"));
         if smtp.tls_handshakes > 0 {
             line("  tls", tls(smtp.tls_handshakes, smtp.tls_resumed));
         }
@@ -124,7 +124,7 @@ fn render(Summary { counts: SinkCounts { smtp, http }, faults, elapsed_s }: &Sum
     if let Some(http) = http {
         line("http", messages(http.messages, http.recipients, http.bytes));
         let [connections, requests, errors] = [http.connections, http.requests, http.errors].map(thousands);
-        line("", format!("{connections} connections, {requests} requests, {errors} errors of clients"));
+        line("", format!("connections {connections}, requests {requests}, errors of clients {errors}"));
         if http.tls_handshakes > 0 {
             line("  tls", tls(http.tls_handshakes, http.tls_resumed));
         }
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(
             render(&summary),
             "\ntimecop sink, 2.00 s\n\n  smtp         1,000 messages accepted, 1,000 recipients, 1.0 MB\n               \
-             2 sessions, 3,004 commands, 0 errors of clients\n"
+             sessions 2, commands 3,004, errors of clients 0\n"
         );
         summary.counts.smtp = Default::default();
         summary.counts.http.get_or_insert_default().statuses.insert(429, 3);

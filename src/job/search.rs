@@ -582,6 +582,7 @@ mod tests {
         let mut search = searching(RawSpec::default()).unwrap();
         let mut behind = run(100);
         (behind.messages.accepted, behind.messages.missed) = (300, 200);
+        behind.rate_per_s = 300.0 / behind.elapsed_s;
         let trial = search.ended(&behind, false);
         assert_eq!(trial.outcome, TrialOutcome::Failed);
         assert!(!trial.reasons.iter().any(|reason| reason.contains("were accepted")), "{trial:?}");
