@@ -24,7 +24,9 @@ fn run(script: &str) -> (Output, tempfile::TempDir) {
     let binaries = Path::new(env!("CARGO_BIN_EXE_timecop")).parent().unwrap();
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
-    bash.args(["-euo", "pipefail", "-c", script]).current_dir(&folder).env("PATH", path);
+    // What was put into the background ends with the script, however that ends.
+    let script = format!("trap 'kill $(jobs -p) 2> kill.err || true' EXIT\n{script}");
+    bash.args(["-euo", "pipefail", "-c", &script]).current_dir(&folder).env("PATH", path);
     (bash.output().unwrap(), folder)
 }
 

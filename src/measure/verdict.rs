@@ -100,7 +100,7 @@ pub enum Rule {
     Rate,
     /// Messages never left, or were in flight at the end.
     Missed,
-    /// Messages of an open loop were begun late.
+    /// Messages were begun late.
     Late,
     /// The generator used up its cores.
     Busy,
@@ -316,16 +316,35 @@ impl Run<'_> {
     }
 
     fn late(&self) -> Option<(Severity, String)> {
+        if !self.is_open {
+            return self.late_between_messages();
+        }
         let latency = &self.report.latency_s;
         let begun = latency.accepted.lateness.count + latency.other.lateness.count;
         let share = latency.late as f64 / begun.max(1) as f64;
-        (self.is_open && share > LATE_SHARE_MAX).then(|| {
+        (share > LATE_SHARE_MAX).then(|| {
             let text = format!(
                 "{} of the messages were begun more than {} after they were due{}; response times count that, the \
                  target's own are the service times",
                 percent(share),
                 time(LATE_NS as f64 / 1e9),
                 self.scarce_connections()
+            );
+            (Severity::Suspect, text)
+        })
+    }
+
+    /// In closed loop a message is due when the one before has ended, so that its lateness is the generator's own doing: of a
+    /// core that others have, no turn and no wait need tell. Where times are coarse anyhow, turns are named for it.
+    fn late_between_messages(&self) -> Option<(Severity, String)> {
+        let accepted = &self.report.latency_s.accepted;
+        let is_much = accepted.lateness.p99 > TURN_SHARE_MAX * accepted.response.p50;
+        (self.report.generator.is_exact() && accepted.response.count > 0 && is_much).then(|| {
+            let text = format!(
+                "the generator itself took long between two messages of a connection, more than {} for one in a hundred, and \
+                 the median response time, which holds that, is {}; the target's own are the service times",
+                time(accepted.lateness.p99),
+                time(accepted.response.p50)
             );
             (Severity::Suspect, text)
         })

@@ -145,6 +145,20 @@ fn turns_are_held_against_the_times_that_they_blur() {
 }
 
 #[test]
+fn in_closed_loop_lateness_is_the_generators_own_and_held_against_the_times_that_hold_it() {
+    let late = |lateness_us, together| {
+        let mut report = Sample { lateness_us, ..Sample::closed(5_000, 10) }.report();
+        report.generator.stamps = TimedBy::Kernel;
+        report.generator.writes = Writes { singly: 1_000, together };
+        rules(&report)
+    };
+    // A message takes about a millisecond.
+    assert_eq!(late(90.0, 0), []);
+    assert_eq!(late(150.0, 0), [(Rule::Late, Severity::Suspect)]);
+    assert_eq!(late(150.0, 1_000), [], "turns tell where times are coarse");
+}
+
+#[test]
 fn a_generator_that_stood_still_is_no_clock() {
     let still = |longest_s: f64, sum_s: f64| {
         let mut report = samples::open(5_000, 1_000.0);
