@@ -154,10 +154,11 @@ impl World {
             matches!(event, Event::Look | Event::Posted(..) | Event::Mail(_) | Event::Forged(_) | Event::Reload);
         if self.now < self.stopped_until && self.process.is_some() && (is_of_process || matches!(event, Event::Stop(_)))
         {
-            // What waits in sockets and queues is dealt with at once; a server that has waited in vain comes again later.
+            // What waits in sockets and queues is dealt with at once. A server that has waited in vain comes again later, and
+            // again, for who was stopped may be killed before going on.
             let waits = self.stopped_until - self.now > 30 * S && matches!(event, Event::Mail(_));
-            let after = if waits { self.random.random_range(S..300 * S) } else { 1 };
-            return self.at(self.stopped_until + after, event);
+            let again = if waits { self.now + self.random.random_range(S..300 * S) } else { self.stopped_until + 1 };
+            return self.at(again, event);
         }
         match (event, self.process) {
             (Event::Look, Some(process)) => self.look(process),
