@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -57,7 +58,7 @@ fn the_commands_of_the_readme_work() {
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{error}");
     assert!(out.contains("20,000 asked: 20,000 accepted"), "{out}\n{error}");
-    let report = std::fs::read_to_string(folder.path().join("result.json")).unwrap();
+    let report = fs::read_to_string(folder.path().join("result.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["messages"]["accepted"], 1_000);
     assert!(arrived(&out, "smtp") >= 21_000, "{out}");
@@ -137,12 +138,33 @@ fn collect(value: &serde_json::Value, fields: &mut BTreeSet<String>) {
     }
 }
 
+/// What `timecop check` says of a file, and its exit code.
+fn check(file: &str) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_timecop")).args(["check", "--config", file]).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_configurations_of_the_readme_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    for (secret, text) in
+        [("mailgun.key", "a key of the provider"), ("pagerduty.key", "0123456789abcdef0123456789abcdef")]
+    {
+        fs::write(folder.path().join(secret), text).unwrap();
+    }
+    let store = "[store]\npath = \"jobs.db\"\n";
+    let all: Vec<_> = README.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(all.len(), 2, "a target with a key, and the smallest round trip");
+    for configuration in all {
+        let file = folder.path().join("timecop.toml");
+        fs::write(&file, format!("{store}{configuration}")).unwrap();
+        let (code, text) = check(file.to_str().unwrap());
+        assert!(code == Some(0) && text.contains("no faults"), "{configuration}: {text}");
+    }
+}
+
 #[test]
 fn the_example_of_a_configuration_is_right_and_a_wrong_one_is_told_of() {
-    let check = |file: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_timecop")).args(["check", "--config", file]).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
     let (code, text) = check(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/timecop.toml"));
     assert!(code == Some(0) && text.contains("no faults"), "{text}");
     let (code, text) = check(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));

@@ -85,10 +85,7 @@ struct Still {
 
 impl Still {
     fn of(run: &Report) -> Still {
-        let standstill = run.generator.standstill;
-        let time_s = (run.elapsed_s + run.drain_s) * run.generator.shards.max(1) as f64;
-        let share = if time_s > 0.0 { (standstill.sum_s / time_s).min(1.0) } else { 0.0 };
-        Still { longest_s: standstill.longest_s, share }
+        Still { longest_s: run.generator.standstill.longest_s, share: run.standstill_share() }
     }
 
     /// Whether they may have done this. A target that can hold the rate ends messages that were held back for a time, and

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::effort::Standstill;
 use super::histogram::LatencyHistogram;
-use super::report::{Asked, ratio};
+use super::report::{Asked, Report, ratio};
 use super::stamps::{Stamps, TimedBy, Writes};
 use super::totals::Totals;
 use crate::time::Instant;
@@ -77,6 +77,14 @@ impl StandstillReport {
             longest_s: one.longest_s.max(other.longest_s),
             sum_s: one.sum_s + other.sum_s,
         })
+    }
+}
+
+impl Report {
+    /// The part of the time of all shards, the drain included, for which they stood still.
+    pub fn standstill_share(&self) -> f64 {
+        let time_s = (self.elapsed_s + self.drain_s) * self.generator.shards.max(1) as f64;
+        ratio(self.generator.standstill.sum_s, time_s).min(1.0)
     }
 }
 

@@ -387,10 +387,8 @@ impl Run<'_> {
     /// What was due or arrived in a standstill is a share of all messages like its length is one of the time, so it tells
     /// the percentiles beyond that share. As with turns it counts against the times that it blurs.
     fn standstill(&self) -> Option<(Severity, String)> {
-        let generator = &self.report.generator;
-        let (standstill, response) = (generator.standstill, &self.report.latency_s.accepted.response);
-        let available = (self.report.elapsed_s + self.report.drain_s) * generator.shards.max(1) as f64;
-        let share = if available > 0.0 { standstill.sum_s / available } else { 0.0 };
+        let (standstill, response) = (self.report.generator.standstill, &self.report.latency_s.accepted.response);
+        let share = self.report.standstill_share();
         if share <= STANDSTILL_SHARE_MAX || standstill.longest_s <= TURN_SHARE_MAX * response.p99_9 {
             return None;
         }
